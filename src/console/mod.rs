@@ -1,0 +1,1 @@
+//! HTTP for people and machines: health, /metrics, the API and the pages.

@@ -1,0 +1,63 @@
+//! The files that diagnostics point into.
+
+use std::sync::Arc;
+
+/// Which file, an index into [`Sources`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SourceId(pub u32);
+
+/// A range of bytes in a file; `start..end`, zero-based.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Span {
+    /// The file.
+    pub source: SourceId,
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+/// The texts of all files of a route set, shipped ones included.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    files: Vec<File>,
+}
+
+#[derive(Clone, Debug)]
+struct File {
+    path: String,
+    text: Arc<str>,
+}
+
+impl Sources {
+    /// Adds a file. `path` is what messages show, such as `routes/adt.yaml`.
+    pub fn add(&mut self, path: impl Into<String>, text: impl Into<Arc<str>>) -> SourceId {
+        let id = SourceId(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
+        self.files.push(File { path: path.into(), text: text.into() });
+        id
+    }
+
+    /// The path of a file, empty for an unknown id.
+    pub fn path(&self, id: SourceId) -> &str {
+        self.files.get(id.0 as usize).map_or("", |f| &f.path)
+    }
+
+    /// The text of a file, empty for an unknown id.
+    pub fn text(&self, id: SourceId) -> &str {
+        self.files.get(id.0 as usize).map_or("", |f| &f.text)
+    }
+
+    /// All files in the order of adding.
+    pub fn ids(&self) -> impl Iterator<Item = SourceId> + use<> {
+        (0..u32::try_from(self.files.len()).unwrap_or(u32::MAX)).map(SourceId)
+    }
+
+    /// Line and column of a span's start, both from 1; columns count characters.
+    pub fn line_column(&self, span: Span) -> (usize, usize) {
+        let text = self.text(span.source);
+        let before = text.get(..span.start as usize).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |n| n + 1);
+        let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
+        (line, before.get(line_start..).unwrap_or("").chars().count() + 1)
+    }
+}

@@ -1,0 +1,1 @@
+//! Intake, dispatch, delivery, reload and the order of shutdown.

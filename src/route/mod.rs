@@ -1,0 +1,10 @@
+//! The route language: files -> tree -> checked and compiled program -> run. Pure: no I/O, no clock.
+//!
+//! Never fails on user input: `load` returns what is good and a list of diagnostics.
+
+mod tree;
+
+pub use tree::{
+    Body, DatatypeDoc, Document, Each, Expr, ExprKind, FieldDoc, Head, Index, Item, Key, Line, Literal, Op, PathStep, RouteDoc, Save, SegmentDoc, SystemsDoc,
+    SystemsRule, TableDoc, TableEntry, TableSender, Target, Test, Unmapped, Verb,
+};

@@ -1,0 +1,95 @@
+//! A delivery attempt and how it ended.
+
+use crate::exchange::{DeliveryId, Phi};
+use crate::fhir::Saves;
+use std::time::Duration;
+
+/// What a target is asked to do once.
+pub struct Job<'a> {
+    /// Which delivery this is; the same on every attempt.
+    pub delivery: DeliveryId,
+    /// The resources and how to save them.
+    pub saves: &'a Saves,
+    /// For each entry of `saves`, what an earlier receipt told about its identity.
+    pub known: &'a [Option<KnownId>],
+    /// True when an earlier attempt ended ambiguous: read before writing.
+    pub after_ambiguous: bool,
+}
+
+/// A server id learned from a receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownId {
+    /// The logical id on that server.
+    pub id: String,
+    /// The last ETag seen, as sent, such as `W/"3"`.
+    pub etag: Option<String>,
+}
+
+/// A delivery that the target promises to have done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// One for each entry that was saved or found.
+    pub saved: Vec<Saved>,
+    /// Indexes of entries whose known id turned out to be stale (404, 410, 412): the engine forgets them.
+    pub stale: Vec<usize>,
+    /// What a folder target must remember to find its place again after a crash; kept by the journal.
+    pub state: Option<String>,
+}
+
+/// One resource's place on the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Index into `Saves::entries`.
+    pub entry: usize,
+    /// `Patient`.
+    pub resource_type: &'static str,
+    /// The logical id.
+    pub id: String,
+    /// The ETag, where the target gives one.
+    pub etag: Option<String>,
+    /// HTTP status of this entry, 201 for created.
+    pub status: u16,
+}
+
+/// A delivery attempt that did not succeed.
+#[derive(Debug)]
+pub struct Setback {
+    /// May it be tried again?
+    pub retry: Retry,
+    /// Who must change something before it can succeed.
+    pub fault: Fault,
+    /// The server's Retry-After.
+    pub retry_after: Option<Duration>,
+    /// The HTTP status, where there was one.
+    pub status: Option<u16>,
+    /// A short, fixed word for logs and metrics, without patient data: `connect`, `timeout`, `http-422`, `not-fhir`.
+    pub code: &'static str,
+    /// What happened in a sentence without patient data.
+    pub summary: String,
+    /// What the server said (an OperationOutcome, a body): for the journal and the screen, never for logs.
+    pub detail: Option<Phi<String>>,
+    /// Indexes of entries whose known id turned out to be stale.
+    pub stale: Vec<usize>,
+}
+
+/// Whether an attempt may be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The target provably did nothing.
+    Transient,
+    /// Sent, no answer: it may have happened. Only in a way that cannot make a second resource.
+    Ambiguous,
+    /// Repeating it cannot help.
+    Permanent,
+}
+
+/// Whose fault a failure is (docs/guarantees.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Unreachable, refuses us, overloaded, not FHIR: the breaker opens, nothing goes to dead letters.
+    Target,
+    /// A race (409, 412 after If-Match, 423): ours to repeat.
+    Race,
+    /// This message's content: a dead letter.
+    Message,
+}
