@@ -2,8 +2,10 @@
 //!
 //! Never fails on user input: `load` returns what is good and a list of diagnostics.
 
+mod program;
 mod tree;
 
+pub use program::{AfterDeadLetter, Context, Finding, LoadOptions, Loaded, Matches, Output, RouteId, RouteInfo, RouteSet, Send, Stop};
 pub use tree::{
     Body, DatatypeDoc, Document, Each, Expr, ExprKind, FieldDoc, Head, Index, Item, Key, Line, Literal, Op, PathStep, RouteDoc, Save, SegmentDoc, SystemsDoc,
     SystemsRule, TableDoc, TableEntry, TableSender, Target, Test, Unmapped, Verb,

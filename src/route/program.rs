@@ -1,0 +1,154 @@
+//! What a checked route set offers to the engine and the command line.
+
+use crate::diagnostic::{Diagnostic, Sources};
+use crate::exchange::{MessageId, Timestamp};
+use crate::fhir::Saves;
+use std::sync::Arc;
+
+/// What the checker knows about the site.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Listener names; empty means "not known", then `from` is not checked.
+    pub listeners: Vec<String>,
+    /// Target names; empty means "not known", then `to` is not checked.
+    pub targets: Vec<String>,
+    /// Overlays that the whole site uses (`use:` in kiln.yaml).
+    pub overlays: Vec<String>,
+}
+
+/// The result of loading: always a list of diagnostics, and a set when none of them is an error.
+pub struct Loaded {
+    /// The compiled set; `None` if there is any error.
+    pub set: Option<Arc<RouteSet>>,
+    /// Everything that was found, in file order.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The texts that the diagnostics point into.
+    pub sources: Sources,
+}
+
+/// A compiled, immutable set of routes. Cheap to share; a delivery keeps the one that it began with.
+pub struct RouteSet {
+    pub(crate) hash: String,
+    pub(crate) routes: Vec<RouteInfo>,
+}
+
+/// Which route of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RouteId(pub usize);
+
+/// What the engine needs to know of a route without running it.
+#[derive(Clone, Debug)]
+pub struct RouteInfo {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The names of its targets.
+    pub targets: Vec<Arc<str>>,
+    /// How a FHIR target is to be written.
+    pub send: Send,
+    /// How long a delivery is retried, in seconds; `None` means the target's default.
+    pub retry_for_seconds: Option<u64>,
+    /// What the patient's later messages do after a dead letter.
+    pub after_dead_letter: AfterDeadLetter,
+}
+
+/// `send:` of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Send {
+    /// One transaction Bundle per message.
+    #[default]
+    Transaction,
+    /// One batch Bundle per message.
+    Batch,
+    /// One request per resource, in reference order.
+    Single,
+}
+
+/// `after-dead-letter:` of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum AfterDeadLetter {
+    /// The patient's later messages wait.
+    Wait,
+    /// They go on.
+    #[default]
+    GoOn,
+}
+
+/// Which routes want a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matches {
+    /// Routes whose `on`, `from` and `when` all hold.
+    pub taken: Vec<RouteId>,
+    /// True if some route named the message type and its `when` was false.
+    pub filtered: bool,
+}
+
+/// What a run may know about its surroundings; it reads no clock and no environment.
+pub struct Context<'a> {
+    /// When the message was received.
+    pub received: Timestamp,
+    /// The listener's time zone, for times that carry none (IANA name, `Europe/Berlin`); `None` means UTC.
+    pub zone: Option<&'a str>,
+    /// The listener's `authority:` for identifiers without CX.4, as an HD in v2 form (`HOSP` or `HOSP&1.2.3&ISO`).
+    pub authority: Option<&'a str>,
+    /// The journal's number of the message; part of derived identities together with the control ID.
+    pub message: MessageId,
+    /// The listener's name.
+    pub listener: &'a str,
+}
+
+/// What a run made.
+#[derive(Default)]
+pub struct Output {
+    /// The resources and how to save them.
+    pub saves: Saves,
+    /// What was noticed on the way; never changes the acknowledgement.
+    pub findings: Vec<Finding>,
+}
+
+/// Something that an analyst should look at: a failed conversion, an unknown code, a value that was not carried. No patient data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// A stable word: `conversion`, `unmapped-code`, `not-carried`, `missing-authority`.
+    pub kind: &'static str,
+    /// A sentence without patient data.
+    pub text: String,
+    /// The v2 place, such as `PID-7`.
+    pub place: String,
+    /// `routes/segments/pid-patient.yaml:12`.
+    pub line: String,
+}
+
+/// Why a route made nothing although it had to: the delivery becomes a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// A stable word: `required-empty`, `no-identity`, `unmapped-code`.
+    pub kind: &'static str,
+    /// A sentence without patient data that says what to do.
+    pub text: String,
+    /// The v2 fields that were missing, such as `PID-3`.
+    pub places: Vec<String>,
+    /// File and line of the route.
+    pub line: String,
+}
+
+impl RouteSet {
+    /// A hash over all sources and the version of Kiln, in hex.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// All routes.
+    pub fn routes(&self) -> impl Iterator<Item = (RouteId, &RouteInfo)> {
+        self.routes.iter().enumerate().map(|(n, r)| (RouteId(n), r))
+    }
+
+    /// The route of that name.
+    pub fn named(&self, name: &str) -> Option<RouteId> {
+        self.routes.iter().position(|r| &*r.name == name).map(RouteId)
+    }
+
+    /// A route's facts.
+    pub fn info(&self, route: RouteId) -> &RouteInfo {
+        &self.routes[route.0]
+    }
+}
