@@ -2,9 +2,15 @@
 //!
 //! Never an `Err`: whoever reads files collects diagnostics and goes on, so that all faults are seen at once.
 
+mod codes;
+mod render;
 mod source;
+mod suggest;
 
+pub use codes::{CODES, Code, page, title};
+pub use render::{Style, render};
 pub use source::{SourceId, Sources, Span};
+pub use suggest::suggest;
 
 /// How bad it is. Only an error keeps a route set from being applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

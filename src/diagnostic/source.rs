@@ -27,14 +27,29 @@ pub struct Sources {
 struct File {
     path: String,
     text: Arc<str>,
+    shipped: bool,
 }
 
 impl Sources {
     /// Adds a file. `path` is what messages show, such as `routes/adt.yaml`.
     pub fn add(&mut self, path: impl Into<String>, text: impl Into<Arc<str>>) -> SourceId {
+        self.push(path.into(), text.into(), false)
+    }
+
+    /// Adds a file that ships with Kiln: a site's document with the same head replaces the ones in it.
+    pub fn add_shipped(&mut self, path: impl Into<String>, text: impl Into<Arc<str>>) -> SourceId {
+        self.push(path.into(), text.into(), true)
+    }
+
+    fn push(&mut self, path: String, text: Arc<str>, shipped: bool) -> SourceId {
         let id = SourceId(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
-        self.files.push(File { path: path.into(), text: text.into() });
+        self.files.push(File { path, text, shipped });
         id
+    }
+
+    /// True if the file ships with Kiln.
+    pub fn shipped(&self, id: SourceId) -> bool {
+        self.files.get(id.0 as usize).is_some_and(|f| f.shipped)
     }
 
     /// The path of a file, empty for an unknown id.

@@ -2,8 +2,12 @@
 //!
 //! Never fails on user input: `load` returns what is good and a list of diagnostics.
 
+mod expression;
+mod overlay;
 mod program;
+mod read;
 mod tree;
+mod yaml;
 
 pub use program::{AfterDeadLetter, Context, Finding, LoadOptions, Loaded, Matches, Output, RouteId, RouteInfo, RouteSet, Send, Stop};
 pub use tree::{

@@ -1,0 +1,1 @@
+//! YAML as it is written: text, quoting and places, without any typing.
