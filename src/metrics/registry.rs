@@ -1,0 +1,320 @@
+//! The registry and its names, which are part of Kiln's interface (docs/limits.md lists them).
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
+use prometheus_client::registry::Registry;
+use std::fmt::{self, Write};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// What can be wrong with a frame or a connection; the value of label `fault`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FrameFault {
+    /// A frame over the size limit.
+    Oversize,
+    /// A frame that was begun and not finished in time.
+    SlowFrame,
+    /// A frame that the connection's end cut off.
+    Truncated,
+    /// A frame that was begun anew before it had ended.
+    Restarted,
+    /// A connection on which nothing came for the idle time.
+    Idle,
+    /// A peer that did not take its acknowledgements in time.
+    SlowReader,
+    /// A peer that the allow-list does not name.
+    NotAllowed,
+}
+
+/// How an attempt at a delivery ended; the value of label `outcome`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The target promises to have it.
+    Delivered,
+    /// Nothing happened; it will be tried again.
+    Transient,
+    /// It may have happened; it will be tried again with care.
+    Ambiguous,
+    /// Somebody else was faster; it will be tried again.
+    Race,
+    /// Given up.
+    DeadLetter,
+}
+
+/// What a dispatcher says about its target's queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Queue {
+    /// Deliveries that are neither settled nor parked.
+    pub backlog: u64,
+    /// Deliveries that wait behind a dead letter.
+    pub parked: u64,
+    /// Deliveries that were given up and not yet replayed or skipped.
+    pub dead_letters: u64,
+    /// The age of the oldest unsettled delivery.
+    pub oldest_waiting: Duration,
+}
+
+macro_rules! closed_list {
+    ($name:ident { $($case:ident => $word:literal),+ $(,)? }) => {
+        impl $name {
+            /// The label value.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$case => $word),+ }
+            }
+        }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+                encoder.write_str(self.word())
+            }
+        }
+    };
+}
+
+closed_list!(FrameFault {
+    Oversize => "oversize", SlowFrame => "slow-frame", Truncated => "truncated", Restarted => "restarted",
+    Idle => "idle", SlowReader => "slow-reader", NotAllowed => "not-allowed",
+});
+closed_list!(Outcome { Delivered => "delivered", Transient => "transient", Ambiguous => "ambiguous", Race => "race", DeadLetter => "dead-letter" });
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByListener {
+    listener: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByListenerAndType {
+    listener: String,
+    r#type: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByListenerAndCode {
+    listener: String,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByListenerAndFault {
+    listener: String,
+    fault: FrameFault,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByTarget {
+    target: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByTargetAndOutcome {
+    target: String,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByResult {
+    result: &'static str,
+}
+
+/// The bounds of the time histograms in seconds: 0.1 ms (half of a commit on a good disk) to 100 s (over any time-out).
+const SECONDS: [f64; 19] = [
+    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0,
+];
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+type FloatGauge = Gauge<f64, AtomicU64>;
+
+/// All of Kiln's metrics. Cheap to update from any thread.
+pub struct Metrics {
+    registry: Registry,
+    messages_received: Family<ByListenerAndType, Counter>,
+    acks: Family<ByListenerAndCode, Counter>,
+    duplicates: Family<ByListener, Counter>,
+    last_message: Family<ByListener, FloatGauge>,
+    connections: Family<ByListener, Gauge>,
+    noise_bytes: Family<ByListener, Counter>,
+    frame_faults: Family<ByListenerAndFault, Counter>,
+    ack_seconds: Histogram,
+    deliveries: Family<ByTargetAndOutcome, Counter>,
+    delivery_seconds: Family<ByTarget, Histogram, fn() -> Histogram>,
+    backlog: Family<ByTarget, Gauge>,
+    parked: Family<ByTarget, Gauge>,
+    dead_letters: Family<ByTarget, Gauge>,
+    oldest_waiting: Family<ByTarget, FloatGauge>,
+    breaker_open: Family<ByTarget, Gauge>,
+    findings: Family<ByKind, Counter>,
+    reloads: Family<ByResult, Counter>,
+    commit_seconds: Histogram,
+    journal_bytes: Gauge,
+    wal_bytes: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A registry of its own, so that tests can run several engines in one process.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("kiln");
+        macro_rules! add {
+            ($metric:expr, $name:literal, $help:literal) => {{
+                let metric = $metric;
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+        }
+        Self {
+            messages_received: add!(Family::default(), "messages_received", "Frames received, by listener and message type"),
+            acks: add!(Family::default(), "acks", "Acknowledgements sent, by listener and code; 'none' where the connection was closed instead"),
+            duplicates: add!(Family::default(), "duplicates", "Messages that had been accepted before and got the stored acknowledgement again"),
+            last_message: add!(Family::default(), "last_message_timestamp_seconds", "When the listener's last message was read, in seconds since 1970"),
+            connections: add!(Family::default(), "connections", "Open connections"),
+            noise_bytes: add!(Family::default(), "noise_bytes", "Bytes outside of MLLP frames that were skipped"),
+            frame_faults: add!(Family::default(), "frame_faults", "Frames and connections that were given up, by reason"),
+            ack_seconds: add!(seconds(), "ack_seconds", "From the last byte of a frame to its acknowledgement's hand-over to the socket"),
+            deliveries: add!(Family::default(), "deliveries", "Attempts at deliveries, by target and outcome"),
+            delivery_seconds: add!(
+                Family::new_with_constructor(seconds as fn() -> Histogram),
+                "delivery_seconds",
+                "From the start of an attempt to its settled outcome"
+            ),
+            backlog: add!(Family::default(), "backlog", "Deliveries that are neither settled nor parked"),
+            parked: add!(Family::default(), "parked", "Deliveries that wait behind a dead letter"),
+            dead_letters: add!(Family::default(), "dead_letters", "Deliveries that were given up and not yet replayed or skipped"),
+            oldest_waiting: add!(Family::default(), "oldest_waiting_seconds", "The age of the oldest unsettled delivery"),
+            breaker_open: add!(Family::default(), "breaker_open", "1 while the target's breaker is open"),
+            findings: add!(Family::default(), "findings", "What runs of routes noticed, by kind"),
+            reloads: add!(Family::default(), "route_set_reloads", "Route sets that were applied or refused"),
+            commit_seconds: add!(seconds(), "commit_seconds", "The time of one commit of the journal, fsync included"),
+            journal_bytes: add!(Gauge::default(), "journal_bytes", "Bytes of the journal's files"),
+            wal_bytes: add!(Gauge::default(), "wal_bytes", "Bytes of the journal's write-ahead logs"),
+            registry,
+        }
+    }
+
+    /// The text that Prometheus reads (OpenMetrics 1.0).
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry).expect("writing to a String cannot fail");
+        out
+    }
+
+    /// A message was read. `message_type` is `ADT^A01` if the dictionary knows it, else `other`; the caller has looked it up.
+    pub fn received(&self, listener: &str, message_type: &str, at_seconds: f64) {
+        self.messages_received.get_or_create(&ByListenerAndType { listener: listener.to_owned(), r#type: message_type.to_owned() }).inc();
+        self.last_message.get_or_create(&ByListener { listener: listener.to_owned() }).set(at_seconds);
+    }
+
+    /// An acknowledgement left, or `none` when the connection was closed instead.
+    pub fn acknowledged(&self, listener: &str, code: &'static str, after: Duration) {
+        self.acks.get_or_create(&ByListenerAndCode { listener: listener.to_owned(), code }).inc();
+        self.ack_seconds.observe(after.as_secs_f64());
+    }
+
+    /// A message was a duplicate.
+    pub fn duplicate(&self, listener: &str) {
+        self.duplicates.get_or_create(&ByListener { listener: listener.to_owned() }).inc();
+    }
+
+    /// A connection was opened (+1) or closed (-1).
+    pub fn connections(&self, listener: &str, change: i64) {
+        self.connections.get_or_create(&ByListener { listener: listener.to_owned() }).inc_by(change);
+    }
+
+    /// Bytes outside of frames were skipped.
+    pub fn noise(&self, listener: &str, bytes: u64) {
+        self.noise_bytes.get_or_create(&ByListener { listener: listener.to_owned() }).inc_by(bytes);
+    }
+
+    /// A frame or connection was given up.
+    pub fn frame_fault(&self, listener: &str, fault: FrameFault) {
+        self.frame_faults.get_or_create(&ByListenerAndFault { listener: listener.to_owned(), fault }).inc();
+    }
+
+    /// An attempt at a delivery ended.
+    pub fn delivery(&self, target: &str, outcome: Outcome, took: Duration) {
+        self.deliveries.get_or_create(&ByTargetAndOutcome { target: target.to_owned(), outcome }).inc();
+        self.delivery_seconds.get_or_create(&ByTarget { target: target.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    /// The state of a target's queue.
+    pub fn queue(&self, target: &str, queue: Queue) {
+        let label = ByTarget { target: target.to_owned() };
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.backlog.get_or_create(&label).set(count(queue.backlog));
+        self.parked.get_or_create(&label).set(count(queue.parked));
+        self.dead_letters.get_or_create(&label).set(count(queue.dead_letters));
+        self.oldest_waiting.get_or_create(&label).set(queue.oldest_waiting.as_secs_f64());
+    }
+
+    /// The target's breaker opened or closed.
+    pub fn breaker(&self, target: &str, open: bool) {
+        self.breaker_open.get_or_create(&ByTarget { target: target.to_owned() }).set(i64::from(open));
+    }
+
+    /// A run noticed something of this kind.
+    pub fn finding(&self, kind: &'static str) {
+        self.findings.get_or_create(&ByKind { kind }).inc();
+    }
+
+    /// A route set was applied, or refused.
+    pub fn reload(&self, applied: bool) {
+        self.reloads.get_or_create(&ByResult { result: if applied { "applied" } else { "refused" } }).inc();
+    }
+
+    /// A commit of the journal took this long, fsync included.
+    pub fn commit(&self, took: Duration) {
+        self.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    /// The size of the journal's files and of their write-ahead logs, in bytes.
+    pub fn journal_size(&self, bytes: u64, wal_bytes: u64) {
+        self.journal_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.wal_bytes.set(i64::try_from(wal_bytes).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fixed_names_are_in_the_text() {
+        let metrics = Metrics::new();
+        metrics.received("adt", "ADT^A01", 1.5);
+        metrics.acknowledged("adt", "AA", Duration::from_millis(1));
+        metrics.delivery("main", Outcome::Delivered, Duration::from_millis(1));
+        metrics.queue("main", Queue { backlog: 3, parked: 2, dead_letters: 1, oldest_waiting: Duration::from_secs(4) });
+        metrics.commit(Duration::from_micros(300));
+        metrics.journal_size(10, 5);
+        let text = metrics.encode();
+        for line in [
+            "kiln_messages_received_total{listener=\"adt\",type=\"ADT^A01\"} 1",
+            "kiln_acks_total{listener=\"adt\",code=\"AA\"} 1",
+            "kiln_deliveries_total{target=\"main\",outcome=\"delivered\"} 1",
+            "kiln_backlog{target=\"main\"} 3",
+            "kiln_parked{target=\"main\"} 2",
+            "kiln_oldest_waiting_seconds{target=\"main\"} 4.0",
+            "kiln_dead_letters{target=\"main\"} 1",
+            "kiln_ack_seconds_count 1",
+            "kiln_delivery_seconds_count{target=\"main\"} 1",
+            "kiln_commit_seconds_count 1",
+            "kiln_journal_bytes 10",
+            "kiln_wal_bytes 5",
+            "kiln_last_message_timestamp_seconds{listener=\"adt\"} 1.5",
+        ] {
+            assert!(text.contains(line), "{line} is not in:\n{text}");
+        }
+    }
+}
