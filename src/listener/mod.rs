@@ -1,1 +1,10 @@
 //! Where messages come in: MLLP listeners that hand over a `Received` and carry its reply back.
+//!
+//! Never decides what a reply says, and never reads ahead of what the intake can take.
+
+mod allow;
+mod connection;
+mod mllp;
+
+pub use allow::{AllowList, Network, NetworkError};
+pub use mllp::{Intake, Listener, ListenerConfig, Received, Reply};

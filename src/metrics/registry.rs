@@ -122,9 +122,7 @@ struct ByResult {
 }
 
 /// The bounds of the time histograms in seconds: 0.1 ms (half of a commit on a good disk) to 100 s (over any time-out).
-const SECONDS: [f64; 19] = [
-    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0,
-];
+const SECONDS: [f64; 19] = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
 
 fn seconds() -> Histogram {
     Histogram::new(SECONDS)

@@ -1,0 +1,232 @@
+//! One connection: frames in, replies out in the order of the frames, within the listener's limits.
+
+use crate::exchange::{Phi, Timestamp};
+use crate::listener::{Intake, ListenerConfig, Received, Reply};
+use crate::metrics::{FrameFault, Metrics};
+use crate::wire::Mllp;
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesOrdered, StreamExt};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How much of an oversize frame is handed over: enough for any MSH.
+const HEAD_BYTES: usize = 4_096;
+/// How much the socket is asked for at once, in bytes.
+const READ_BYTES: usize = 16 * 1_024;
+/// After the last reply, how long the peer may take to close its side before we do.
+const LINGER: Duration = Duration::from_secs(1);
+/// A time that never comes, for "no limit".
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+/// Why a connection ended.
+enum End {
+    /// The peer closed its side; everything was answered.
+    PeerClosed,
+    /// Kiln shuts down; everything that was read is answered.
+    Closing,
+    /// A limit, a reply of `Close`, or a frame over the limit.
+    GivenUp,
+    /// The socket failed.
+    Broken,
+}
+
+/// Serves the connection until it ends.
+pub(super) async fn serve<I: Intake>(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    config: Arc<ListenerConfig>,
+    metrics: Arc<Metrics>,
+    intake: Arc<I>,
+    closing: CancellationToken,
+) {
+    let mut connection = Connection { peer, config: &config, metrics: &metrics, mllp: Mllp::new(config.frame_bytes_max), noisy: false };
+    let end = connection.exchange(&mut stream, &*intake, &closing).await;
+    connection.count_noise();
+    if connection.mllp.inside_frame() && !matches!(end, End::GivenUp) {
+        metrics.frame_fault(&config.name, FrameFault::Truncated);
+        tracing::warn!(listener = %config.name, %peer, "the connection ended within a frame; the peer has no acknowledgement for it");
+    }
+    if !matches!(end, End::Broken) {
+        linger(&mut stream).await;
+    }
+}
+
+/// Closes our side and reads until the peer has closed its own, so that unread bytes don't turn the close into a reset
+/// that would destroy acknowledgements on their way.
+async fn linger(stream: &mut TcpStream) {
+    const DISCARD_BYTES_MAX: usize = 1 << 20;
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut scratch = vec![0; 4_096];
+    let discard = async {
+        let mut discarded = 0;
+        while let Ok(n) = stream.read(&mut scratch).await
+            && n > 0
+            && discarded < DISCARD_BYTES_MAX
+        {
+            discarded += n;
+        }
+    };
+    // Running out of time here is no fault: the peer simply keeps its side open.
+    let _ = timeout(LINGER, discard).await;
+}
+
+struct Connection<'a> {
+    peer: SocketAddr,
+    config: &'a ListenerConfig,
+    metrics: &'a Metrics,
+    mllp: Mllp,
+    /// True once skipped bytes were reported, so that a peer that frames wrongly makes one log line.
+    noisy: bool,
+}
+
+impl Connection<'_> {
+    async fn exchange<I: Intake>(&mut self, stream: &mut TcpStream, intake: &I, closing: &CancellationToken) -> End {
+        let (mut reader, mut writer) = stream.split();
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        let mut out = BytesMut::new();
+        let mut replies = FuturesOrdered::new();
+        // `reading` ends with the peer's half, with a shutdown, or with a frame over the limit; replies go on until all are sent.
+        let (mut reading, mut last) = (true, End::PeerClosed);
+        let mut more_frames = true;
+        let mut last_byte = Instant::now();
+        let mut frame_began: Option<Instant> = None;
+        let mut timer = pin!(sleep_until(Instant::now() + self.config.idle_timeout.unwrap_or(NEVER)));
+        loop {
+            while more_frames && replies.len() < self.config.in_flight_max {
+                match self.mllp.next_frame(&mut buffer) {
+                    Ok(Some(frame)) => replies.push_back(intake.take(self.hand_over(frame.payload, false))),
+                    Ok(None) => more_frames = false,
+                    Err(_) => {
+                        self.metrics.frame_fault(&self.config.name, FrameFault::Oversize);
+                        tracing::warn!(listener = %self.config.name, peer = %self.peer, limit_bytes = self.config.frame_bytes_max, "a frame is over the limit");
+                        let head = Bytes::copy_from_slice(buffer.get(..HEAD_BYTES).unwrap_or(&buffer));
+                        replies.push_back(intake.take(self.hand_over(head, true)));
+                        (reading, more_frames, last) = (false, false, End::GivenUp);
+                        buffer.clear();
+                    }
+                }
+            }
+            self.count_noise();
+            if !reading && !more_frames && replies.is_empty() {
+                return last;
+            }
+            if !more_frames && self.mllp.inside_frame() {
+                let began = *frame_began.get_or_insert(last_byte);
+                let deadline = began + self.config.frame_timeout;
+                if deadline < timer.deadline() {
+                    timer.as_mut().reset(deadline);
+                }
+            } else {
+                frame_began = None;
+            }
+            let may_read = reading && !more_frames && replies.len() < self.config.in_flight_max;
+            tokio::select! {
+                biased;
+                Some(reply) = replies.next(), if !replies.is_empty() => {
+                    if let Some(end) = self.send(reply, &mut replies, &mut writer, &mut out).await {
+                        return end;
+                    }
+                }
+                () = closing.cancelled(), if reading => (reading, last) = (false, End::Closing),
+                read = reader.read_buf(&mut buffer), if may_read => match read {
+                    Ok(0) => reading = false,
+                    Ok(_) => {
+                        last_byte = Instant::now();
+                        more_frames = true;
+                        // A long frame's buffer grows by doubling, so it is moved few times; a short one's memory is used again.
+                        if buffer.capacity() - buffer.len() < READ_BYTES / 8 {
+                            buffer.reserve(READ_BYTES.max(buffer.len().min(self.config.frame_bytes_max)));
+                        }
+                    }
+                    Err(_) => return End::Broken,
+                },
+                () = timer.as_mut(), if may_read => {
+                    let now = Instant::now();
+                    let idle = last_byte + self.config.idle_timeout.unwrap_or(NEVER);
+                    let (deadline, fault) = match frame_began {
+                        Some(began) => (began + self.config.frame_timeout, FrameFault::SlowFrame),
+                        None => (idle, FrameFault::Idle),
+                    };
+                    if now < deadline {
+                        timer.as_mut().reset(deadline);
+                    } else if replies.is_empty() {
+                        self.metrics.frame_fault(&self.config.name, fault);
+                        tracing::info!(listener = %self.config.name, peer = %self.peer, fault = fault.word(), "closed a connection");
+                        return End::GivenUp;
+                    } else {
+                        // Somebody is still owed an answer: first that, then the limit.
+                        timer.as_mut().reset(now + Duration::from_millis(100));
+                    }
+                }
+            }
+        }
+    }
+
+    fn hand_over(&self, payload: Bytes, oversize: bool) -> Received {
+        Received {
+            listener: Arc::clone(&self.config.name),
+            peer: self.peer,
+            received: Timestamp(jiff::Timestamp::now().as_millisecond()),
+            bytes: Phi::new(payload),
+            oversize,
+        }
+    }
+
+    /// Sends one reply, and with it all that are ready behind it, in one write. `Some` if the connection ends here.
+    async fn send<F: Future<Output = Reply>>(
+        &self,
+        first: Reply,
+        replies: &mut FuturesOrdered<F>,
+        writer: &mut tokio::net::tcp::WriteHalf<'_>,
+        out: &mut BytesMut,
+    ) -> Option<End> {
+        let (mut next, mut end) = (Some(first), None);
+        while let Some(reply) = next.take() {
+            match reply {
+                Reply::Ack(bytes) => Mllp::write_frame(bytes.expose(), out),
+                Reply::Silent => {}
+                Reply::Close => {
+                    end = Some(End::GivenUp);
+                    break;
+                }
+            }
+            next = replies.next().now_or_never().flatten();
+        }
+        if out.is_empty() {
+            return end;
+        }
+        match timeout(self.config.frame_timeout, writer.write_all_buf(out)).await {
+            Ok(Ok(())) => end,
+            Ok(Err(_)) => Some(End::Broken),
+            Err(_) => {
+                self.metrics.frame_fault(&self.config.name, FrameFault::SlowReader);
+                Some(End::Broken)
+            }
+        }
+    }
+
+    fn count_noise(&mut self) {
+        for _ in 0..self.mllp.take_restarts() {
+            self.metrics.frame_fault(&self.config.name, FrameFault::Restarted);
+        }
+        let bytes = self.mllp.take_noise_bytes();
+        if bytes == 0 {
+            return;
+        }
+        self.metrics.noise(&self.config.name, bytes);
+        if !self.noisy {
+            self.noisy = true;
+            tracing::warn!(listener = %self.config.name, peer = %self.peer, bytes,
+                "skipped bytes outside of MLLP frames (0x0B payload 0x1C 0x0D); further ones of this connection are only counted");
+        }
+    }
+}
