@@ -1,1 +1,20 @@
-//! The folder of files that describes a site: listeners, targets, credentials, typed and checked.
+//! The site: `kiln.yaml` and the folder of route files, typed and checked before anything opens a socket.
+//!
+//! Never applies half a file: either everything in it is good, or the caller gets every fault at once and nothing else.
+
+mod environment;
+mod files;
+mod load;
+mod model;
+mod reader;
+mod sections;
+mod unit;
+mod yaml;
+
+pub use environment::Override;
+pub use files::{read_folders, route_sources, shipped};
+pub use load::{LoadedSite, SiteOptions, load};
+pub use model::{
+    Acknowledge, Auth, Console, Duplicates, Journal, Layout, Limits, ListenerSite, Log, LowWater, Network, Reload, Send, Site, TargetKind, TargetSite,
+    Unrouted, WhenFull,
+};

@@ -1,0 +1,268 @@
+//! What a site file says, typed. Plain data; the engine makes listeners and targets of it.
+
+use crate::exchange::Secret;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A checked site file with its defaults filled in. Relative paths have been resolved against the file's folder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Site {
+    /// `language:`, the version of the route language.
+    pub language: u32,
+    /// `journal:`.
+    pub journal: Journal,
+    /// `console:`.
+    pub console: Console,
+    /// `metrics: { listen }`; `None`: only on the console's port.
+    pub metrics: Option<SocketAddr>,
+    /// `reload:`.
+    pub reload: Reload,
+    /// `use:`, overlays that every route uses.
+    pub overlays: Vec<String>,
+    /// `routes:` and `tables:`, folders that are read with everything below them.
+    pub folders: Vec<PathBuf>,
+    /// `listeners:`, in the order written.
+    pub listeners: Vec<ListenerSite>,
+    /// `targets:`, in the order written.
+    pub targets: Vec<TargetSite>,
+    /// `log:`.
+    pub log: Log,
+}
+
+/// `journal:`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Journal {
+    /// The folder.
+    pub path: PathBuf,
+    /// How long settled messages are kept.
+    pub keep: Duration,
+    /// Below this much free space nothing is accepted.
+    pub low_water: LowWater,
+}
+
+/// `low-water:`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LowWater {
+    /// So many bytes free.
+    Bytes(u64),
+    /// So many percent of the disk free.
+    Percent(u8),
+    /// 5 % or 1 GiB, whichever is more.
+    Default,
+}
+
+/// `console:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Console {
+    /// Where; `None` for `console: off`.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `reload:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// When files changed and then stayed quiet for 300 ms, and on SIGHUP.
+    Watch,
+    /// On SIGHUP only.
+    Signal,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerSite {
+    /// Its name.
+    pub name: String,
+    /// `mllp:`, the address to listen on.
+    pub mllp: SocketAddr,
+    /// `acknowledge:`.
+    pub acknowledge: Acknowledge,
+    /// `unrouted:`.
+    pub unrouted: Unrouted,
+    /// `duplicates:`.
+    pub duplicates: Duplicates,
+    /// `when-full:`.
+    pub when_full: WhenFull,
+    /// `charset:`, an HL7 table 0211 code or a name such as `UTF-8`, for messages with an empty MSH-18.
+    pub charset: Option<String>,
+    /// `zone:`, the IANA name for times without an offset.
+    pub zone: Option<String>,
+    /// `authority:`, an HD in v2 form for identifiers without CX.4.
+    pub authority: Option<String>,
+    /// `allow:`, the networks that may connect; empty means all.
+    pub allow: Vec<Network>,
+    /// `limits:`.
+    pub limits: Limits,
+}
+
+/// `acknowledge:`. `mapped` and `delivered` are words of the language that this version refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledge {
+    /// AA when the message is on disk.
+    Stored,
+}
+
+/// `unrouted:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unrouted {
+    /// AA, kept as `unrouted`.
+    Accept,
+    /// AR 200 or 201, kept as refused.
+    Reject,
+}
+
+/// `duplicates:`, for how long a repeated message is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duplicates {
+    /// `0` or `off`.
+    Off,
+    /// This long.
+    For(Duration),
+}
+
+/// `when-full:`, what a sender sees while nothing can be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// No answer and a closed connection: the sender keeps the message and sends it again.
+    Close,
+    /// AR with 207.
+    Nak,
+}
+
+/// `limits:` of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `frame:`, bytes of one message.
+    pub frame_bytes: usize,
+    /// `connections:`, open at once.
+    pub connections: usize,
+    /// `idle:`, between two frames.
+    pub idle: Duration,
+    /// `frame-time:`, from a frame's first byte to its last.
+    pub frame_time: Duration,
+}
+
+/// An address range in CIDR form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// The network's address.
+    pub address: IpAddr,
+    /// Bits that count.
+    pub prefix: u8,
+}
+
+/// One target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetSite {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: TargetKind,
+    /// `parallel:`, deliveries at once.
+    pub parallel: usize,
+}
+
+/// What a target is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TargetKind {
+    /// `fhir:`, a FHIR server.
+    Fhir {
+        /// The base URL, without a slash at the end.
+        url: String,
+        /// `auth:`.
+        auth: Auth,
+        /// `headers:`, sent with every request.
+        headers: Vec<(String, Secret<String>)>,
+        /// `timeout:` of a request.
+        timeout: Duration,
+        /// `settle:`, how long an identity waits after an ambiguous outcome.
+        settle: Duration,
+        /// `send:`; `None` leaves it to the route.
+        send: Option<Send>,
+    },
+    /// `folder:`, files.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// `layout:`.
+        layout: Layout,
+    },
+    /// `null: true`, forgets everything: for measuring.
+    Null,
+}
+
+/// `layout:` of a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// One file per resource with its current state.
+    Json,
+    /// One file per resource type, a line per save.
+    Ndjson,
+}
+
+/// `send:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Send {
+    /// One transaction per message.
+    Transaction,
+    /// One batch per message.
+    Batch,
+    /// One request per resource.
+    Single,
+}
+
+/// `auth:`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Auth {
+    /// None.
+    None,
+    /// HTTP Basic.
+    Basic {
+        /// The user.
+        user: String,
+        /// The password.
+        password: Secret<String>,
+    },
+    /// A fixed bearer token.
+    Bearer(Secret<String>),
+}
+
+/// `log:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `level:` of Kiln's own lines: error, warn, info, debug or trace.
+    pub level: String,
+    /// `json:`, one JSON object per line.
+    pub json: bool,
+    /// `unsafe:`, lifts the cap on third-party crates, whose lines may hold patient data.
+    pub unsafe_: bool,
+}
+
+impl Network {
+    /// True if the address lies in the range. IPv4 addresses that arrive mapped into IPv6 count as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(ip)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                net.to_bits() & mask == ip.to_bits() & mask
+            }
+            (IpAddr::V6(net), IpAddr::V6(ip)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                net.to_bits() & mask == ip.to_bits() & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Site {
+    /// The names that routes may say in `from`.
+    pub fn listener_names(&self) -> Vec<String> {
+        self.listeners.iter().map(|l| l.name.clone()).collect()
+    }
+
+    /// The names that routes may say in `to`.
+    pub fn target_names(&self) -> Vec<String> {
+        self.targets.iter().map(|t| t.name.clone()).collect()
+    }
+}

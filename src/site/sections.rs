@@ -1,0 +1,380 @@
+//! One function per section of the site file.
+
+use crate::diagnostic::Diagnostic;
+use crate::exchange::Secret;
+use crate::site::model::{
+    Acknowledge, Auth, Console, Duplicates, Journal, Layout, Limits, ListenerSite, Log, LowWater, Reload, Send, Site, TargetKind, TargetSite, Unrouted,
+    WhenFull,
+};
+use crate::site::reader::{Entry, Keys, Reader};
+use crate::site::unit;
+use config::Value;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What the sections need to know of the surroundings.
+pub(crate) struct Around<'a> {
+    /// The folder of the site file: relative paths begin here.
+    pub folder: &'a Path,
+    /// False for `kiln check`: a secret that is not there is a warning.
+    pub secrets_needed: bool,
+    /// The environment, for `{ env: NAME }`.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// Values that hold unless the file says otherwise. Read like a file, below all others.
+pub(crate) const DEFAULTS: &str = "\
+language: 1
+journal: { path: journal, keep: 30d }
+console: { listen: 127.0.0.1:8575 }
+reload: watch
+routes: routes
+log: { level: info, json: false, unsafe: false }
+";
+
+const ROOT: &[&str] = &["language", "journal", "console", "metrics", "reload", "use", "routes", "tables", "listeners", "targets", "log"];
+const LISTENER: &[&str] = &["mllp", "acknowledge", "unrouted", "duplicates", "when-full", "charset", "zone", "authority", "allow", "limits"];
+const TARGET: &[&str] = &["fhir", "folder", "null", "auth", "headers", "timeout", "settle", "parallel", "send", "layout"];
+
+/// The whole file. Faults are in the reader; the site is only to be used when there is none.
+pub(crate) fn site(r: &mut Reader<'_>, value: &Value, around: &Around<'_>) -> Site {
+    let root = r.root(value);
+    let keys = r.keys(&root, ROOT);
+    let language = language(r, &keys);
+    let journal = journal(r, &keys, around);
+    let console = console(r, &keys);
+    let metrics = keys.get("metrics").and_then(|e| {
+        let k = r.keys(&e, &["listen"]);
+        let listen = k.get("listen");
+        if listen.is_none() {
+            r.missing(k.key, "`metrics` says no address", "add `listen: 127.0.0.1:8576`");
+        }
+        address(r, &listen?)
+    });
+    let reload = keys.get("reload").and_then(|e| r.word(&e, &[("watch", Reload::Watch), ("signal", Reload::Signal)])).unwrap_or(Reload::Watch);
+    let overlays = keys.get("use").map(|e| r.list(&e)).unwrap_or_default().iter().filter_map(|e| r.text(e).map(str::to_owned)).collect();
+    let folders = ["routes", "tables"].iter().flat_map(|k| folders(r, &keys, k, around)).collect();
+    let listeners = listeners(r, &keys);
+    let targets = targets(r, &keys, around);
+    let log = log(r, &keys);
+    Site { language, journal, console, metrics, reload, overlays, folders, listeners, targets, log }
+}
+
+fn language(r: &mut Reader<'_>, keys: &Keys<'_>) -> u32 {
+    if let Some(e) = keys.get("language")
+        && let Some(text) = r.text(&e)
+        && text != "1"
+    {
+        r.faults.push(
+            Diagnostic::error("K709", e.span, "this Kiln knows version 1 of the route language")
+                .label("not version 1")
+                .help("write `language: 1`, or run a newer Kiln"),
+        );
+    }
+    1
+}
+
+fn journal(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Journal {
+    let mut journal = Journal { path: around.folder.join("journal"), keep: Duration::from_secs(30 * 86_400), low_water: LowWater::Default };
+    let Some(entry) = keys.get("journal") else { return journal };
+    let k = r.keys(&entry, &["path", "keep", "low-water"]);
+    if let Some(path) = k.get("path").and_then(|e| r.text(&e)) {
+        journal.path = around.folder.join(path);
+    }
+    if let Some(keep) = k.get("keep").and_then(|e| r.duration(&e)) {
+        journal.keep = keep;
+    }
+    if let Some(e) = k.get("low-water") {
+        let read = |text: &str| match text.strip_suffix('%') {
+            Some(percent) => percent.trim().parse().ok().filter(|p| *p < 100).map(LowWater::Percent),
+            None => unit::size(text).map(LowWater::Bytes),
+        };
+        journal.low_water = r.parsed(&e, read, "a size or a share of the disk", "write `1GiB` or `5%`").unwrap_or(LowWater::Default);
+    }
+    journal
+}
+
+fn console(r: &mut Reader<'_>, keys: &Keys<'_>) -> Console {
+    let off = Console { listen: None };
+    let Some(e) = keys.get("console") else { return off };
+    if matches!(e.scalar(), Some("off" | "false" | "none")) {
+        return off;
+    }
+    let k = r.keys(&e, &["listen"]);
+    let listen = k.get("listen").and_then(|e| if matches!(e.scalar(), Some("off")) { None } else { address(r, &e) });
+    Console { listen }
+}
+
+fn folders(r: &mut Reader<'_>, keys: &Keys<'_>, key: &str, around: &Around<'_>) -> Vec<PathBuf> {
+    let Some(entry) = keys.get(key) else { return Vec::new() };
+    let mut found = Vec::new();
+    for e in r.list(&entry) {
+        let Some(text) = r.text(&e) else { continue };
+        let path = around.folder.join(text);
+        // The default folder may be missing: the shipped routes are enough to begin with.
+        let written = e.span.source != DEFAULTS_SOURCE;
+        if written && !path.is_dir() {
+            let fault = Diagnostic::error("K730", e.span, format!("there is no folder `{}`", path.display())).label("not a folder");
+            r.faults.push(fault.help("paths begin at the folder of the site file"));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The text of the defaults is the first source.
+pub(crate) const DEFAULTS_SOURCE: crate::diagnostic::SourceId = crate::diagnostic::SourceId(0);
+
+fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>) -> Vec<ListenerSite> {
+    let mut all: Vec<ListenerSite> = Vec::new();
+    let mut addresses: Vec<(SocketAddr, Entry<'_>)> = Vec::new();
+    for entry in keys.get("listeners").map(|e| r.entries(&e)).unwrap_or_default() {
+        name(r, &entry);
+        let k = r.keys(&entry, LISTENER);
+        let Some(mllp) = k.get("mllp") else {
+            r.missing(entry.key, &format!("listener `{}` says no address", entry.name()), "add `mllp: 127.0.0.1:2575`");
+            continue;
+        };
+        let Some(address) = address(r, &mllp) else { continue };
+        if let Some((_, first)) = addresses.iter().find(|(a, _)| *a == address && address.port() != 0) {
+            let fault =
+                Diagnostic::error("K731", mllp.span, format!("listeners `{}` and `{}` have one address", first.path.get(1).map_or("", |s| s), entry.name()));
+            r.faults.push(fault.label("taken").related(first.span, "first here").help("give each its own port"));
+        }
+        addresses.push((address, mllp.clone()));
+        let words = [("accept", Unrouted::Accept), ("reject", Unrouted::Reject)];
+        let unrouted = k.get("unrouted").and_then(|e| r.word(&e, &words)).unwrap_or(Unrouted::Accept);
+        let words = [("close", WhenFull::Close), ("nak", WhenFull::Nak)];
+        let when_full = k.get("when-full").and_then(|e| r.word(&e, &words)).unwrap_or(WhenFull::Close);
+        let acknowledge = k.get("acknowledge").and_then(|e| acknowledge(r, &e)).unwrap_or(Acknowledge::Stored);
+        let charset = k.get("charset").and_then(|e| r.parsed(&e, charset, "a character set", "write `ASCII`, `UTF-8`, `8859/1` or another code of table 0211"));
+        let zone = k.get("zone").and_then(|e| {
+            r.parsed(&e, |t| jiff::tz::TimeZone::get(t).ok().map(|_| t.to_owned()), "a time zone", "write an IANA name such as `Europe/Berlin`, or `UTC`")
+        });
+        let authority = k.get("authority").and_then(|e| r.parsed(&e, authority, "an assigning authority", "write a namespace, or `NAME&1.2.3.4&ISO`"));
+        let allow = k.get("allow").map(|e| r.list(&e)).unwrap_or_default();
+        let allow = allow.iter().filter_map(|e| r.parsed(e, unit::network, "an address range", "write `10.0.0.0/8` or one address")).collect();
+        let duplicates = match k.get("duplicates") {
+            None => Duplicates::For(Duration::from_secs(86_400)),
+            Some(e) if matches!(e.scalar(), Some("off" | "0")) => Duplicates::Off,
+            Some(e) => r.duration(&e).map_or(Duplicates::Off, Duplicates::For),
+        };
+        let limits = limits(r, &k);
+        let name = entry.name().to_owned();
+        all.push(ListenerSite { name, mllp: address, acknowledge, unrouted, duplicates, when_full, charset, zone, authority, allow, limits });
+    }
+    all
+}
+
+fn acknowledge(r: &mut Reader<'_>, e: &Entry<'_>) -> Option<Acknowledge> {
+    if let Some(word @ ("mapped" | "delivered")) = e.scalar() {
+        let fault = Diagnostic::error("K724", e.span, format!("`acknowledge: {word}` is not in this version of Kiln")).label("not yet");
+        r.faults.push(fault.help("write `acknowledge: stored`, or leave it out"));
+        return None;
+    }
+    r.word(e, &[("stored", Acknowledge::Stored)])
+}
+
+fn limits(r: &mut Reader<'_>, k: &Keys<'_>) -> Limits {
+    let mut limits = Limits::default();
+    let Some(entry) = k.get("limits") else { return limits };
+    let k = r.keys(&entry, &["frame", "connections", "idle", "frame-time"]);
+    let frame = k.get("frame").and_then(|e| {
+        let read = |t: &str| unit::size(t).and_then(|n| usize::try_from(n).ok()).filter(|n| (1024..=1 << 30).contains(n));
+        r.parsed(&e, read, "a size from 1KiB to 1GiB", "write `16MiB`")
+    });
+    limits.frame_bytes = frame.unwrap_or(limits.frame_bytes);
+    limits.connections = k.get("connections").and_then(|e| r.number(&e, 1, 100_000)).unwrap_or(limits.connections);
+    limits.idle = k.get("idle").and_then(|e| r.duration(&e)).unwrap_or(limits.idle);
+    limits.frame_time = k.get("frame-time").and_then(|e| r.duration(&e)).unwrap_or(limits.frame_time);
+    limits
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { frame_bytes: 16 << 20, connections: 1_000, idle: Duration::from_secs(3_600), frame_time: Duration::from_secs(30) }
+    }
+}
+
+fn targets(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Vec<TargetSite> {
+    let mut all = Vec::new();
+    for entry in keys.get("targets").map(|e| r.entries(&e)).unwrap_or_default() {
+        name(r, &entry);
+        let k = r.keys(&entry, TARGET);
+        let kinds: Vec<_> = ["fhir", "folder", "null"].iter().filter_map(|n| k.get(n)).collect();
+        let [kind] = kinds.as_slice() else {
+            match kinds.get(1) {
+                None => {
+                    r.missing(entry.key, &format!("target `{}` says not what it is", entry.name()), "add `fhir: https://...`, `folder: PATH` or `null: true`")
+                }
+                Some(second) => {
+                    r.faults.push(Diagnostic::error("K728", second.key, "a target is one thing").label("a second one").help("make two targets of it"))
+                }
+            }
+            continue;
+        };
+        let of = kind.name().to_owned();
+        for key in ["auth", "headers", "timeout", "settle", "send", "layout"] {
+            let fits = if key == "layout" { of == "folder" } else { of == "fhir" };
+            if let Some(e) = k.get(key).filter(|_| !fits) {
+                r.faults.push(Diagnostic::error("K721", e.key, format!("`{key}` has no meaning for a target of kind `{of}`")).label("not known here"));
+            }
+        }
+        let kind = match of.as_str() {
+            "fhir" => fhir(r, kind, &k, around),
+            "folder" => r.text(kind).map(|path| TargetKind::Folder {
+                path: around.folder.join(path),
+                layout: k.get("layout").and_then(|e| r.word(&e, &[("json", Layout::Json), ("ndjson", Layout::Ndjson)])).unwrap_or(Layout::Json),
+            }),
+            _ => r.word(kind, &[("true", ())]).map(|()| TargetKind::Null),
+        };
+        let parallel = k.get("parallel").and_then(|e| r.number(&e, 1, 256)).unwrap_or(8);
+        if let Some(kind) = kind {
+            all.push(TargetSite { name: entry.name().to_owned(), kind, parallel });
+        }
+    }
+    all
+}
+
+fn fhir(r: &mut Reader<'_>, kind: &Entry<'_>, k: &Keys<'_>, around: &Around<'_>) -> Option<TargetKind> {
+    let read = |t: &str| (reqwest::Url::parse(t).ok()).filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host() && u.query().is_none());
+    let url = r.parsed(kind, read, "the base URL of a FHIR server", "write `https://fhir.example/r4`")?;
+    if !url.username().is_empty() || url.password().is_some() {
+        r.faults.push(
+            Diagnostic::error("K726", kind.span, "a password does not belong into a URL")
+                .help("use `auth: { basic: { user: kiln, password: { file: /run/secrets/fhir } } }`"),
+        );
+    }
+    let words = [("transaction", Send::Transaction), ("batch", Send::Batch), ("single", Send::Single)];
+    let timeout = k.get("timeout").and_then(|e| r.duration(&e)).unwrap_or(Duration::from_secs(30));
+    let mut headers = Vec::new();
+    for e in k.get("headers").map(|e| r.entries(&e)).unwrap_or_default() {
+        if reqwest::header::HeaderName::from_bytes(e.name().as_bytes()).is_err() {
+            r.faults.push(Diagnostic::error("K725", e.key, format!("`{}` is not a header's name", e.name())));
+        }
+        let plain_allowed = !e.name().eq_ignore_ascii_case("authorization");
+        if let Some(value) = secret(r, &e, around, plain_allowed) {
+            headers.push((e.name().to_owned(), value));
+        }
+    }
+    Some(TargetKind::Fhir {
+        url: url.as_str().trim_end_matches('/').to_owned(),
+        auth: k.get("auth").map_or(Auth::None, |e| auth(r, &e, around)),
+        headers,
+        timeout,
+        settle: k.get("settle").and_then(|e| r.duration(&e)).unwrap_or(timeout),
+        send: k.get("send").and_then(|e| r.word(&e, &words)),
+    })
+}
+
+fn auth(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>) -> Auth {
+    let k = r.keys(entry, &["basic", "bearer"]);
+    match (k.get("basic"), k.get("bearer")) {
+        (Some(_), Some(second)) => {
+            r.faults.push(Diagnostic::error("K728", second.key, "`auth` is one thing").label("a second one"));
+            Auth::None
+        }
+        (Some(e), None) => {
+            let b = r.keys(&e, &["user", "password"]);
+            let user = b.get("user").and_then(|e| r.text(&e));
+            let password = b.get("password").and_then(|e| secret(r, &e, around, false));
+            if b.get("user").is_none() || b.get("password").is_none() {
+                r.missing(b.key, "`basic` needs a user and a password", "write `basic: { user: kiln, password: { file: /run/secrets/fhir } }`");
+            }
+            match (user, password) {
+                (Some(user), Some(password)) => Auth::Basic { user: user.to_owned(), password },
+                _ => Auth::None,
+            }
+        }
+        (None, Some(e)) => secret(r, &e, around, false).map_or(Auth::None, Auth::Bearer),
+        (None, None) => {
+            r.missing(entry.key, "`auth` says not how", "write `basic: { user, password }` or `bearer: { file: PATH }`");
+            Auth::None
+        }
+    }
+}
+
+/// `{ file: PATH }`, `{ env: NAME }`, or a text that came from a variable rather than from the file.
+fn secret(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>, plain_allowed: bool) -> Option<Secret<String>> {
+    if let Some(text) = entry.scalar() {
+        if plain_allowed || entry.span.source != r.beginning.source {
+            return Some(Secret::new(text.to_owned()));
+        }
+        let fault = Diagnostic::error("K726", entry.span, format!("`{}` is a secret and does not belong into this file", entry.name()))
+            .label("readable by all who read the file");
+        r.faults.push(fault.help("write `{ file: /run/secrets/NAME }` or `{ env: NAME }`"));
+        return None;
+    }
+    let k = r.keys(entry, &["file", "env"]);
+    let (text, place) = match (k.get("file"), k.get("env")) {
+        (Some(e), None) => {
+            let path = around.folder.join(r.text(&e)?);
+            let text = std::fs::read_to_string(&path).map_err(|fault| format!("the secret's file `{}` cannot be read: {}", path.display(), fault.kind()));
+            (text.map(|t| t.trim_end_matches(['\n', '\r']).to_owned()), e.span)
+        }
+        (None, Some(e)) => {
+            let name = r.text(&e)?;
+            ((around.variable)(name).ok_or_else(|| format!("the environment has no variable `{name}`")), e.span)
+        }
+        _ => {
+            r.missing(entry.key, &format!("`{}` says not where it is kept", entry.name()), "write `{ file: /run/secrets/NAME }` or `{ env: NAME }`");
+            return None;
+        }
+    };
+    match text {
+        Ok(text) if !text.is_empty() => Some(Secret::new(text)),
+        Ok(_) => {
+            r.faults.push(Diagnostic::error("K727", place, "this secret is empty"));
+            None
+        }
+        Err(what) if around.secrets_needed => {
+            r.faults.push(Diagnostic::error("K727", place, what));
+            None
+        }
+        Err(what) => {
+            r.faults.push(Diagnostic::warning("K727", place, what).help("the daemon will not start without it"));
+            Some(Secret::default())
+        }
+    }
+}
+
+fn log(r: &mut Reader<'_>, keys: &Keys<'_>) -> Log {
+    let mut log = Log { level: "info".to_owned(), json: false, unsafe_: false };
+    let Some(entry) = keys.get("log") else { return log };
+    let k = r.keys(&entry, &["level", "json", "unsafe"]);
+    let levels = ["error", "warn", "info", "debug", "trace"].map(|l| (l, l));
+    if let Some(level) = k.get("level").and_then(|e| r.word(&e, &levels)) {
+        level.clone_into(&mut log.level);
+    }
+    let yes = [("true", true), ("false", false), ("1", true), ("0", false)];
+    log.json = k.get("json").and_then(|e| r.word(&e, &yes)).unwrap_or(false);
+    log.unsafe_ = k.get("unsafe").and_then(|e| r.word(&e, &yes)).unwrap_or(false);
+    log
+}
+
+fn address(r: &mut Reader<'_>, e: &Entry<'_>) -> Option<SocketAddr> {
+    r.parsed(e, |t| t.parse().ok(), "an address and a port", "write `127.0.0.1:2575`, or `0.0.0.0:2575` for all networks")
+}
+
+/// Names become metric labels and parts of paths.
+fn name(r: &mut Reader<'_>, e: &Entry<'_>) {
+    let fine = e.name().len() <= 64 && !e.name().is_empty() && e.name().chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if !fine {
+        r.faults.push(Diagnostic::error("K725", e.key, format!("`{}` is not a name", e.name())).help("up to 64 letters, digits, dashes and underscores"));
+    }
+}
+
+fn charset(text: &str) -> Option<String> {
+    let known = text.eq_ignore_ascii_case("ASCII")
+        || text.strip_prefix("8859/").is_some_and(|n| matches!(n, "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9" | "15"))
+        || matches!(text, "UNICODE UTF-8" | "ISO IR87" | "GB 18030-2000" | "KS X 1001" | "BIG-5")
+        || encoding_rs::Encoding::for_label(text.as_bytes()).is_some_and(|e| e != encoding_rs::UTF_16LE && e != encoding_rs::UTF_16BE);
+    known.then(|| text.to_owned())
+}
+
+fn authority(text: &str) -> Option<String> {
+    let fine = !text.is_empty() && !text.contains(['|', '^', '~', '\\', '\r', '\n']) && text.matches('&').count() <= 2;
+    fine.then(|| text.to_owned())
+}
