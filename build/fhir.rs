@@ -221,21 +221,28 @@ fn one_type(p: &mut Packer, by_name: &HashMap<&str, &Map<String, Value>>, full: 
         next = def.get("base").and_then(Value::as_str).map(str::to_owned);
         chain.push(name);
     }
-    let first = p.elements.len() / 11;
-    let mut position = 0;
+    let mut members: Vec<(String, String, &Map<String, Value>, bool)> = Vec::new();
     // A primitive's `value` is the JSON scalar itself, never a member of the companion object.
     for name in chain.iter().rev().filter(|_| kind != 0).chain(chain.last().filter(|_| kind == 0)) {
         let inherited = object(by_name[name.as_str()].get("elements"));
         for (element, def) in inherited.iter().filter(|(e, _)| !e.contains('.')) {
-            p.element(element, &format!("{name}.{element}"), object(Some(def)), has_children(inherited, element), position);
-            position += 1;
+            members.push((element.clone(), format!("{name}.{element}"), object(Some(def)), has_children(inherited, element)));
         }
     }
     let prefix = path.map_or(String::new(), |path| format!("{path}."));
     for (key, def) in elements.iter().filter(|_| kind != 0) {
         let Some(own) = key.strip_prefix(&prefix).filter(|own| !own.contains('.')) else { continue };
-        p.element(own, &format!("{top}.{key}"), object(Some(def)), has_children(elements, key), position);
-        position += 1;
+        let member = (own.to_owned(), format!("{top}.{key}"), object(Some(def)), has_children(elements, key));
+        // MoneyQuantity and SimpleQuantity are profiles: they define anew what Quantity has.
+        match members.iter_mut().find(|m| m.0 == own) {
+            Some(inherited) => *inherited = member,
+            None => members.push(member),
+        }
+    }
+    let first = p.elements.len() / 11;
+    let position = members.len();
+    for (n, (name, owner, def, has_children)) in members.iter().enumerate() {
+        p.element(name, owner, def, *has_children, n);
     }
     let base = base.map_or(NONE, |b| p.type_ids[&b]);
     let is_abstract = u32::from(path.is_none() && def.get("abstract") == Some(&Value::Bool(true)));
