@@ -1,0 +1,113 @@
+//! The MLLP decoder through its front door: what peers send, cut in every way.
+
+use bytes::{Bytes, BytesMut};
+use kiln::wire::{FrameTooLarge, Mllp};
+use proptest::prelude::*;
+use tokio_util::codec::{Decoder, Encoder};
+
+/// What a decoder made of a stream.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    frames: Vec<Vec<u8>>,
+    noise_bytes: u64,
+    restarts: u64,
+    inside: bool,
+}
+
+fn decode<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Seen {
+    let (mut mllp, mut buffer, mut frames) = (Mllp::default(), BytesMut::new(), Vec::new());
+    for part in parts {
+        buffer.extend_from_slice(part);
+        while let Some(frame) = mllp.next_frame(&mut buffer).expect("no frame is over the default limit") {
+            frames.push(frame.payload.to_vec());
+        }
+    }
+    Seen { frames, noise_bytes: mllp.take_noise_bytes(), restarts: mllp.take_restarts(), inside: mllp.inside_frame() }
+}
+
+#[test]
+fn what_peers_send() {
+    let cases: &[(&[u8], &[&[u8]], u64, u64, bool)] = &[
+        (b"\x0Bone\x1C\r", &[b"one"], 0, 0, false),
+        (b"\x0Bone\x1C\r\x0Btwo\x1C\r", &[b"one", b"two"], 0, 0, false),
+        // The carriage return after FS is missing.
+        (b"\x0Bone\x1C\x0Btwo\x1C", &[b"one", b"two"], 0, 0, false),
+        // A line feed is not part of the framing; neither is a second carriage return.
+        (b"\x0Bone\x1C\r\n\x0Btwo\x1C\r\r", &[b"one", b"two"], 2, 0, false),
+        (b"hello\x0Bone\x1C\rGET / HTTP/1.1\r\n\r\n", &[b"one"], 5 + 18, 0, false),
+        (b"MSH|^~\\&|no frame at all\r", &[], 25, 0, false),
+        (b"\x0B\x1C\r", &[b""], 0, 0, false),
+        (b"\x0Bunfinished", &[], 0, 0, true),
+        // The peer gave up within a frame and began anew: only the second one is a message.
+        (b"\x0BMSH|1\rPI\x0BMSH|2\rPID\x1C\r", &[b"MSH|2\rPID"], 9, 1, false),
+        // A vertical tab in a text (a soft line break of a word processor) is content.
+        (b"\x0BMSH|1\rNTE|1||a\x0Bb\x1C\r", &[b"MSH|1\rNTE|1||a\x0Bb"], 0, 0, false),
+    ];
+    for (bytes, frames, noise_bytes, restarts, inside) in cases {
+        let expected = Seen { frames: frames.iter().map(|f| f.to_vec()).collect(), noise_bytes: *noise_bytes, restarts: *restarts, inside: *inside };
+        assert_eq!(decode([*bytes]), expected, "{:?} in one piece", bytes.escape_ascii().to_string());
+        assert_eq!(decode(bytes.chunks(1)), expected, "{:?} byte by byte", bytes.escape_ascii().to_string());
+        for at in 0..bytes.len() {
+            let (head, tail) = bytes.split_at(at);
+            assert_eq!(decode([head, tail]), expected, "{:?} cut at {at}", bytes.escape_ascii().to_string());
+        }
+    }
+}
+
+#[test]
+fn a_frame_over_the_limit_is_refused_as_soon_as_it_is_known() {
+    let limit_bytes = 8;
+    let mut whole = BytesMut::from(&b"\x0B123456789\x1C\r"[..]);
+    assert_eq!(Mllp::new(limit_bytes).next_frame(&mut whole).err(), Some(FrameTooLarge { limit_bytes }));
+    let mut part = BytesMut::from(&b"\x0B123456789"[..]);
+    assert_eq!(Mllp::new(limit_bytes).next_frame(&mut part).err(), Some(FrameTooLarge { limit_bytes }));
+    let mut fits = BytesMut::from(&b"\x0B12345678\x1C\r"[..]);
+    assert_eq!(Mllp::new(limit_bytes).next_frame(&mut fits).map(|f| f.map(|f| f.payload)), Ok(Some(Bytes::from_static(b"12345678"))));
+}
+
+#[test]
+fn a_payload_shares_the_read_buffer() {
+    let mut buffer = BytesMut::from(&b"\x0Bpayload\x1C\r"[..]);
+    let within = buffer.as_ptr_range();
+    let frame = Mllp::default().next_frame(&mut buffer).expect("it fits").expect("it is whole");
+    assert!(within.contains(&frame.payload.as_ptr()), "the payload was copied");
+}
+
+fn payload() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop::sample::select(b"MSH|^\r\nab\xC3\x0D".to_vec()), 0..40)
+}
+
+fn noise() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop::sample::select(b"\nxMSH|\x1C".to_vec()), 0..4)
+}
+
+proptest! {
+    #[test]
+    fn cuts_never_change_what_is_found(items in prop::collection::vec((payload(), noise()), 0..6), cuts in prop::collection::vec(0usize..400, 0..12)) {
+        let (mut stream, mut noise_bytes) = (BytesMut::new(), 0);
+        for (payload, noise) in &items {
+            Mllp::default().encode(Bytes::from(payload.clone()), &mut stream).expect("encoding cannot fail");
+            stream.extend_from_slice(noise);
+            noise_bytes += noise.len() as u64;
+        }
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(stream.len())).chain([0, stream.len()]).collect();
+        cuts.sort_unstable();
+        let parts: Vec<&[u8]> = cuts.windows(2).map(|w| &stream[w[0]..w[1]]).collect();
+        let frames: Vec<Vec<u8>> = items.into_iter().map(|(payload, _)| payload).collect();
+        prop_assert_eq!(decode(parts), Seen { frames, noise_bytes, restarts: 0, inside: false });
+    }
+
+    #[test]
+    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300), at in 0usize..300) {
+        let (head, tail) = bytes.split_at(at.min(bytes.len()));
+        prop_assert_eq!(decode([head, tail]), decode([&bytes[..]]));
+    }
+
+    #[test]
+    fn the_codec_finds_the_same(payload in payload()) {
+        let mut stream = BytesMut::new();
+        let mut codec = Mllp::default();
+        codec.encode(Bytes::from(payload.clone()), &mut stream).expect("encoding cannot fail");
+        prop_assert_eq!(codec.decode(&mut stream).expect("it fits").map(|f| f.payload.to_vec()), Some(payload));
+    }
+}
