@@ -2,6 +2,61 @@
 //!
 //! Never decides when to try again; it reports a `Receipt` or a `Setback` and the engine decides.
 
+mod config;
+mod fhir;
+mod folder;
 mod outcome;
 
+pub use config::{Auth, FhirConfig, FolderConfig, Layout, Sending, TargetConfig, TargetError};
+pub use fhir::FhirTarget;
+pub use folder::FolderTarget;
 pub use outcome::{Fault, Job, KnownId, Receipt, Retry, Saved, Setback};
+
+/// An open target. Cheap to share behind an `Arc`; all methods may run at the same time.
+pub enum Target {
+    /// A FHIR server.
+    Fhir(FhirTarget),
+    /// A folder.
+    Folder(FolderTarget),
+    /// Takes everything and keeps nothing.
+    Null,
+}
+
+impl Target {
+    /// Opens a target: checks settings and makes folders, but asks no server, so that a server that is down stops no start.
+    pub fn open(config: TargetConfig) -> Result<Self, TargetError> {
+        match config {
+            TargetConfig::Fhir(config) => FhirTarget::open(config).map(Self::Fhir),
+            TargetConfig::Folder(config) => FolderTarget::open(config).map(Self::Folder),
+            TargetConfig::Null => Ok(Self::Null),
+        }
+    }
+
+    /// Tells the target what the journal remembers of it (the last [`Receipt::state`]), once, before the first delivery.
+    pub fn resume(&self, state: &str) -> Result<(), TargetError> {
+        match self {
+            Self::Folder(folder) => folder.resume(state),
+            Self::Fhir(_) | Self::Null => Ok(()),
+        }
+    }
+
+    /// One attempt at a delivery. A folder takes `send` as it comes: all of a message is written together.
+    ///
+    /// The future must be driven to its end once polled: dropped half-way, an attempt is ambiguous.
+    pub async fn deliver(&self, job: Job<'_>, send: Sending) -> Result<Receipt, Setback> {
+        match self {
+            Self::Fhir(server) => server.deliver(job, send).await,
+            Self::Folder(folder) => folder.deliver(job).await,
+            Self::Null => Ok(Receipt::default()),
+        }
+    }
+
+    /// Asks whether the target is there, without writing: for a breaker's probe.
+    pub async fn probe(&self) -> Result<(), Setback> {
+        match self {
+            Self::Fhir(server) => server.probe().await,
+            Self::Folder(folder) => folder.probe(),
+            Self::Null => Ok(()),
+        }
+    }
+}

@@ -12,6 +12,8 @@ pub struct Job<'a> {
     pub saves: &'a Saves,
     /// For each entry of `saves`, what an earlier receipt told about its identity.
     pub known: &'a [Option<KnownId>],
+    /// Entries that an earlier attempt of this very delivery saved ([`Setback::saved`], all attempts together): they are not written again.
+    pub done: &'a [Saved],
     /// True when an earlier attempt ended ambiguous: read before writing.
     pub after_ambiguous: bool,
 }
@@ -70,6 +72,8 @@ pub struct Setback {
     pub detail: Option<Phi<String>>,
     /// Indexes of entries whose known id turned out to be stale.
     pub stale: Vec<usize>,
+    /// Entries that were saved before the failure (batch, single): the engine keeps them and gives them back as [`Job::done`].
+    pub saved: Vec<Saved>,
 }
 
 /// Whether an attempt may be repeated.
