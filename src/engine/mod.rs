@@ -4,5 +4,12 @@
 
 mod backoff;
 mod breaker;
+mod config;
 mod guard;
+mod routes;
+mod start;
 mod window;
+
+pub use config::{EngineConfig, ListenerSetup, TargetSetup};
+pub use routes::{Routes, RoutesFault};
+pub use start::{ApplyFault, Engine, Shutdown, StartFault};

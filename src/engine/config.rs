@@ -1,0 +1,47 @@
+//! What an engine is made of: listeners that are bound, targets that are open, and its own limits.
+
+use crate::listener::Listener;
+use crate::site::ListenerSite;
+use crate::target::{Sending, Target};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Settings of the engine as a whole. The defaults are the limits of docs/limits.md.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// How many deliveries of a target are in memory at once; the rest of the backlog is on the disk.
+    pub window: usize,
+    /// MSH-3 of acknowledgements for frames whose own header cannot be read.
+    pub application: String,
+    /// MSH-4 of the same.
+    pub facility: String,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { window: 10_000, application: "KILN".to_owned(), facility: String::new() }
+    }
+}
+
+/// A listener that is bound, and what the site says about its messages.
+pub struct ListenerSetup {
+    /// The socket.
+    pub listener: Listener,
+    /// How its messages are taken in.
+    pub site: ListenerSite,
+}
+
+/// A target that is open, and how it is used.
+#[derive(Clone)]
+pub struct TargetSetup {
+    /// Its name in the site file.
+    pub name: Arc<str>,
+    /// The target itself. The engine tells it what the journal remembers ([`Target::resume`]).
+    pub target: Arc<Target>,
+    /// How many deliveries may run at once.
+    pub parallel: usize,
+    /// How long a delivery waits after an attempt that may have happened, before it reads what is there.
+    pub settle: Duration,
+    /// How resources are sent, whatever the route says.
+    pub send: Option<Sending>,
+}
