@@ -53,7 +53,7 @@ pub fn read_folders(folders: &[PathBuf]) -> io::Result<Vec<(PathBuf, String)>> {
 pub fn route_sources(folders: &[PathBuf]) -> io::Result<Sources> {
     let mut sources = Sources::default();
     for (path, text) in shipped() {
-        sources.add(format!("shipped:{path}"), text);
+        sources.add_shipped(format!("shipped/{path}"), text);
     }
     for (path, text) in read_folders(folders)? {
         sources.add(path.display().to_string(), text);

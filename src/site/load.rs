@@ -161,8 +161,8 @@ mod tests {
         let site = read(text, &variables, &[("--mllp", "listeners.Lab_2.mllp", "127.0.0.1:2")]).site.expect("a good file");
         assert_eq!(site.journal.low_water, LowWater::Percent(7));
         assert_eq!(site.listeners.len(), 1);
-        assert_eq!(site.listeners[0].mllp, "127.0.0.1:2".parse().expect("an address"));
-        assert_eq!(site.listeners[0].allow.len(), 2);
+        assert_eq!(site.listeners[0].socket.address, "127.0.0.1:2".parse().expect("an address"));
+        assert_eq!(site.listeners[0].socket.allow.0.len(), 2);
     }
 
     #[test]

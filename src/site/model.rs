@@ -1,12 +1,13 @@
 //! What a site file says, typed. Plain data; the engine makes listeners and targets of it.
 
 use crate::exchange::Secret;
-use std::net::{IpAddr, SocketAddr};
+use crate::listener::ListenerConfig;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// A checked site file with its defaults filled in. Relative paths have been resolved against the file's folder.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Site {
     /// `language:`, the version of the route language.
     pub language: u32,
@@ -69,18 +70,16 @@ pub enum Reload {
 }
 
 /// One listener.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ListenerSite {
-    /// Its name.
-    pub name: String,
-    /// `mllp:`, the address to listen on.
-    pub mllp: SocketAddr,
+    /// The socket: name, `mllp:`, `allow:` and `limits:`.
+    pub socket: ListenerConfig,
     /// `acknowledge:`.
     pub acknowledge: Acknowledge,
     /// `unrouted:`.
     pub unrouted: Unrouted,
-    /// `duplicates:`.
-    pub duplicates: Duplicates,
+    /// `duplicates:`, for how long a repeated message is known; `None` for `off`.
+    pub duplicates: Option<Duration>,
     /// `when-full:`.
     pub when_full: WhenFull,
     /// `charset:`, an HL7 table 0211 code or a name such as `UTF-8`, for messages with an empty MSH-18.
@@ -89,10 +88,6 @@ pub struct ListenerSite {
     pub zone: Option<String>,
     /// `authority:`, an HD in v2 form for identifiers without CX.4.
     pub authority: Option<String>,
-    /// `allow:`, the networks that may connect; empty means all.
-    pub allow: Vec<Network>,
-    /// `limits:`.
-    pub limits: Limits,
 }
 
 /// `acknowledge:`. `mapped` and `delivered` are words of the language that this version refuses.
@@ -111,15 +106,6 @@ pub enum Unrouted {
     Reject,
 }
 
-/// `duplicates:`, for how long a repeated message is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Duplicates {
-    /// `0` or `off`.
-    Off,
-    /// This long.
-    For(Duration),
-}
-
 /// `when-full:`, what a sender sees while nothing can be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
@@ -127,28 +113,6 @@ pub enum WhenFull {
     Close,
     /// AR with 207.
     Nak,
-}
-
-/// `limits:` of a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// `frame:`, bytes of one message.
-    pub frame_bytes: usize,
-    /// `connections:`, open at once.
-    pub connections: usize,
-    /// `idle:`, between two frames.
-    pub idle: Duration,
-    /// `frame-time:`, from a frame's first byte to its last.
-    pub frame_time: Duration,
-}
-
-/// An address range in CIDR form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// The network's address.
-    pub address: IpAddr,
-    /// Bits that count.
-    pub prefix: u8,
 }
 
 /// One target.
@@ -238,27 +202,10 @@ pub struct Log {
     pub unsafe_: bool,
 }
 
-impl Network {
-    /// True if the address lies in the range. IPv4 addresses that arrive mapped into IPv6 count as IPv4.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(net), IpAddr::V4(ip)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
-                net.to_bits() & mask == ip.to_bits() & mask
-            }
-            (IpAddr::V6(net), IpAddr::V6(ip)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
-                net.to_bits() & mask == ip.to_bits() & mask
-            }
-            _ => false,
-        }
-    }
-}
-
 impl Site {
     /// The names that routes may say in `from`.
     pub fn listener_names(&self) -> Vec<String> {
-        self.listeners.iter().map(|l| l.name.clone()).collect()
+        self.listeners.iter().map(|l| l.socket.name.to_string()).collect()
     }
 
     /// The names that routes may say in `to`.

@@ -1,6 +1,6 @@
 //! Walks layered values and collects faults: unknown keys with what was probably meant, wrong kinds, malformed values.
 
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::site::unit;
 use crate::site::yaml::{Path, Place, span_of};
 use config::{Map, Value, ValueKind};
@@ -87,7 +87,7 @@ impl<'a> Reader<'a> {
             if !known.contains(&e.name()) {
                 let whose = if entry.path.is_empty() { "a site file".to_owned() } else { format!("`{}`", entry.path.join(".")) };
                 let mut fault = Diagnostic::error("K721", e.key, format!("`{}` is not a key of {whose}", e.name()));
-                fault = match nearest(e.name(), known) {
+                fault = match suggest(e.name(), known.iter().copied()) {
                     Some(meant) => fault.label(format!("did you mean `{meant}`?")).fix(meant),
                     None => fault.label("not known here"),
                 };
@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
         if found.is_none() {
             let known: Vec<_> = words.iter().map(|(w, _)| *w).collect();
             let mut fault = Diagnostic::error("K724", entry.span, format!("`{}` is one of {}", entry.name(), known.join(", ")));
-            fault = match nearest(text, &known) {
+            fault = match suggest(text, known.iter().copied()) {
                 Some(meant) => fault.label(format!("did you mean `{meant}`?")).fix(meant),
                 None => fault.label("not one of them"),
             };
@@ -188,11 +188,4 @@ impl<'a> Reader<'a> {
         };
         self.faults.push(Diagnostic::error("K722", entry.span, format!("{name} is {wanted}")).label(format!("this is {found}")));
     }
-}
-
-/// The known word that was probably meant.
-pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    let plain = word.to_lowercase().replace('_', "-");
-    let scored = known.iter().map(|k| (strsim::damerau_levenshtein(&plain, k), *k));
-    scored.min_by_key(|(distance, _)| *distance).filter(|(distance, k)| *distance <= 2.min(k.len() / 2).max(1)).map(|(_, k)| k)
 }

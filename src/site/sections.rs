@@ -2,9 +2,9 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::exchange::Secret;
+use crate::listener::{AllowList, ListenerConfig, Network};
 use crate::site::model::{
-    Acknowledge, Auth, Console, Duplicates, Journal, Layout, Limits, ListenerSite, Log, LowWater, Reload, Send, Site, TargetKind, TargetSite, Unrouted,
-    WhenFull,
+    Acknowledge, Auth, Console, Journal, Layout, ListenerSite, Log, LowWater, Reload, Send, Site, TargetKind, TargetSite, Unrouted, WhenFull,
 };
 use crate::site::reader::{Entry, Keys, Reader};
 use crate::site::unit;
@@ -154,18 +154,22 @@ fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>) -> Vec<ListenerSite> {
             r.parsed(&e, |t| jiff::tz::TimeZone::get(t).ok().map(|_| t.to_owned()), "a time zone", "write an IANA name such as `Europe/Berlin`, or `UTC`")
         });
         let authority = k.get("authority").and_then(|e| r.parsed(&e, authority, "an assigning authority", "write a namespace, or `NAME&1.2.3.4&ISO`"));
-        let allow = k.get("allow").map(|e| r.list(&e)).unwrap_or_default();
-        let allow = allow.iter().filter_map(|e| r.parsed(e, unit::network, "an address range", "write `10.0.0.0/8` or one address")).collect();
         let duplicates = match k.get("duplicates") {
-            None => Duplicates::For(Duration::from_secs(86_400)),
-            Some(e) if matches!(e.scalar(), Some("off" | "0")) => Duplicates::Off,
-            Some(e) => r.duration(&e).map_or(Duplicates::Off, Duplicates::For),
+            None => Some(Duration::from_secs(86_400)),
+            Some(e) if matches!(e.scalar(), Some("off" | "0")) => None,
+            Some(e) => r.duration(&e),
         };
-        let limits = limits(r, &k);
-        let name = entry.name().to_owned();
-        all.push(ListenerSite { name, mllp: address, acknowledge, unrouted, duplicates, when_full, charset, zone, authority, allow, limits });
+        let mut socket = ListenerConfig::new(entry.name(), address);
+        let allow = k.get("allow").map(|e| r.list(&e)).unwrap_or_default();
+        socket.allow = AllowList(allow.iter().filter_map(|e| network(r, e)).collect());
+        limits(r, &k, &mut socket);
+        all.push(ListenerSite { socket, acknowledge, unrouted, duplicates, when_full, charset, zone, authority });
     }
     all
+}
+
+fn network(r: &mut Reader<'_>, e: &Entry<'_>) -> Option<Network> {
+    r.parsed(e, |t| t.parse().ok(), "an address range", "write `10.0.0.0/8` or one address")
 }
 
 fn acknowledge(r: &mut Reader<'_>, e: &Entry<'_>) -> Option<Acknowledge> {
@@ -177,25 +181,23 @@ fn acknowledge(r: &mut Reader<'_>, e: &Entry<'_>) -> Option<Acknowledge> {
     r.word(e, &[("stored", Acknowledge::Stored)])
 }
 
-fn limits(r: &mut Reader<'_>, k: &Keys<'_>) -> Limits {
-    let mut limits = Limits::default();
-    let Some(entry) = k.get("limits") else { return limits };
-    let k = r.keys(&entry, &["frame", "connections", "idle", "frame-time"]);
+fn limits(r: &mut Reader<'_>, k: &Keys<'_>, socket: &mut ListenerConfig) {
+    let Some(entry) = k.get("limits") else { return };
+    let k = r.keys(&entry, &["frame", "connections", "in-flight", "idle", "frame-time", "keep-alive"]);
     let frame = k.get("frame").and_then(|e| {
         let read = |t: &str| unit::size(t).and_then(|n| usize::try_from(n).ok()).filter(|n| (1024..=1 << 30).contains(n));
         r.parsed(&e, read, "a size from 1KiB to 1GiB", "write `16MiB`")
     });
-    limits.frame_bytes = frame.unwrap_or(limits.frame_bytes);
-    limits.connections = k.get("connections").and_then(|e| r.number(&e, 1, 100_000)).unwrap_or(limits.connections);
-    limits.idle = k.get("idle").and_then(|e| r.duration(&e)).unwrap_or(limits.idle);
-    limits.frame_time = k.get("frame-time").and_then(|e| r.duration(&e)).unwrap_or(limits.frame_time);
-    limits
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { frame_bytes: 16 << 20, connections: 1_000, idle: Duration::from_secs(3_600), frame_time: Duration::from_secs(30) }
+    socket.frame_bytes_max = frame.unwrap_or(socket.frame_bytes_max);
+    socket.connections_max = k.get("connections").and_then(|e| r.number(&e, 1, 100_000)).unwrap_or(socket.connections_max);
+    socket.in_flight_max = k.get("in-flight").and_then(|e| r.number(&e, 1, 10_000)).unwrap_or(socket.in_flight_max);
+    match k.get("idle") {
+        Some(e) if matches!(e.scalar(), Some("off")) => socket.idle_timeout = None,
+        Some(e) => socket.idle_timeout = r.duration(&e).or(socket.idle_timeout),
+        None => {}
     }
+    socket.frame_timeout = k.get("frame-time").and_then(|e| r.duration(&e)).unwrap_or(socket.frame_timeout);
+    socket.keep_alive = k.get("keep-alive").and_then(|e| r.duration(&e)).unwrap_or(socket.keep_alive);
 }
 
 fn targets(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Vec<TargetSite> {

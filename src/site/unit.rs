@@ -1,11 +1,9 @@
-//! Durations (`30d`, `24h`, `300ms`), sizes (`1GiB`) and address ranges (`10.0.0.0/8`) as people write them.
+//! Durations (`30d`, `24h`, `300ms`) and sizes (`1GiB`) as people write them.
 
-use crate::site::model::Network;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// A whole number and a unit: ms, s, m, h, d or w. A bare `0` needs no unit.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let ms = match unit {
         "ms" => 1,
@@ -21,7 +19,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// A whole number and a unit: B, KiB, MiB, GiB, TiB, or kB, MB, GB, TB.
-pub(crate) fn size(text: &str) -> Option<u64> {
+pub fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let bytes: u64 = match unit {
         "B" => 1,
@@ -37,22 +35,6 @@ pub(crate) fn size(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.checked_mul(bytes)
-}
-
-/// `10.0.0.0/8`, `fd00::/8`, or one address.
-pub(crate) fn network(text: &str) -> Option<Network> {
-    let (address, prefix) = match text.split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().ok()?;
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    let prefix = match prefix {
-        Some(p) if p.bytes().all(|b| b.is_ascii_digit()) => p.parse().ok()?,
-        Some(_) => return None,
-        None => most,
-    };
-    (prefix <= most).then_some(Network { address, prefix })
 }
 
 fn split(text: &str) -> Option<(u64, &str)> {
@@ -79,18 +61,5 @@ mod tests {
         assert_eq!(size("1GB"), Some(1_000_000_000));
         assert_eq!(size("1G"), None);
         assert_eq!(size("99999999999TiB"), None);
-    }
-
-    #[test]
-    fn networks_hold_their_own_addresses_only() {
-        let ten = network("10.0.0.0/8").expect("a network");
-        assert!(ten.contains("10.255.1.2".parse().expect("an address")));
-        assert!(ten.contains("::ffff:10.1.2.3".parse().expect("an address")));
-        assert!(!ten.contains("11.0.0.1".parse().expect("an address")));
-        assert!(network("0.0.0.0/0").expect("a network").contains("8.8.8.8".parse().expect("an address")));
-        assert!(network("::/0").expect("a network").contains("fe80::1".parse().expect("an address")));
-        assert_eq!(network("10.0.0.0/33"), None);
-        assert_eq!(network("10.0.0/8"), None);
-        assert_eq!(network("10.0.0.0/+8"), None);
     }
 }
