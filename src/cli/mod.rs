@@ -1,8 +1,76 @@
-//! The command line: one file per command. Exit codes: 0 done, 1 found something wrong, 2 could not run.
+//! The command line: one file per command. Exit codes: 0 done, 1 found something wrong, 2 could not run, 74 the disk failed.
 
+mod ack;
+mod check;
+mod control;
+mod explain;
+mod journal;
+mod journal_change;
+mod journal_show;
+mod message_file;
+mod paint;
+mod process;
+mod route_set;
+mod send;
+mod send_load;
+mod site_file;
+
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// 0.
+    Done,
+    /// 1: it ran, and what it looked at is not well.
+    Found,
+    /// 2: it could not run.
+    CouldNot,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Done => Self::SUCCESS,
+            Exit::Found => Self::from(1),
+            Exit::CouldNot => Self::from(2),
+        }
+    }
+}
+
+#[derive(Parser)]
+#[command(name = "kiln", version, about = "Raw HL7 v2 goes in, fired FHIR comes out.", arg_required_else_help = true, max_term_width = 110)]
+#[command(after_help = "New here? Run `kiln try`: it needs nothing and shows everything.\nExit codes: 0 done, 1 found something wrong, 2 could not run.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Check(check::Args),
+    Send(send::Args),
+    Journal(journal::Args),
+    Explain(explain::Args),
+}
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    ExitCode::from(2)
+    process::quiet_panics();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // Nothing can be done about a standard error that is closed.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match cli.command {
+        Command::Check(args) => check::run(&args).into(),
+        Command::Send(args) => send::run(&args).into(),
+        Command::Journal(args) => journal::run(&args).into(),
+        Command::Explain(args) => explain::run(&args).into(),
+    }
 }

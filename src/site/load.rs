@@ -131,8 +131,8 @@ fn blot_lines(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::Secret;
-    use crate::site::model::{Auth, LowWater, TargetKind};
+    use crate::site::model::{LowWater, TargetKind};
+    use crate::target::Auth;
     use std::time::Duration;
 
     fn read(text: &str, variables: &[(&str, &str)], flags: &[(&str, &str, &str)]) -> LoadedSite {
@@ -190,7 +190,8 @@ mod tests {
         let text = "targets:\n  main: { fhir: http://h/r4/, auth: { basic: { user: k, password: { env: PASSWORD } } } }\n";
         let site = read(text, &[], &[]).site.expect("a good file");
         let TargetKind::Fhir { url, auth, .. } = &site.targets[0].kind else { panic!("a FHIR target") };
-        assert_eq!((url.as_str(), auth), ("http://h/r4", &Auth::Basic { user: "k".to_owned(), password: Secret::new("geheim".to_owned()) }));
+        let Auth::Basic { user, password } = auth else { panic!("basic") };
+        assert_eq!((url.as_str(), user.as_str(), password.expose().as_str()), ("http://h/r4", "k", "geheim"));
 
         for text in [
             "targets:\n  main: { fhir: 'http://h/r4', auth: { basic: { user: k, password: hunter2ä } } }\n",

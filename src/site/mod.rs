@@ -14,5 +14,5 @@ mod yaml;
 pub use environment::Override;
 pub use files::{read_folders, route_sources, shipped};
 pub use load::{LoadedSite, SiteOptions, load};
-pub use model::{Acknowledge, Auth, Console, Journal, Layout, ListenerSite, Log, LowWater, Reload, Send, Site, TargetKind, TargetSite, Unrouted, WhenFull};
+pub use model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, Reload, Site, TargetKind, TargetSite, Unrouted, WhenFull};
 pub use unit::{duration, size};

@@ -2,6 +2,7 @@
 
 use crate::exchange::Secret;
 use crate::listener::ListenerConfig;
+use crate::target::{Auth, FhirConfig, FolderConfig, Layout, Sending, TargetConfig};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -116,7 +117,7 @@ pub enum WhenFull {
 }
 
 /// One target.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct TargetSite {
     /// Its name.
     pub name: String,
@@ -127,7 +128,7 @@ pub struct TargetSite {
 }
 
 /// What a target is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum TargetKind {
     /// `fhir:`, a FHIR server.
     Fhir {
@@ -142,7 +143,7 @@ pub enum TargetKind {
         /// `settle:`, how long an identity waits after an ambiguous outcome.
         settle: Duration,
         /// `send:`; `None` leaves it to the route.
-        send: Option<Send>,
+        send: Option<Sending>,
     },
     /// `folder:`, files.
     Folder {
@@ -155,42 +156,6 @@ pub enum TargetKind {
     Null,
 }
 
-/// `layout:` of a folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// One file per resource with its current state.
-    Json,
-    /// One file per resource type, a line per save.
-    Ndjson,
-}
-
-/// `send:`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Send {
-    /// One transaction per message.
-    Transaction,
-    /// One batch per message.
-    Batch,
-    /// One request per resource.
-    Single,
-}
-
-/// `auth:`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Auth {
-    /// None.
-    None,
-    /// HTTP Basic.
-    Basic {
-        /// The user.
-        user: String,
-        /// The password.
-        password: Secret<String>,
-    },
-    /// A fixed bearer token.
-    Bearer(Secret<String>),
-}
-
 /// `log:`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -200,6 +165,50 @@ pub struct Log {
     pub json: bool,
     /// `unsafe:`, lifts the cap on third-party crates, whose lines may hold patient data.
     pub unsafe_: bool,
+}
+
+/// NDJSON files are set aside at this size.
+const NDJSON_BYTES_MAX: u64 = 256 << 20;
+
+impl TargetSite {
+    /// What the target is opened with. `secret` is the journal's: ids and file names are keyed with it.
+    pub fn config(&self, secret: &[u8; 32]) -> TargetConfig {
+        let secret = Secret::new(*secret);
+        match &self.kind {
+            TargetKind::Fhir { url, auth, headers, timeout, .. } => {
+                TargetConfig::Fhir(FhirConfig { base: url.clone(), auth: auth.clone(), headers: headers.clone(), timeout: *timeout, secret })
+            }
+            TargetKind::Folder { path, layout } => {
+                TargetConfig::Folder(FolderConfig { path: path.clone(), layout: *layout, secret, max_file_bytes: NDJSON_BYTES_MAX })
+            }
+            TargetKind::Null => TargetConfig::Null,
+        }
+    }
+
+    /// How long an identity waits after an attempt that may have happened.
+    pub fn settle(&self) -> Duration {
+        match &self.kind {
+            TargetKind::Fhir { settle, .. } => *settle,
+            TargetKind::Folder { .. } | TargetKind::Null => Duration::ZERO,
+        }
+    }
+
+    /// `send:`, whatever the route says.
+    pub fn send(&self) -> Option<Sending> {
+        match &self.kind {
+            TargetKind::Fhir { send, .. } => *send,
+            TargetKind::Folder { .. } | TargetKind::Null => None,
+        }
+    }
+
+    /// Where it leads, for people: a URL or a folder, without credentials.
+    pub fn place(&self) -> String {
+        match &self.kind {
+            TargetKind::Fhir { url, .. } => url.clone(),
+            TargetKind::Folder { path, .. } => path.display().to_string(),
+            TargetKind::Null => "nowhere".to_owned(),
+        }
+    }
 }
 
 impl Site {

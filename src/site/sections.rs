@@ -3,11 +3,10 @@
 use crate::diagnostic::Diagnostic;
 use crate::exchange::Secret;
 use crate::listener::{AllowList, ListenerConfig, Network};
-use crate::site::model::{
-    Acknowledge, Auth, Console, Journal, Layout, ListenerSite, Log, LowWater, Reload, Send, Site, TargetKind, TargetSite, Unrouted, WhenFull,
-};
+use crate::site::model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, Reload, Site, TargetKind, TargetSite, Unrouted, WhenFull};
 use crate::site::reader::{Entry, Keys, Reader};
 use crate::site::unit;
+use crate::target::{Auth, Layout, Sending};
 use config::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -249,7 +248,7 @@ fn fhir(r: &mut Reader<'_>, kind: &Entry<'_>, k: &Keys<'_>, around: &Around<'_>)
                 .help("use `auth: { basic: { user: kiln, password: { file: /run/secrets/fhir } } }`"),
         );
     }
-    let words = [("transaction", Send::Transaction), ("batch", Send::Batch), ("single", Send::Single)];
+    let words = [("transaction", Sending::Transaction), ("batch", Sending::Batch), ("single", Sending::Single)];
     let timeout = k.get("timeout").and_then(|e| r.duration(&e)).unwrap_or(Duration::from_secs(30));
     let mut headers = Vec::new();
     for e in k.get("headers").map(|e| r.entries(&e)).unwrap_or_default() {

@@ -1,0 +1,149 @@
+//! `kiln check`: judges site and route files without starting anything.
+
+use crate::cli::paint::{BAD, GOOD, WARN, err, out, paint, plural};
+use crate::cli::route_set::{self, Counted};
+use crate::cli::{Exit, site_file};
+use crate::diagnostic::{Diagnostic, Severity, Sources, Style, render};
+use crate::route::LoadOptions;
+use crate::site::Site;
+use std::path::{Path, PathBuf};
+
+/// Check site and route files: every fault with its file, line and column
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  kiln check                     kiln.yaml here, and the routes that it names
+  kiln check site/ routes/adt.yaml
+  kiln check --format github     for a workflow's annotations
+
+Exits 0 when nothing is wrong, 1 for a fault, 2 when a file cannot be read.")]
+pub(crate) struct Args {
+    /// Site files, route files, or folders of either
+    paths: Vec<PathBuf>,
+    /// How faults are written
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// The same as --format json
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// With the line, a caret and the cure
+    Human,
+    /// One JSON object per line
+    Json,
+    /// GitHub's workflow commands
+    Github,
+    /// file:line:column: error[K203]: text
+    Short,
+}
+
+pub(crate) fn run(args: &Args) -> Exit {
+    match check(args) {
+        Ok(exit) => exit,
+        Err(what) => {
+            err!("kiln: {what}");
+            Exit::CouldNot
+        }
+    }
+}
+
+fn check(args: &Args) -> Result<Exit, String> {
+    let mut report = Report { style: style(args), errors: 0, warnings: 0 };
+    let mut sites = Vec::new();
+    let mut folders = Vec::new();
+    for path in &args.paths {
+        let site = path.join(site_file::DEFAULT);
+        if path.is_dir() && site.is_file() {
+            sites.push(site);
+        } else if !path.exists() {
+            return Err(format!("there is no file or folder {}", path.display()));
+        } else if path.is_dir() || is_route_file(path)? {
+            folders.push(path.clone());
+        } else {
+            sites.push(path.clone());
+        }
+    }
+    if args.paths.is_empty() {
+        if Path::new(site_file::DEFAULT).is_file() {
+            sites.push(site_file::DEFAULT.into());
+        } else if Path::new("routes").is_dir() {
+            folders.push("routes".into());
+        }
+    }
+    let mut counted = Counted::default();
+    for path in &sites {
+        let loaded = site_file::read(path, Vec::new(), false).map_err(|e| format!("{}: {}", path.display(), e.kind()))?;
+        report.add(&loaded.sources, &loaded.diagnostics);
+        if let Some(site) = loaded.site {
+            let mut all = site.folders.clone();
+            all.extend(folders.iter().cloned());
+            counted.add(routes(&mut report, &all, &options(&site))?);
+        }
+    }
+    if sites.is_empty() {
+        counted.add(routes(&mut report, &folders, &LoadOptions::default())?);
+    }
+    report.end(counted, args);
+    Ok(if report.errors > 0 { Exit::Found } else { Exit::Done })
+}
+
+fn options(site: &Site) -> LoadOptions {
+    LoadOptions { listeners: site.listener_names(), targets: site.target_names(), overlays: site.overlays.clone() }
+}
+
+fn routes(report: &mut Report, folders: &[PathBuf], options: &LoadOptions) -> Result<Counted, String> {
+    let (loaded, counted) = route_set::load_folders(folders, options).map_err(|e| e.to_string())?;
+    report.add(&loaded.sources, &loaded.diagnostics);
+    Ok(counted)
+}
+
+/// A route file begins with one of the words that say what a document is.
+fn is_route_file(path: &Path) -> Result<bool, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {}", path.display(), e.kind()))?;
+    let first = text.lines().map(str::trim_end).find(|l| !l.is_empty() && !l.starts_with('#') && *l != "---").unwrap_or("");
+    let key = first.split(':').next().unwrap_or("");
+    Ok(matches!(key, "map" | "route" | "table" | "systems" | "segment" | "datatype" | "extend"))
+}
+
+fn style(args: &Args) -> Style {
+    match (args.json, args.format) {
+        (true, _) | (_, Format::Json) => Style::Json,
+        (_, Format::Github) => Style::Github,
+        (_, Format::Short) => Style::Short,
+        (_, Format::Human) => Style::Human { color: anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never },
+    }
+}
+
+struct Report {
+    style: Style,
+    errors: u64,
+    warnings: u64,
+}
+
+impl Report {
+    fn add(&mut self, sources: &Sources, diagnostics: &[Diagnostic]) {
+        let text = render(sources, diagnostics, self.style);
+        if !text.is_empty() {
+            out!("{}", text.trim_end_matches('\n'));
+        }
+        let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count() as u64;
+        self.errors += errors;
+        self.warnings += diagnostics.len() as u64 - errors;
+    }
+
+    fn end(&self, counted: Counted, args: &Args) {
+        if args.json || args.format != Format::Human {
+            return;
+        }
+        let files = format!("{}, {}, {}", plural(counted.routes, "route"), plural(counted.maps, "map"), plural(counted.tables, "table"));
+        let faults = match (self.errors, self.warnings) {
+            (0, 0) => paint(GOOD, "no faults"),
+            (0, w) => paint(WARN, &plural(w, "warning")),
+            (e, 0) => paint(BAD, &plural(e, "fault")),
+            (e, w) => format!("{}, {}", paint(BAD, &plural(e, "fault")), paint(WARN, &plural(w, "warning"))),
+        };
+        out!("{files}: {faults}");
+    }
+}

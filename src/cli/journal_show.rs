@@ -1,0 +1,133 @@
+//! `kiln journal show`: one message with everything that happened to it. Patient data is asked for here by name.
+
+use crate::cli::Exit;
+use crate::cli::journal::{Place, disposition_painted, disposition_word, open, state_painted, state_word};
+use crate::cli::paint::{BAD, FAINT, GOOD, NAME, STRONG, WARN, bytes, err, out, paint, plain, rfc3339, time};
+use crate::exchange::MessageId;
+use crate::journal::{DeliveryRecord, Disposition, JournalError, MessageRecord};
+use serde_json::json;
+use std::io::Write;
+
+/// Show a message: the v2 text, its deliveries, every attempt
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  kiln journal show 1042
+  kiln journal show 1042 --raw > message.hl7     the bytes as received
+  kiln journal show 1042 --json
+
+This prints patient data.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    place: Place,
+    /// The message's number, from `kiln journal search`
+    number: u64,
+    /// Only the message, byte for byte
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Exit {
+    let Some(reader) = args.place.folder().and_then(|f| open(&f)) else { return Exit::CouldNot };
+    let record = match reader.show(MessageId(args.number)) {
+        Ok(record) => record,
+        Err(JournalError::Missing) => {
+            err!("kiln: there is no message {} in this journal", args.number);
+            return Exit::Found;
+        }
+        Err(e) => {
+            err!("kiln: {e}");
+            return Exit::CouldNot;
+        }
+    };
+    if args.raw {
+        let wrote = std::io::stdout().lock().write_all(record.envelope.bytes.expose());
+        return if wrote.is_ok() { Exit::Done } else { Exit::CouldNot };
+    }
+    if args.json {
+        out!("{}", as_json(&record));
+    } else {
+        show(&record);
+    }
+    Exit::Done
+}
+
+fn show(record: &MessageRecord) {
+    let e = &record.envelope;
+    let line = |name: &str, value: &str| out!("{}  {value}", paint(FAINT, &format!("{name:>10}")));
+    out!("{} {}", paint(STRONG, &format!("Message {}", record.id.0)), disposition_painted(&record.disposition));
+    if let Disposition::Refused { code, text } = &record.disposition {
+        line("refused", &format!("{code}: {}", plain(text)));
+    }
+    line("received", &format!("{} from {} by {}", time(e.received), e.peer, e.listener));
+    line("type", &plain(&e.message_type));
+    line("sender", &format!("{} / {}", plain(&e.sending_application), plain(&e.sending_facility)));
+    line("control ID", &paint(NAME, &plain(&e.control_id.0)));
+    line("size", &bytes(e.bytes.expose().len() as u64));
+    if record.duplicates > 0 {
+        line("duplicates", &record.duplicates.to_string());
+    }
+    out!("");
+    let text = String::from_utf8_lossy(e.bytes.expose());
+    for segment in text.split(['\r', '\n']).filter(|s| !s.is_empty()) {
+        let (name, rest) = segment.split_at_checked(3).unwrap_or((segment, ""));
+        out!("{}{}", paint(NAME, &plain(name)), plain(rest));
+    }
+    for d in &record.deliveries {
+        show_delivery(d);
+    }
+}
+
+fn show_delivery(d: &DeliveryRecord) {
+    out!("\n{} {}", paint(STRONG, &format!("Delivery {} to {} by route {}", d.id.number, d.target, d.route)), state_painted(d.state));
+    if let Some(at) = d.not_before {
+        out!("  next attempt not before {}", time(at));
+    }
+    for a in &d.attempts {
+        let style = match a.outcome {
+            "delivered" => GOOD,
+            "dead-letter" => BAD,
+            _ => WARN,
+        };
+        let code = if a.code.is_empty() { String::new() } else { format!(" {}", paint(STRONG, &plain(&a.code))) };
+        out!("  {}  {}{code}  {}", paint(FAINT, &time(a.at)), paint(style, a.outcome), plain(&a.summary));
+        if let Some(detail) = &a.detail {
+            let pretty = serde_json::from_str::<serde_json::Value>(detail.expose()).ok().and_then(|v| serde_json::to_string_pretty(&v).ok());
+            for line in pretty.as_deref().unwrap_or(detail.expose()).lines() {
+                out!("    {}", plain(line));
+            }
+        }
+    }
+}
+
+fn as_json(record: &MessageRecord) -> serde_json::Value {
+    let e = &record.envelope;
+    let deliveries: Vec<_> = record
+        .deliveries
+        .iter()
+        .map(|d| {
+            let attempts: Vec<_> = d
+                .attempts
+                .iter()
+                .map(|a| {
+                    let detail = a.detail.as_ref().map(|d| serde_json::from_str(d.expose()).unwrap_or_else(|_| json!(d.expose())));
+                    json!({ "at": rfc3339(a.at), "outcome": a.outcome, "code": a.code, "summary": a.summary, "detail": detail })
+                })
+                .collect();
+            json!({ "number": d.id.number, "route": &*d.route, "target": &*d.target, "state": state_word(d.state), "notBefore": d.not_before.map(rfc3339),
+                "program": d.program, "attempts": attempts })
+        })
+        .collect();
+    let refused = match &record.disposition {
+        Disposition::Refused { code, text } => json!({ "code": code, "text": text }),
+        _ => serde_json::Value::Null,
+    };
+    json!({
+        "id": record.id.0, "received": rfc3339(e.received), "listener": &*e.listener, "peer": e.peer, "type": e.message_type,
+        "sendingApplication": e.sending_application, "sendingFacility": e.sending_facility, "controlId": e.control_id.0,
+        "disposition": disposition_word(&record.disposition), "refused": refused, "duplicates": record.duplicates,
+        "message": String::from_utf8_lossy(e.bytes.expose()), "deliveries": deliveries,
+    })
+}
