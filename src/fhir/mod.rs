@@ -1,14 +1,20 @@
 //! FHIR R4: definitions, resources as trees, Bundles, identities and merge. Pure: no I/O, no clock.
 
+mod bundle;
 mod definitions;
 mod extension;
+mod identity;
+mod merge;
 mod node;
 mod saves;
 mod table;
 mod value_set;
 
+pub use bundle::{BundleKind, KnownId, Request, Step, conflict, display_bundle, links, plan, write_bundle};
 pub use definitions::{Binding, Element, Kind, Strength, Type, type_named, types};
 pub use extension::{ExtensionDef, ExtensionPart, extension, extension_names};
+pub use identity::{carries, delivery_id, has_identifier, put_id, search};
+pub use merge::merge;
 pub use node::Node;
 pub use saves::{Identity, ListMerge, Save, SaveMode, Saves};
 pub use value_set::{ValueSet, value_set, value_set_names};

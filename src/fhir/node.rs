@@ -1,5 +1,8 @@
 //! A resource under construction: a small tree with borrowed element names, written to JSON in one pass.
 
+use serde_json::{Map, Number, Value};
+use std::str::FromStr;
+
 /// A JSON value of a FHIR resource. Element names are borrowed from the packed definitions.
 /// Numbers keep the text that the sender wrote, so that `1.50` stays `1.50`.
 #[derive(Clone, PartialEq)]
@@ -10,11 +13,191 @@ pub enum Node {
     List(Vec<Node>),
     /// Any primitive that JSON writes as a string.
     Text(String),
-    /// A decimal or integer, as written.
+    /// A decimal or integer, as written. Make it with [`Node::number`], which refuses what JSON cannot hold.
     Number(String),
     /// A boolean.
     Bool(bool),
     /// The `reference` string of a Reference to another entry of the same [`crate::fhir::Saves`], by its index.
     /// Each way of sending writes it differently: `urn:uuid:` in a transaction, `Type/id` where the id is known.
     Link(usize),
+}
+
+/// A resource is patient data: it prints as a placeholder.
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<resource>")
+    }
+}
+
+impl Node {
+    /// A number, if the text is one in JSON's grammar (RFC 8259, section 6): `1.50`, `-3`, `1.0e+2`; not `+1`, `.5`, `01`.
+    pub fn number(text: &str) -> Option<Self> {
+        let plain = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'));
+        (plain && Number::from_str(text).is_ok()).then(|| Self::Number(text.to_owned()))
+    }
+
+    /// The element of that name, if this is an object that has it.
+    pub fn get(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Object(elements) => elements.iter().find(|(n, _)| *n == name).map(|(_, node)| node),
+            _ => None,
+        }
+    }
+
+    /// The text of a string.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// True if it holds no value at all: FHIR has no empty strings, objects or arrays (<https://hl7.org/fhir/R4/json.html>).
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Object(elements) => elements.iter().all(|(_, node)| node.is_empty()),
+            Self::List(entries) => entries.iter().all(Self::is_empty),
+            Self::Text(text) => text.is_empty(),
+            Self::Number(_) | Self::Bool(_) | Self::Link(_) => false,
+        }
+    }
+
+    /// Calls `visit` for each link in the tree.
+    pub fn links(&self, visit: &mut dyn FnMut(usize)) {
+        match self {
+            Self::Object(elements) => elements.iter().for_each(|(_, node)| node.links(visit)),
+            Self::List(entries) => entries.iter().for_each(|node| node.links(visit)),
+            Self::Link(entry) => visit(*entry),
+            Self::Text(_) | Self::Number(_) | Self::Bool(_) => {}
+        }
+    }
+
+    /// The same tree without the References whose links `keep` refuses; what becomes empty by that is left out.
+    pub fn without_links(&self, keep: &dyn Fn(usize) -> bool) -> Option<Self> {
+        match self {
+            Self::Object(elements) => {
+                // A Reference without its `reference` is nothing but a display text: it goes as a whole.
+                if elements.iter().any(|(_, node)| matches!(node, Self::Link(n) if !keep(*n))) {
+                    return None;
+                }
+                let left: Vec<_> = elements.iter().filter_map(|(name, node)| node.without_links(keep).map(|node| (*name, node))).collect();
+                (elements.is_empty() || !left.is_empty()).then_some(Self::Object(left))
+            }
+            Self::List(entries) => {
+                let left: Vec<_> = entries.iter().filter_map(|node| node.without_links(keep)).collect();
+                (entries.is_empty() || !left.is_empty()).then_some(Self::List(left))
+            }
+            Self::Link(n) => keep(*n).then_some(Self::Link(*n)),
+            Self::Text(_) | Self::Number(_) | Self::Bool(_) => Some(self.clone()),
+        }
+    }
+
+    /// Appends the JSON text. `link` gives the reference string for an entry.
+    pub fn write(&self, out: &mut Vec<u8>, link: &dyn Fn(usize) -> String) {
+        match self {
+            Self::Object(elements) => {
+                out.push(b'{');
+                for (n, (name, node)) in elements.iter().enumerate() {
+                    if n > 0 {
+                        out.push(b',');
+                    }
+                    write_text(name, out);
+                    out.push(b':');
+                    node.write(out, link);
+                }
+                out.push(b'}');
+            }
+            Self::List(entries) => {
+                out.push(b'[');
+                for (n, node) in entries.iter().enumerate() {
+                    if n > 0 {
+                        out.push(b',');
+                    }
+                    node.write(out, link);
+                }
+                out.push(b']');
+            }
+            Self::Text(text) => write_text(text, out),
+            Self::Number(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Bool(true) => out.extend_from_slice(b"true"),
+            Self::Bool(false) => out.extend_from_slice(b"false"),
+            Self::Link(entry) => write_text(&link(*entry), out),
+        }
+    }
+
+    /// The same as a `serde_json` value; numbers keep their text.
+    pub fn to_value(&self, link: &dyn Fn(usize) -> String) -> Value {
+        match self {
+            Self::Object(elements) => Value::Object(elements.iter().map(|(name, node)| ((*name).to_owned(), node.to_value(link))).collect::<Map<_, _>>()),
+            Self::List(entries) => Value::Array(entries.iter().map(|node| node.to_value(link)).collect()),
+            Self::Text(text) => Value::String(text.clone()),
+            Self::Number(text) => Number::from_str(text).map_or_else(|_| Value::String(text.clone()), Value::Number),
+            Self::Bool(b) => Value::Bool(*b),
+            Self::Link(entry) => Value::String(link(*entry)),
+        }
+    }
+}
+
+/// Appends a JSON string with its quotes.
+pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("writing a string to memory cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_node() -> impl Strategy<Value = Node> {
+        let leaf = prop_oneof![
+            any::<String>().prop_map(Node::Text),
+            any::<bool>().prop_map(Node::Bool),
+            "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,12})?".prop_map(|n| Node::number(&n).expect("a JSON number")),
+            (0usize..4).prop_map(Node::Link),
+        ];
+        leaf.prop_recursive(4, 40, 5, |inner| {
+            let names = prop_oneof![Just("name"), Just("value"), Just("family"), Just("_given")];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Node::List),
+                prop::collection::vec((names, inner), 0..4).prop_map(|mut fields| {
+                    fields.sort_by_key(|(n, _)| *n);
+                    fields.dedup_by_key(|(n, _)| *n);
+                    Node::Object(fields)
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn text_and_value_are_the_same_json(node in any_node()) {
+            let link = |n: usize| format!("Patient/{n}");
+            let mut text = Vec::new();
+            node.write(&mut text, &link);
+            let read: Value = serde_json::from_slice(&text).expect("what is written is JSON");
+            prop_assert_eq!(read, node.to_value(&link));
+        }
+    }
+
+    #[test]
+    fn numbers_stay_as_written() {
+        for text in ["1.50", "0.10", "-3", "12345678901234567890.1234567890", "1.0e+2"] {
+            let mut out = Vec::new();
+            Node::number(text).expect(text).write(&mut out, &|_| String::new());
+            assert_eq!(String::from_utf8_lossy(&out), text);
+            assert_eq!(Node::number(text).expect(text).to_value(&|_| String::new()).to_string(), text);
+        }
+        assert!(Node::number("1E5").is_some());
+        for text in ["+1", ".5", "01", "1.", "", " 1", "1 ", "NaN", "0x1", "1,5"] {
+            assert!(Node::number(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_reference_goes_as_a_whole() {
+        let reference = |n| Node::Object(vec![("reference", Node::Link(n)), ("display", Node::Text("x".to_owned()))]);
+        let node = Node::Object(vec![("subject", reference(0)), ("basedOn", Node::List(vec![reference(1), reference(2)])), ("encounter", reference(1))]);
+        let left = node.without_links(&|n| n != 1).expect("something is left");
+        assert!(left == Node::Object(vec![("subject", reference(0)), ("basedOn", Node::List(vec![reference(2)]))]));
+    }
 }

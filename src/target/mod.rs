@@ -7,10 +7,11 @@ mod fhir;
 mod folder;
 mod outcome;
 
+pub use crate::fhir::KnownId;
 pub use config::{Auth, FhirConfig, FolderConfig, Layout, Sending, TargetConfig, TargetError};
 pub use fhir::FhirTarget;
 pub use folder::FolderTarget;
-pub use outcome::{Fault, Job, KnownId, Receipt, Retry, Saved, Setback};
+pub use outcome::{Fault, Job, Receipt, Retry, Saved, Setback};
 
 /// An open target. Cheap to share behind an `Arc`; all methods may run at the same time.
 pub enum Target {

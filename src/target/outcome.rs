@@ -1,7 +1,7 @@
 //! A delivery attempt and how it ended.
 
 use crate::exchange::{DeliveryId, Phi};
-use crate::fhir::Saves;
+use crate::fhir::{KnownId, Saves};
 use std::time::Duration;
 
 /// What a target is asked to do once.
@@ -16,15 +16,6 @@ pub struct Job<'a> {
     pub done: &'a [Saved],
     /// True when an earlier attempt ended ambiguous: read before writing.
     pub after_ambiguous: bool,
-}
-
-/// A server id learned from a receipt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownId {
-    /// The logical id on that server.
-    pub id: String,
-    /// The last ETag seen, as sent, such as `W/"3"`.
-    pub etag: Option<String>,
 }
 
 /// A delivery that the target promises to have done.
