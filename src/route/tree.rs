@@ -25,6 +25,8 @@ pub struct Document {
     /// True when the document began with `extend:`. Extended documents are merged into their base before checking, by `route::overlay`;
     /// what reaches the checker has `extends == false`.
     pub extends: bool,
+    /// In an extended route, table or systems document: the keys that were written with a `+` (`on+: SIU^S17`) and append.
+    pub appends: Vec<String>,
 }
 
 /// The first key says what a document is.

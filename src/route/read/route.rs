@@ -1,0 +1,139 @@
+//! Route documents.
+
+use crate::diagnostic::Diagnostic;
+use crate::route::read::Reader;
+use crate::route::yaml::{Content, Node};
+use crate::route::{Body, Document, Item, Key, RouteDoc};
+
+const KEYS: &[&str] = &[
+    "on",
+    "from",
+    "to",
+    "when",
+    "order-by",
+    "use",
+    "like",
+    "resources",
+    "message",
+    "ask",
+    "reply",
+    "shared",
+    "types",
+    "invalid",
+    "send",
+    "retry",
+    "after-dead-letter",
+];
+
+/// The keys that may be written with a `+` when a route is extended.
+const LISTS: &[&str] = &["on", "from", "to", "order-by", "use"];
+
+impl Reader<'_> {
+    pub(super) fn route(&mut self, head: &Node, pairs: &[(Node, Node)], document: &mut Document) -> Option<RouteDoc> {
+        let name = self.key(head, "route")?;
+        let mut route = RouteDoc {
+            name,
+            on: Vec::new(),
+            from: Vec::new(),
+            to: Vec::new(),
+            when: None,
+            order_by: Vec::new(),
+            overlays: Vec::new(),
+            like: None,
+            resources: Vec::new(),
+            message: None,
+            reply: None,
+            ask: Vec::new(),
+            shared: Vec::new(),
+            types: Vec::new(),
+            invalid: None,
+            send: None,
+            retry: Vec::new(),
+            after_dead_letter: None,
+        };
+        let mut seen = Vec::new();
+        for (key, value) in pairs.iter().skip(1) {
+            let Some(word) = self.plain_key(key, "a route", KEYS, LISTS, document) else { continue };
+            seen.push(word);
+            match word {
+                "on" => route.on = self.keys(value, word),
+                "from" => route.from = self.keys(value, word),
+                "to" => route.to = self.keys(value, word),
+                "when" => route.when = self.expr(value, word),
+                "order-by" => route.order_by = self.exprs(value, word),
+                "use" => route.overlays = self.keys(value, word),
+                "like" => route.like = self.key(value, word),
+                "resources" => route.resources = self.bodies(value, word, document.extends),
+                "message" => route.message = self.body(value, word),
+                "reply" => route.reply = self.key(value, word),
+                "ask" => route.ask = self.bodies(value, word, document.extends),
+                "shared" => {
+                    let pairs = self.pairs(value, word);
+                    route.shared = pairs.into_iter().filter_map(|(k, v)| Some((Self::word(k), self.save(v, k.text())?))).collect();
+                }
+                "types" => route.types = self.texts(value, word),
+                "invalid" => route.invalid = self.choice(value, word, &["report", "refuse"]),
+                "send" => route.send = self.choice(value, word, &["transaction", "batch", "single"]),
+                "retry" => route.retry = self.texts(value, word),
+                _ => route.after_dead_letter = self.choice(value, word, &["wait", "go-on"]),
+            }
+        }
+        if !document.extends && route.like.is_none() {
+            self.needed(&route.name, &seen);
+        }
+        Some(route)
+    }
+
+    /// A route that stands on its own says which messages it takes, what it makes and where that goes.
+    fn needed(&mut self, name: &Key, seen: &[&str]) {
+        let mut need = |keys: &[&str], help: &str| {
+            if !keys.iter().any(|k| seen.contains(k)) {
+                let words = keys.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(" or ");
+                self.faults.push(Diagnostic::error("K115", name.span, format!("route `{}` has no {words}", name.text)).help(help));
+            }
+        };
+        need(&["on"], "`on: ADT^A01` says which messages it takes");
+        need(&["to", "reply"], "`to: main` names a target of kiln.yaml");
+        need(&["resources", "message"], "`resources:` makes FHIR, `message:` makes v2");
+    }
+
+    fn bodies(&mut self, node: &Node, owner: &str, extends: bool) -> Vec<(Key, Body)> {
+        let pairs = self.pairs(node, owner);
+        let mut bodies = Vec::new();
+        for (key, value) in pairs {
+            let body = match value.content {
+                // In an `extend:`, a resource that is taken away.
+                Content::Scalar(_) if extends && value.text() == "nothing" => {
+                    self.expr(value, key.text()).map(|e| Body { span: value.span, value: Some(Box::new(Item::Expr(e))), ..Body::default() })
+                }
+                _ => self.body(value, key.text()),
+            };
+            if let Some(body) = body {
+                bodies.push((Self::word(key), body));
+            }
+        }
+        bodies
+    }
+
+    /// A key of a document whose keys are plain words; `None` and K113 if there is no such key, `None` for `$in`. A `+` is noted in `document`.
+    pub(super) fn plain_key<'k>(&mut self, key: &Node, owner: &str, keys: &[&'k str], lists: &[&str], document: &mut Document) -> Option<&'k str> {
+        let written = key.text();
+        if written == "$in" {
+            return None;
+        }
+        let text = written.strip_suffix('+').unwrap_or(written);
+        let Some(known) = keys.iter().find(|k| **k == text) else {
+            self.no_such_word(&Self::word(key), &format!("`{written}` is no key of {owner}"), "K113", keys);
+            return None;
+        };
+        if text != written {
+            if !document.extends || !lists.contains(known) {
+                let fault = Diagnostic::error("K113", key.span, format!("`{written}` can't append here"));
+                self.faults.push(fault.help("a `+` appends to a list of the document that `extend:` changes").fix(text));
+                return None;
+            }
+            document.appends.push(text.to_owned());
+        }
+        Some(known)
+    }
+}

@@ -1,1 +1,0 @@
-//! YAML as it is written: text, quoting and places, without any typing.
