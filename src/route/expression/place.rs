@@ -36,14 +36,14 @@ impl Places {
                 (i, j) = (i + blank, j + gap);
             }
         }
-        let end = offsets.last().map_or(start, |last| last + 1);
+        let end = offsets.last().map_or(start, |last| last + 1).min(place(from.len()));
         Self { source, offsets, end }
     }
 
     /// The place of a range of the text; of one past its end, the place after the last byte.
     pub(crate) fn span(&self, range: Range<usize>) -> Span {
         let start = self.offsets.get(range.start).copied().unwrap_or(self.end);
-        let end = if range.end <= range.start { start } else { self.offsets.get(range.end - 1).map_or(self.end, |last| last + 1) };
+        let end = if range.end <= range.start { start } else { self.offsets.get(range.end - 1).map_or(self.end, |last| (last + 1).min(self.end)) };
         Span { source: self.source, start, end: end.max(start) }
     }
 }

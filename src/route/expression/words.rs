@@ -79,6 +79,7 @@ pub(super) fn words(text: &str) -> Result<Vec<Token>, Fault> {
         let (after, blank) = multispace0::<_, nom::error::Error<&str>>(rest).unwrap_or((rest, ""));
         let start = text.len() - after.len();
         if after.is_empty() {
+            let start = text.trim_end().len();
             tokens.push(Token { word: Word::End, range: start..start, glued: false });
             return Ok(tokens);
         }
