@@ -1,1 +1,36 @@
 //! HL7 v2, ER7 encoding: bytes <-> messages, escapes, dictionaries 2.1 to 2.9, group structure. Pure: no I/O, no clock.
+
+mod acknowledge;
+mod charset;
+mod delimiters;
+mod dictionary;
+mod escape;
+mod fault;
+mod header;
+mod index;
+mod message;
+mod parse;
+mod place;
+mod split;
+mod structure;
+mod time;
+mod version;
+mod write;
+
+pub use acknowledge::{AckCode, AckRequest, acknowledge};
+pub use charset::Charset;
+pub use delimiters::Delimiters;
+pub use dictionary::{
+    DatatypeDef, FieldDef, SegmentDef, Table, Usage, datatype, datatype_ids, event_structure, events, newest_datatype, newest_field, newest_segment,
+    newest_table, segment, segment_ids, table,
+};
+pub use fault::{Fault, Location, fault_words};
+pub use header::Header;
+pub use message::{Level, Message, Part, Repetitions};
+pub use parse::ParseOptions;
+pub use place::{GroupInstance, Placement, SegmentPlace};
+pub use split::split;
+pub use structure::{Node, NodeId, Structure, structure, structures};
+pub use time::{ClockTime, Moment, Precision};
+pub use version::Version;
+pub use write::Writer;

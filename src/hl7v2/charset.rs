@@ -1,0 +1,235 @@
+//! Character sets: the names of HL7 table 0211 and of real senders, and what decodes them.
+
+use encoding_rs::{DecoderResult, Encoding};
+use std::borrow::Cow;
+
+/// A character set that Kiln reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charset(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Ascii,
+    Utf8,
+    /// True ISO 8859-1; encoding_rs would read it as windows-1252.
+    Latin1,
+    /// True ISO 8859-9; encoding_rs would read it as windows-1254.
+    Latin5,
+    /// One byte a character, delimiters always themselves: scanned as it is.
+    Single(&'static Encoding),
+    /// A delimiter byte may be part of a character: decoded to UTF-8 before the scan.
+    Multiple(&'static Encoding),
+}
+
+/// What a name in MSH-18 means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hl7v2) enum Named {
+    Readable(Charset),
+    /// In table 0211, but Kiln has no decoder for it: the table's own name.
+    Refused(&'static str),
+    /// Not in the table.
+    Unknown,
+}
+
+impl Charset {
+    /// Seven bits.
+    pub const ASCII: Charset = Charset(Kind::Ascii);
+    /// UTF-8.
+    pub const UTF_8: Charset = Charset(Kind::Utf8);
+    /// ISO 8859-1, every byte a character.
+    pub const LATIN_1: Charset = Charset(Kind::Latin1);
+
+    /// By a name of table 0211 (`8859/1`, `UNICODE UTF-8`, `BIG-5` ...) or a common one (`UTF-8`, `ISO-8859-1`, `windows-1252`), in any case.
+    pub fn named(name: &str) -> Option<Charset> {
+        match lookup(name) {
+            Named::Readable(charset) => Some(charset),
+            Named::Refused(_) | Named::Unknown => None,
+        }
+    }
+
+    /// The name that MSH-18 takes for it (table 0211), or the common name where the table has none.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Ascii => "ASCII",
+            Kind::Utf8 => "UNICODE UTF-8",
+            Kind::Latin1 => "8859/1",
+            Kind::Latin5 => "8859/9",
+            Kind::Single(e) | Kind::Multiple(e) => TABLE_0211.iter().find(|(_, named)| *named == Some(e)).map_or(e.name(), |(name, _)| name),
+        }
+    }
+
+    /// True when bytes of this set must become UTF-8 before delimiters are looked for.
+    pub(in crate::hl7v2) fn hides_delimiters(self) -> bool {
+        matches!(self.0, Kind::Multiple(_))
+    }
+
+    /// Bytes to text; what cannot be decoded becomes U+FFFD (a message with such bytes was refused when it was parsed).
+    pub fn decode(self, bytes: &[u8]) -> Cow<'_, str> {
+        match self.0 {
+            Kind::Ascii | Kind::Utf8 => String::from_utf8_lossy(bytes),
+            _ if bytes.is_ascii() && !self.has_shifts() => String::from_utf8_lossy(bytes),
+            Kind::Latin1 => Cow::Owned(bytes.iter().map(|b| char::from(*b)).collect()),
+            Kind::Latin5 => Cow::Owned(bytes.iter().map(|b| latin5(*b)).collect()),
+            Kind::Single(encoding) | Kind::Multiple(encoding) => encoding.decode_without_bom_handling(bytes).0,
+        }
+    }
+
+    /// True when pure ASCII bytes may still stand for other characters (ISO 2022 shifts with escape sequences).
+    fn has_shifts(self) -> bool {
+        self.0 == Kind::Multiple(encoding_rs::ISO_2022_JP)
+    }
+
+    /// The offset of the first byte that this set cannot decode.
+    pub(in crate::hl7v2) fn first_undecodable(self, bytes: &[u8]) -> Option<usize> {
+        match self.0 {
+            Kind::Latin1 | Kind::Latin5 => None,
+            Kind::Ascii => bytes.iter().position(|b| !b.is_ascii()),
+            Kind::Utf8 => std::str::from_utf8(bytes).err().map(|e| e.valid_up_to()),
+            Kind::Single(_) if bytes.is_ascii() => None,
+            Kind::Single(_) | Kind::Multiple(_) => self.to_utf8(bytes).err(),
+        }
+    }
+
+    /// All bytes as UTF-8, or the offset of the first that cannot be decoded.
+    pub(in crate::hl7v2) fn to_utf8(self, bytes: &[u8]) -> Result<String, usize> {
+        let (Kind::Single(encoding) | Kind::Multiple(encoding)) = self.0 else {
+            return self.first_undecodable(bytes).map_or_else(|| Ok(self.decode(bytes).into_owned()), Err);
+        };
+        let mut decoder = encoding.new_decoder_without_bom_handling();
+        let mut text = String::with_capacity(decoder.max_utf8_buffer_length_without_replacement(bytes.len()).unwrap_or(bytes.len()));
+        match decoder.decode_to_string_without_replacement(bytes, &mut text, true) {
+            (DecoderResult::InputEmpty, _) => Ok(text),
+            (DecoderResult::Malformed(length, after), read) => Err(read.saturating_sub(usize::from(length) + usize::from(after))),
+            (DecoderResult::OutputFull, read) => Err(read),
+        }
+    }
+}
+
+/// ISO 8859-9 is 8859-1 with six Turkish letters in the place of Icelandic ones.
+fn latin5(byte: u8) -> char {
+    match byte {
+        0xD0 => 'Ğ',
+        0xDD => 'İ',
+        0xDE => 'Ş',
+        0xF0 => 'ğ',
+        0xFD => 'ı',
+        0xFE => 'ş',
+        other => char::from(other),
+    }
+}
+
+/// The table's names with encoding_rs's decoder; without one: refused (`None`), or handled before the look-up.
+static TABLE_0211: &[(&str, Option<&Encoding>)] = &[
+    ("8859/2", Some(encoding_rs::ISO_8859_2)),
+    ("8859/3", Some(encoding_rs::ISO_8859_3)),
+    ("8859/4", Some(encoding_rs::ISO_8859_4)),
+    ("8859/5", Some(encoding_rs::ISO_8859_5)),
+    ("8859/6", Some(encoding_rs::ISO_8859_6)),
+    ("8859/7", Some(encoding_rs::ISO_8859_7)),
+    ("8859/8", Some(encoding_rs::ISO_8859_8)),
+    ("8859/15", Some(encoding_rs::ISO_8859_15)),
+    ("GB 18030-2000", Some(encoding_rs::GB18030)),
+    ("KS X 1001", Some(encoding_rs::EUC_KR)),
+    ("BIG-5", Some(encoding_rs::BIG5)),
+    ("ISO IR87", Some(encoding_rs::ISO_2022_JP)),
+    ("ISO IR14", None),
+    ("ISO IR159", None),
+    ("CNS 11643-1992", None),
+    ("UNICODE UTF-16", None),
+    ("UNICODE UTF-32", None),
+];
+
+/// Letters and digits only, upper case: `ISO-8859-1`, `iso 8859/1` and `ISO_8859-1` are one name.
+fn key(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect()
+}
+
+pub(in crate::hl7v2) fn lookup(name: &str) -> Named {
+    let key_of_name = key(name);
+    let short = key_of_name.strip_prefix("ISO").unwrap_or(&key_of_name);
+    match short {
+        "ASCII" | "USASCII" | "IR6" => return Named::Readable(Charset::ASCII),
+        "UNICODEUTF8" | "UTF8" => return Named::Readable(Charset::UTF_8),
+        "88591" | "LATIN1" | "IR100" => return Named::Readable(Charset::LATIN_1),
+        "88599" | "LATIN5" => return Named::Readable(Charset(Kind::Latin5)),
+        "UTF16" => return Named::Refused("UNICODE UTF-16"),
+        "UTF32" => return Named::Refused("UNICODE UTF-32"),
+        "" => return Named::Unknown,
+        _ => {}
+    }
+    for (table_name, encoding) in TABLE_0211 {
+        let key_of_table = key(table_name);
+        if key_of_name == key_of_table || short == key_of_table {
+            return encoding.map_or(Named::Refused(table_name), |e| Named::Readable(of(e)));
+        }
+    }
+    Encoding::for_label(name.trim().as_bytes()).map_or(Named::Unknown, |e| Named::Readable(of(e)))
+}
+
+fn of(encoding: &'static Encoding) -> Charset {
+    if encoding == encoding_rs::UTF_8 {
+        Charset::UTF_8
+    } else if encoding.is_single_byte() {
+        Charset(Kind::Single(encoding))
+    } else {
+        Charset(Kind::Multiple(encoding))
+    }
+}
+
+/// What MSH-18 says: the first repetition is the message's set, further ones are shifted to with ISO 2022 escape sequences.
+pub(in crate::hl7v2) fn declared<'a>(repetitions: impl Iterator<Item = &'a str>) -> Named {
+    let mut first = Named::Unknown;
+    for (n, name) in repetitions.enumerate() {
+        let named = lookup(name);
+        if n == 0 {
+            first = named;
+        } else if let Named::Readable(charset) = named
+            && charset.has_shifts()
+        {
+            return named;
+        } else if let Named::Refused(name) = named
+            && name.starts_with("ISO IR")
+        {
+            return named;
+        }
+    }
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Charset, Named, declared, lookup};
+
+    #[test]
+    fn names() {
+        for (name, want) in [
+            ("8859/1", "8859/1"),
+            ("iso-8859-1", "8859/1"),
+            ("ISO_8859-15", "8859/15"),
+            ("UNICODE UTF-8", "UNICODE UTF-8"),
+            ("utf-8", "UNICODE UTF-8"),
+            ("BIG-5", "BIG-5"),
+            ("ISO IR87", "ISO IR87"),
+            ("GB 18030-2000", "GB 18030-2000"),
+            ("windows-1252", "windows-1252"),
+        ] {
+            assert_eq!(Charset::named(name).map(Charset::name), Some(want), "{name}");
+        }
+        assert_eq!(lookup("CNS 11643-1992"), Named::Refused("CNS 11643-1992"));
+        assert_eq!(lookup("ISO IR 999"), Named::Unknown);
+        assert_eq!(declared(["", "ISO IR87"].into_iter()), lookup("ISO IR87"));
+    }
+
+    #[test]
+    fn latin_1_and_latin_5_are_the_standards_not_windows() {
+        assert_eq!(Charset::LATIN_1.decode(b"M\xFCller \x80"), "Müller \u{80}");
+        assert_eq!(Charset::named("8859/9").map(|c| c.decode(b"\xFE\xFC\x80").into_owned()), Some("şü\u{80}".to_owned()));
+    }
+
+    #[test]
+    fn the_first_bad_byte_is_named() {
+        assert_eq!(Charset::UTF_8.first_undecodable(b"abc\xFFd"), Some(3));
+        assert_eq!(Charset::ASCII.first_undecodable(b"ab\xC3\xA4"), Some(2));
+        assert_eq!(Charset::named("BIG-5").and_then(|c| c.first_undecodable(b"abcd\xFF!")), Some(4));
+    }
+}

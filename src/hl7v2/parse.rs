@@ -1,0 +1,127 @@
+//! From a frame to a message: header, character set, index.
+
+use crate::hl7v2::charset::{Named, declared};
+use crate::hl7v2::header::{is_utf16, message_start};
+use crate::hl7v2::index::Index;
+use crate::hl7v2::{Charset, Delimiters, Fault, Location, Message, Version};
+use bytes::Bytes;
+use memchr::{memchr, memchr2};
+
+/// How to read a frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ParseOptions {
+    /// The listener's character set: used whatever MSH-18 says.
+    pub charset: Option<Charset>,
+}
+
+/// Offsets in an index are 32 bits wide.
+const MESSAGE_BYTES_MAX: usize = u32::MAX as usize - 1;
+
+impl Message {
+    /// Reads a frame's payload. Content never makes this fail: only an MSH that cannot be read, and bytes that the character set
+    /// cannot decode. Tolerated: a byte order mark, framing bytes and blank lines around the message, CR, LF and CRLF (also mixed),
+    /// no end at the last segment. A line that begins like no segment is read as part of the segment before it.
+    pub fn parse(frame: Bytes, options: &ParseOptions) -> Result<Message, Fault> {
+        if frame.len() > MESSAGE_BYTES_MAX {
+            return Err(Fault::new(Location::default(), Fault::INTERNAL, "the message is larger than 4 GiB"));
+        }
+        if is_utf16(&frame) {
+            return Err(Fault::new(Location::field("MSH", 18), Fault::TABLE_VALUE, "the message is written in UTF-16, which is not read here"));
+        }
+        let start = message_start(&frame);
+        let (delimiters, header_length) = Delimiters::read(frame.get(start..).unwrap_or_default())?;
+        let line_end = memchr2(b'\r', b'\n', frame.get(start..).unwrap_or_default()).map_or(frame.len(), |n| start + n);
+
+        let mut index = Index::with_room_for(frame.len());
+        index.scan(&frame, start, line_end, delimiters.field);
+        let mut message = Message {
+            text: frame.clone(),
+            frame,
+            index,
+            delimiters,
+            header_end: u32::try_from(start + header_length).unwrap_or(u32::MAX),
+            version: Version::V25,
+            charset: Charset::UTF_8,
+            text_charset: Charset::UTF_8,
+            charset_guessed: false,
+        };
+        message.version = Version::of(&message.text(message.component(message.field(0, 12), 1)));
+        message.choose_charset(options)?;
+
+        if message.charset.hides_delimiters() {
+            let decoded = message.charset.to_utf8(&message.frame).map_err(|at| message.undecodable(at))?;
+            message.text = Bytes::from(decoded);
+            message.text_charset = Charset::UTF_8;
+            message.index = Index::with_room_for(message.text.len());
+            let start = message_start(&message.text);
+            message.header_end = u32::try_from(start + header_length).unwrap_or(u32::MAX);
+            message.index.scan(&message.text, start, message.text.len(), delimiters.field);
+        } else {
+            message.text_charset = message.charset;
+            message.index.scan(&message.text, line_end, message.text.len(), delimiters.field);
+            if let Some(at) = message.charset.first_undecodable(&message.text) {
+                return Err(message.undecodable(at));
+            }
+        }
+        Ok(message)
+    }
+
+    /// The listener's set, else MSH-18; where that says nothing or nothing known: UTF-8 if the bytes are, else Latin-1.
+    fn choose_charset(&mut self, options: &ParseOptions) -> Result<(), Fault> {
+        if let Some(charset) = options.charset {
+            self.charset = charset;
+            return Ok(());
+        }
+        let sent = self.field(0, 18);
+        let named = if sent.is_empty() {
+            Named::Unknown
+        } else {
+            let names: Vec<String> = self.split_field(sent).map(|name| self.text(name).trim().to_owned()).collect();
+            declared(names.iter().map(String::as_str))
+        };
+        match named {
+            Named::Readable(charset) => self.charset = charset,
+            Named::Refused(name) => {
+                let text = format!("the character set {name} in MSH-18 is not supported");
+                return Err(Fault::new(Location::field("MSH", 18), Fault::TABLE_VALUE, text));
+            }
+            Named::Unknown => {
+                self.charset_guessed = true;
+                self.charset = if std::str::from_utf8(&self.frame).is_ok() { Charset::UTF_8 } else { Charset::LATIN_1 };
+            }
+        }
+        Ok(())
+    }
+
+    /// MSH-18's repetitions, the empty first one of `~ISO IR87` included.
+    fn split_field(&self, field: crate::hl7v2::Part) -> impl Iterator<Item = crate::hl7v2::Part> {
+        self.repetitions(field)
+    }
+
+    /// Names the place of a byte that cannot be decoded: its offset in the frame, and the field around it.
+    fn undecodable(&self, at: usize) -> Fault {
+        let mut index = Index::with_room_for(self.frame.len());
+        index.scan(&self.frame, message_start(&self.frame), self.frame.len(), self.delimiters.field);
+        let mut location = Location::default();
+        let mut names: Vec<&[u8]> = Vec::new();
+        for (n, segment) in index.segments.iter().enumerate() {
+            if segment.start as usize > at {
+                break;
+            }
+            let last = index.segments.get(n + 1).map_or(index.separators.len(), |next| next.first as usize);
+            let separators = index.separators.get(segment.first as usize..last).unwrap_or_default();
+            let line = self.frame.get(segment.start as usize..segment.end as usize).unwrap_or_default();
+            let name = line.get(..memchr(self.delimiters.field, line).unwrap_or(line.len())).unwrap_or_default();
+            names.push(name);
+            let before = separators.iter().filter(|s| (**s as usize) < at).count();
+            location = Location {
+                segment: std::str::from_utf8(name).ok().filter(|n| n.len() == 3).unwrap_or("").to_owned(),
+                sequence: u32::try_from(names.iter().filter(|n| **n == name).count()).unwrap_or(0),
+                field: u32::try_from(before + usize::from(n == 0)).unwrap_or(0),
+                ..Location::default()
+            };
+        }
+        let text = format!("byte {at} of the message, in {}, cannot be read in the character set {}", location.path(), self.charset.name());
+        Fault::new(location, Fault::DATA_TYPE, text)
+    }
+}
