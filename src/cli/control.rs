@@ -63,7 +63,8 @@ enum Answer {
 /// A request is a few thousand numbers at most.
 const REQUEST_BYTES_MAX: u64 = 4 << 20;
 
-fn socket(folder: &Path) -> PathBuf {
+/// The socket in the journal's folder.
+pub(crate) fn socket(folder: &Path) -> PathBuf {
     folder.join("control.sock")
 }
 

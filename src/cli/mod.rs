@@ -3,17 +3,22 @@
 mod ack;
 mod check;
 mod control;
+mod daemon;
 mod explain;
 mod journal;
 mod journal_change;
 mod journal_show;
 mod message_file;
 mod paint;
+mod patient_index;
 mod process;
 mod route_set;
 mod send;
 mod send_load;
+mod serve;
 mod site_file;
+mod try_it;
+mod watch_files;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -27,6 +32,8 @@ pub(crate) enum Exit {
     Found,
     /// 2: it could not run.
     CouldNot,
+    /// 74 (EX_IOERR): the journal's disk failed, and nothing more could be promised.
+    DiskFailed,
 }
 
 impl From<Exit> for ExitCode {
@@ -35,6 +42,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => Self::SUCCESS,
             Exit::Found => Self::from(1),
             Exit::CouldNot => Self::from(2),
+            Exit::DiskFailed => Self::from(74),
         }
     }
 }
@@ -49,6 +57,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Try(try_it::Args),
+    Serve(serve::Args),
     Check(check::Args),
     Send(send::Args),
     Journal(journal::Args),
@@ -68,6 +78,8 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.command {
+        Command::Try(args) => try_it::run(&args).into(),
+        Command::Serve(args) => serve::run(&args).into(),
         Command::Check(args) => check::run(&args).into(),
         Command::Send(args) => send::run(&args).into(),
         Command::Journal(args) => journal::run(&args).into(),

@@ -145,6 +145,49 @@ pub(crate) fn micros(us: u64) -> String {
     }
 }
 
+/// JSON, indented, with colours for keys and values. Bytes that are no JSON come back as they are, made harmless.
+pub(crate) fn colour_json(bytes: &[u8]) -> String {
+    match serde_json::from_slice::<serde_json::Value>(bytes) {
+        Ok(value) => {
+            let mut text = String::new();
+            write_json(&value, 0, &mut text);
+            text
+        }
+        Err(_) => String::from_utf8_lossy(bytes).lines().map(|l| plain(l).into_owned() + "\n").collect(),
+    }
+}
+
+fn write_json(value: &serde_json::Value, depth: usize, text: &mut String) {
+    use serde_json::Value;
+    let indent = |text: &mut String, depth: usize| text.extend(std::iter::repeat_n("  ", depth));
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            text.push_str("{\n");
+            for (n, (key, value)) in fields.iter().enumerate() {
+                indent(text, depth + 1);
+                text.push_str(&paint(NAME, &serde_json::to_string(key).unwrap_or_default()));
+                text.push_str(": ");
+                write_json(value, depth + 1, text);
+                text.push_str(if n + 1 < fields.len() { ",\n" } else { "\n" });
+            }
+            indent(text, depth);
+            text.push('}');
+        }
+        Value::Array(entries) if !entries.is_empty() => {
+            text.push_str("[\n");
+            for (n, value) in entries.iter().enumerate() {
+                indent(text, depth + 1);
+                write_json(value, depth + 1, text);
+                text.push_str(if n + 1 < entries.len() { ",\n" } else { "\n" });
+            }
+            indent(text, depth);
+            text.push(']');
+        }
+        Value::String(s) => text.push_str(&paint(AnsiColor::Green.on_default(), &plain(&serde_json::to_string(s).unwrap_or_default()))),
+        other => text.push_str(&paint(AnsiColor::Yellow.on_default(), &other.to_string())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::exchange::Secret;
+use crate::hl7v2::Charset;
 use crate::listener::{AllowList, ListenerConfig, Network};
 use crate::site::model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, Reload, Site, TargetKind, TargetSite, Unrouted, WhenFull};
 use crate::site::reader::{Entry, Keys, Reader};
@@ -368,11 +369,7 @@ fn name(r: &mut Reader<'_>, e: &Entry<'_>) {
 }
 
 fn charset(text: &str) -> Option<String> {
-    let known = text.eq_ignore_ascii_case("ASCII")
-        || text.strip_prefix("8859/").is_some_and(|n| matches!(n, "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9" | "15"))
-        || matches!(text, "UNICODE UTF-8" | "ISO IR87" | "GB 18030-2000" | "KS X 1001" | "BIG-5")
-        || encoding_rs::Encoding::for_label(text.as_bytes()).is_some_and(|e| e != encoding_rs::UTF_16LE && e != encoding_rs::UTF_16BE);
-    known.then(|| text.to_owned())
+    Charset::named(text).map(|_| text.to_owned())
 }
 
 fn authority(text: &str) -> Option<String> {

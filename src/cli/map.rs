@@ -1,0 +1,207 @@
+//! `kiln map`: what a message becomes, without a daemon.
+
+use crate::cli::paint::{BAD, FAINT, NAME, STRONG, WARN, colour_json, err, out, paint, plain};
+use crate::cli::site_file::{self, NoSite};
+use crate::cli::{Exit, daemon, message_file, route_set};
+use crate::diagnostic::{Severity, render};
+use crate::exchange::{MessageId, Timestamp};
+use crate::fhir::display_bundle;
+use crate::hl7v2::{Charset, Message, ParseOptions};
+use crate::route::{Context, Finding, LoadOptions, Output, RouteId, RouteSet, Stop};
+use crate::site::{ListenerSite, Site};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Print the FHIR Bundle that a message makes
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  kiln map admit.hl7
+  kiln map admit.hl7 --route adt --routes site/routes
+  cat admit.hl7 | kiln map -
+
+The Bundle goes to standard output, one per route that takes the message; findings go to standard error.
+Exits 1 if a message cannot be read, is taken by no route, or lacks what its route requires.")]
+pub(crate) struct Args {
+    /// Files with messages: plain, MLLP-wrapped, batches, any line ends; `-` is standard input
+    #[arg(required = true)]
+    messages: Vec<PathBuf>,
+    /// Only this route, whether it matches or not
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
+    /// A folder or file of routes that stand above the shipped ones; may be repeated
+    #[arg(long, value_name = "FOLDER")]
+    routes: Vec<PathBuf>,
+    /// A site file, whose routes, overlays and listeners count [default: kiln.yaml, if it is here]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The listener that the message is taken to come by: its zone, authority and character set count
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// Print one JSON object per message and route, with findings and how each resource is saved
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Exit {
+    let site = match site_file::open_if_any(args.config.as_deref(), false) {
+        Ok(site) => site,
+        Err(NoSite::Missing | NoSite::Told) => return Exit::CouldNot,
+    };
+    let Some(set) = routes(args, site.as_ref()) else { return Exit::CouldNot };
+    let listener = match chosen_listener(args, site.as_ref()) {
+        Ok(listener) => listener,
+        Err(what) => {
+            err!("kiln: {what}");
+            return Exit::CouldNot;
+        }
+    };
+    let only = match &args.route {
+        None => None,
+        Some(name) => match set.named(name) {
+            Some(route) => Some(route),
+            None => {
+                let names: Vec<_> = set.routes().map(|(_, r)| r.name.to_string()).collect();
+                err!("kiln: there is no route {}; there are {}", plain(name), names.join(", "));
+                return Exit::CouldNot;
+            }
+        },
+    };
+    let mut mapping = Mapping { set: &set, listener, only, json: args.json, all_well: true };
+    for file in &args.messages {
+        let messages = match message_file::read(file) {
+            Ok(messages) => messages,
+            Err(e) => {
+                err!("kiln: {}: {}", file.display(), e.kind());
+                return Exit::CouldNot;
+            }
+        };
+        if messages.is_empty() {
+            mapping.fault(&file.display().to_string(), "there is no message in it");
+        }
+        for (n, bytes) in messages.into_iter().enumerate() {
+            mapping.one(&message_file::name(file, n), bytes);
+        }
+    }
+    if mapping.all_well { Exit::Done } else { Exit::Found }
+}
+
+/// The routes, or nothing after their faults have been printed.
+fn routes(args: &Args, site: Option<&Site>) -> Option<std::sync::Arc<RouteSet>> {
+    let mut folders = site.map(|s| s.folders.clone()).unwrap_or_default();
+    if let Some(missing) = args.routes.iter().find(|p| !p.exists()) {
+        err!("kiln: there is no file or folder {}", missing.display());
+        return None;
+    }
+    folders.extend(args.routes.iter().cloned());
+    // Without a site nobody can say which listeners and targets there are.
+    let options = site.map_or_else(LoadOptions::default, daemon::load_options);
+    match route_set::load_folders(&folders, &options) {
+        Ok((loaded, _)) => {
+            let errors: Vec<_> = loaded.diagnostics.iter().filter(|d| d.severity == Severity::Error).cloned().collect();
+            if !errors.is_empty() {
+                err!("{}", render(&loaded.sources, &errors, site_file::style()).trim_end());
+            }
+            loaded.set
+        }
+        Err(e) => {
+            err!("kiln: {}", plain(&e.to_string()));
+            None
+        }
+    }
+}
+
+fn chosen_listener(args: &Args, site: Option<&Site>) -> Result<Option<ListenerSite>, String> {
+    let listeners = site.map(|s| s.listeners.as_slice()).unwrap_or_default();
+    match &args.listener {
+        Some(name) => match listeners.iter().find(|l| *l.socket.name == **name) {
+            Some(listener) => Ok(Some(listener.clone())),
+            None => Err(format!("the site file has no listener {}", plain(name))),
+        },
+        None => Ok(listeners.first().cloned()),
+    }
+}
+
+struct Mapping<'a> {
+    set: &'a RouteSet,
+    listener: Option<ListenerSite>,
+    only: Option<RouteId>,
+    json: bool,
+    all_well: bool,
+}
+
+impl Mapping<'_> {
+    fn one(&mut self, name: &str, bytes: Vec<u8>) {
+        let charset = self.listener.as_ref().and_then(|l| l.charset.as_deref()).and_then(Charset::named);
+        let message = match Message::parse(bytes.into(), &ParseOptions { charset }) {
+            Ok(message) => message,
+            Err(fault) => return self.fault(name, &format!("cannot be read: {}: {}", fault.location.path(), fault.text)),
+        };
+        let listener = self.listener.as_ref().map_or("map", |l| &*l.socket.name).to_owned();
+        let routes = match self.only {
+            Some(route) => vec![route],
+            None => {
+                let matches = self.set.matching(&listener, &message);
+                if matches.taken.is_empty() {
+                    let kind = message.message_type();
+                    let why = if matches.filtered { "a route names its type, but the route's `when` is false" } else { "no route names its type" };
+                    return self.fault(name, &format!("no route takes this {}: {why}", plain(&kind)));
+                }
+                matches.taken
+            }
+        };
+        for route in routes {
+            let now = Timestamp(jiff::Timestamp::now().as_millisecond());
+            let site = self.listener.as_ref();
+            let context = Context {
+                received: now,
+                zone: site.and_then(|l| l.zone.as_deref()),
+                authority: site.and_then(|l| l.authority.as_deref()),
+                message: MessageId(1),
+                listener: &listener,
+            };
+            let made = self.set.run(route, &message, &context);
+            let route = self.set.info(route).name.to_string();
+            match made {
+                Ok(output) => self.show(name, &route, &output),
+                Err(stop) => self.stopped(name, &route, &stop),
+            }
+        }
+    }
+
+    fn show(&mut self, name: &str, route: &str, output: &Output) {
+        let bundle = display_bundle(&output.saves);
+        if self.json {
+            let findings: Vec<_> = output.findings.iter().map(finding_json).collect();
+            out!("{}", json!({ "message": name, "route": route, "bundle": bundle, "findings": findings }));
+            return;
+        }
+        out!("{}", colour_json(bundle.to_string().as_bytes()));
+        for f in &output.findings {
+            err!("{} {} {}: {} {}", paint(WARN, f.kind), paint(STRONG, &plain(&f.place)), plain(name), plain(&f.text), paint(FAINT, &f.line));
+        }
+        err!("{}", paint(FAINT, &format!("{name}: route {route} makes {}", crate::cli::paint::plural(output.saves.entries.len() as u64, "resource"))));
+    }
+
+    fn stopped(&mut self, name: &str, route: &str, stop: &Stop) {
+        self.all_well = false;
+        if self.json {
+            out!("{}", json!({ "message": name, "route": route, "stop": { "kind": stop.kind, "text": stop.text, "places": stop.places, "line": stop.line } }));
+            return;
+        }
+        let places = if stop.places.is_empty() { String::new() } else { format!(" ({})", stop.places.join(", ")) };
+        err!("{} {}: route {}: {}{} {}", paint(BAD, stop.kind), plain(name), paint(NAME, route), plain(&stop.text), plain(&places), paint(FAINT, &stop.line));
+    }
+
+    fn fault(&mut self, name: &str, what: &str) {
+        self.all_well = false;
+        if self.json {
+            out!("{}", json!({ "message": name, "fault": what }));
+        } else {
+            err!("{} {}: {}", paint(BAD, "kiln:"), plain(name), what);
+        }
+    }
+}
+
+fn finding_json(f: &Finding) -> Value {
+    json!({ "kind": f.kind, "place": f.place, "text": f.text, "line": f.line })
+}

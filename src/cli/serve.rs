@@ -1,0 +1,207 @@
+//! `kiln serve`: the daemon.
+
+use crate::cli::daemon::{Daemon, NoRoutes, first_faults, load_routes, open_journal};
+use crate::cli::paint::{err, out, plain};
+use crate::cli::site_file::{self, NoSite};
+use crate::cli::watch_files::Watched;
+use crate::cli::{Exit, process};
+use crate::diagnostic::render;
+use crate::engine::Routes;
+use crate::metrics::Metrics;
+use crate::site::{Override, Reload, Site};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Run the daemon: listen, store, map, deliver
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  kiln serve
+  kiln serve --config /etc/kiln/kiln.yaml
+  KILN__LISTENERS__ADT__MLLP=0.0.0.0:2575 kiln serve
+
+A site file to begin with:
+  listeners: { adt: { mllp: 127.0.0.1:2575 } }
+  targets: { main: { folder: out } }
+
+Every key can be set from the environment (KILN__JOURNAL__PATH=/data for journal.path).
+SIGHUP reloads the routes; SIGTERM and SIGINT stop in order. Exits 2 when it cannot start, 74 when the journal's disk failed.")]
+pub(crate) struct Args {
+    /// The site file
+    #[arg(long, value_name = "FILE", default_value = site_file::DEFAULT)]
+    config: PathBuf,
+    /// The journal's folder, instead of the site file's
+    #[arg(long, value_name = "FOLDER")]
+    journal: Option<PathBuf>,
+    /// The console's address, instead of the site file's
+    #[arg(long, value_name = "ADDRESS")]
+    console: Option<SocketAddr>,
+}
+
+impl Args {
+    fn flags(&self) -> Vec<Override> {
+        // A path on the command line begins where the user stands, not at the site file.
+        let absolute = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.to_path_buf()).display().to_string();
+        let journal = self.journal.as_deref().map(|p| Override::flag("--journal", "journal.path", absolute(p)));
+        let console = self.console.map(|a| Override::flag("--console", "console.listen", a.to_string()));
+        journal.into_iter().chain(console).collect()
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Exit {
+    let site = match site_file::open(&args.config, args.flags(), true) {
+        Ok(site) => site,
+        Err(NoSite::Told) => return Exit::CouldNot,
+        Err(NoSite::Missing) => {
+            err!("kiln: there is no file {}. `kiln serve --help` shows one to begin with; `kiln try` needs none.", args.config.display());
+            return Exit::CouldNot;
+        }
+    };
+    process::start_log(&site.log);
+    process::harden();
+    if site.listeners.is_empty() {
+        err!("kiln: {} names no listener, so nothing could ever come in", args.config.display());
+        return Exit::CouldNot;
+    }
+    match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("kiln").build() {
+        Ok(runtime) => runtime.block_on(serve(args, site)),
+        Err(e) => {
+            err!("kiln: {}", e.kind());
+            Exit::CouldNot
+        }
+    }
+}
+
+async fn serve(args: &Args, site: Site) -> Exit {
+    let metrics = Arc::new(Metrics::new());
+    let journal = match open_journal(&site, &metrics) {
+        Ok(journal) => journal,
+        Err(what) => {
+            err!("kiln: {}", plain(&what));
+            return Exit::CouldNot;
+        }
+    };
+    let (routes, reload_error) = match load_routes(&site) {
+        Ok((routes, sources, warnings)) => {
+            if !warnings.is_empty() {
+                err!("{}", render(&sources, &warnings, site_file::style()).trim_end());
+            }
+            (routes, None)
+        }
+        Err(fault) => {
+            let what = match fault {
+                NoRoutes::Unreadable(what) => {
+                    err!("kiln: {}", plain(&what));
+                    what
+                }
+                NoRoutes::Faults(sources, diagnostics) => {
+                    err!("{}", render(&sources, &diagnostics, site_file::style()).trim_end());
+                    first_faults(&sources, &diagnostics)
+                }
+            };
+            match Routes::last_applied(&journal).await {
+                Ok(Some(routes)) => {
+                    tracing::error!("the route files have faults; starting with the set that was applied last");
+                    (routes, Some(what))
+                }
+                Ok(None) => {
+                    journal.close().await;
+                    return Exit::CouldNot;
+                }
+                Err(e) => {
+                    err!("kiln: the route files have faults, and the set that was applied last cannot be used: {e}");
+                    journal.close().await;
+                    return Exit::CouldNot;
+                }
+            }
+        }
+    };
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
+        err!("kiln: signals cannot be handled here");
+        return Exit::CouldNot;
+    };
+    let daemon = match Daemon::start(&site, journal.clone(), routes, reload_error, metrics).await {
+        Ok(daemon) => daemon,
+        Err(what) => {
+            err!("kiln: {}", plain(&what));
+            journal.close().await;
+            return Exit::CouldNot;
+        }
+    };
+    announce(&daemon, &site);
+    let mut watched = (site.reload == Reload::Watch).then(|| Watched::new(watched_paths(&args.config, &site)));
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            () = daemon.journal.failed() => {
+                tracing::error!("the journal's disk failed; nothing more can be promised, so the daemon stops");
+                return Exit::DiskFailed;
+            }
+            Some(()) = hup.recv() => reload(args, &daemon, &site).await,
+            () = changed(watched.as_mut()) => reload(args, &daemon, &site).await,
+        }
+    }
+    tracing::info!("stopping: answering what was read, finishing what is under way");
+    let finished = tokio::select! {
+        finished = daemon.stop() => finished,
+        () = second_signal(&mut term, &mut int) => false,
+    };
+    if journal.has_failed() {
+        return Exit::DiskFailed;
+    }
+    if finished {
+        tracing::info!("stopped");
+    } else {
+        tracing::warn!("stopped before everything was finished; the next start goes on where this one ended");
+    }
+    Exit::Done
+}
+
+/// Somebody who asks twice means at once.
+async fn second_signal(term: &mut Signal, int: &mut Signal) {
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+async fn changed(watched: Option<&mut Watched>) {
+    match watched {
+        Some(watched) => watched.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn watched_paths(config: &Path, site: &Site) -> Vec<PathBuf> {
+    let mut paths = site.folders.clone();
+    paths.push(config.to_path_buf());
+    paths
+}
+
+/// Reads the site file again: for overlays and folders of routes. Listeners and targets are bound at the start.
+async fn reload(args: &Args, daemon: &Daemon, running: &Site) {
+    match site_file::read(&args.config, args.flags(), true) {
+        Ok(loaded) => match loaded.site {
+            Some(site) => {
+                if format!("{:?}{:?}", site.listeners, site.targets) != format!("{:?}{:?}", running.listeners, running.targets) {
+                    tracing::warn!("listeners or targets changed in the site file; that takes a restart");
+                }
+                let site = Site { listeners: running.listeners.clone(), targets: running.targets.clone(), ..site };
+                daemon.reload(&site).await;
+            }
+            None => daemon.refuse(first_faults(&loaded.sources, &loaded.diagnostics)),
+        },
+        Err(e) => daemon.refuse(format!("{}: {}", args.config.display(), e.kind())),
+    }
+}
+
+/// One line, when messages can come.
+fn announce(daemon: &Daemon, site: &Site) {
+    let listeners: Vec<_> = daemon.addresses().iter().map(|(name, address)| format!("{name} on {address}")).collect();
+    let console = daemon.console.map_or(String::new(), |a| format!("; console http://{a}"));
+    let probes = daemon.probes.map_or(String::new(), |a| format!("; metrics http://{a}/metrics"));
+    out!("kiln {} accepts {}; journal {}{console}{probes}", env!("CARGO_PKG_VERSION"), listeners.join(", "), site.journal.path.display());
+}

@@ -1,0 +1,199 @@
+//! What the console knows: facts of the site, the journal's counts, and how the last reload went.
+
+use crate::exchange::{DeliveryId, Timestamp};
+use crate::journal::{DeliveryState, Journal, Query};
+use crate::metrics::Metrics;
+use serde::Serialize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A listener, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListenerFacts {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+}
+
+/// A target, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct TargetFacts {
+    /// Its name.
+    pub name: String,
+    /// A URL or a folder, without credentials.
+    pub place: String,
+}
+
+/// The route set in force, and what became of the last attempt to change it.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteState {
+    /// Its hash.
+    pub hash: String,
+    /// How many routes it has.
+    pub routes: usize,
+    /// When it was applied, RFC 3339.
+    pub applied: String,
+    /// Why the files as they are now were not applied; `None` when they were.
+    pub last_reload_error: Option<String>,
+}
+
+/// What the console watches. Cheap to share.
+pub struct Watch {
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// The journal.
+    pub journal: Journal,
+    /// The listeners, in the order of the site file.
+    pub listeners: Vec<ListenerFacts>,
+    /// The targets, in the order of the site file.
+    pub targets: Vec<TargetFacts>,
+    /// When the daemon started.
+    pub started: Timestamp,
+    routes: Mutex<RouteState>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Readiness {
+    /// True if a message that comes now can be stored.
+    pub ready: bool,
+    /// What stands in the way.
+    pub reasons: Vec<&'static str>,
+    /// The route set.
+    pub routes: RouteState,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Stats {
+    version: &'static str,
+    started: String,
+    ready: bool,
+    reasons: Vec<&'static str>,
+    routes: RouteState,
+    listeners: Vec<ListenerStats>,
+    targets: Vec<TargetStats>,
+    journal: JournalStats,
+}
+
+#[derive(Serialize)]
+struct ListenerStats {
+    #[serde(flatten)]
+    facts: ListenerFacts,
+    accepted: u64,
+    filtered: u64,
+    unrouted: u64,
+    refused: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TargetStats {
+    #[serde(flatten)]
+    facts: TargetFacts,
+    delivered: u64,
+    backlog: u64,
+    parked: u64,
+    dead_letters: u64,
+    oldest_waiting: Option<String>,
+    last_error: Option<LastError>,
+}
+
+#[derive(Serialize)]
+struct LastError {
+    at: String,
+    code: String,
+    summary: String,
+    message: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JournalStats {
+    bytes: u64,
+    wal_bytes: u64,
+    duplicates: u64,
+}
+
+impl Watch {
+    /// A watch over a daemon that has just started.
+    pub fn new(metrics: Arc<Metrics>, journal: Journal, listeners: Vec<ListenerFacts>, targets: Vec<TargetFacts>, routes: RouteState, now: Timestamp) -> Self {
+        Self { metrics, journal, listeners, targets, started: now, routes: Mutex::new(routes) }
+    }
+
+    /// A route set was applied.
+    pub fn applied(&self, routes: RouteState) {
+        *self.routes.lock().unwrap_or_else(PoisonError::into_inner) = routes;
+        self.metrics.reload(true);
+    }
+
+    /// The files as they are now were not applied; the set before them goes on.
+    pub fn refused(&self, why: String) {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner).last_reload_error = Some(why);
+        self.metrics.reload(false);
+    }
+
+    fn routes(&self) -> RouteState {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ready means: can store. A target that is down is no reason.
+    pub(crate) fn readiness(&self) -> Readiness {
+        let mut reasons = Vec::new();
+        if self.journal.has_failed() {
+            reasons.push("the journal's disk failed");
+        } else if !self.journal.has_room() {
+            reasons.push("the journal's disk is below its low-water mark");
+        }
+        Readiness { ready: reasons.is_empty(), reasons, routes: self.routes() }
+    }
+
+    /// Everything that the page shows.
+    pub(crate) async fn stats(&self) -> Result<Stats, &'static str> {
+        let counted = self.journal.stats().await.map_err(|_| "the journal cannot be read")?;
+        let listeners = self.listeners.iter().map(|facts| {
+            let of = |word: &str| counted.messages.iter().filter(|m| m.listener == facts.name && m.disposition == word).map(|m| m.count).sum();
+            ListenerStats { facts: facts.clone(), accepted: of("accepted"), filtered: of("filtered"), unrouted: of("unrouted"), refused: of("refused") }
+        });
+        let listeners = listeners.collect();
+        let mut targets = Vec::new();
+        for facts in &self.targets {
+            let c = self.journal.counts(&facts.name);
+            let last_error = self.last_error(&facts.name).await;
+            targets.push(TargetStats {
+                facts: facts.clone(),
+                delivered: c.delivered,
+                backlog: c.backlog,
+                parked: c.parked,
+                dead_letters: c.dead_letters,
+                oldest_waiting: c.oldest_waiting.map(rfc3339),
+                last_error,
+            });
+        }
+        let Readiness { ready, reasons, routes } = self.readiness();
+        let journal = JournalStats { bytes: counted.bytes, wal_bytes: counted.wal_bytes, duplicates: counted.duplicates };
+        Ok(Stats { version: env!("CARGO_PKG_VERSION"), started: rfc3339(self.started), ready, reasons, routes, listeners, targets, journal })
+    }
+
+    /// What the first waiting delivery met last, else why the newest dead letter was given up.
+    async fn last_error(&self, target: &str) -> Option<LastError> {
+        let waiting = self.journal.pending(target, None, 1).await.ok()?.into_iter().find(|p| p.attempts > 0).map(|p| p.id);
+        let dead = match waiting {
+            Some(_) => None,
+            None => {
+                let query = Query { state: Some(DeliveryState::DeadLetter), target: Some(target.to_owned()), limit: 1, ..Query::default() };
+                self.journal.search(query).await.ok()?.first().map(|f| f.id)
+            }
+        };
+        let message = waiting.map(|d: DeliveryId| d.message).or(dead)?;
+        let record = self.journal.show(message).await.ok()?;
+        let mut deliveries = record.deliveries.iter().filter(|d| &*d.target == target);
+        let attempt = deliveries.find_map(|d| d.attempts.iter().rev().find(|a| matches!(a.outcome, "retry" | "dead-letter")))?;
+        Some(LastError { at: rfc3339(attempt.at), code: attempt.code.clone(), summary: attempt.summary.clone(), message: message.0 })
+    }
+}
+
+/// A time for machines.
+pub(crate) fn rfc3339(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| String::new(), |t| t.to_string())
+}
