@@ -99,7 +99,7 @@ impl Merger<'_> {
             }
         }
         for name in routes().flat_map(|r| &r.overlays).filter(|name| written().all(|w| w.text != name.text)) {
-            let fault = Diagnostic::error("K702", name.span, format!("there is no overlay `{}`", name.text));
+            let fault = Diagnostic::error("K708", name.span, format!("there is no overlay `{}`", name.text));
             self.faults.push(match suggest(&name.text, written().map(|w| w.text.as_str())) {
                 Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix(meant),
                 None => fault.help(format!("an overlay is made of documents that say `$in: {}`", name.text)),

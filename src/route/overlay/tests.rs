@@ -103,7 +103,7 @@ fn what_is_gone_or_was_never_there_is_told() {
         ("extend: PID -> Patient\ntelecom: [{ $name: mobile, use: \"mobile\" }]\n", "K706"),
         ("route: a\nlike: b\nto: main\n", "K704"),
         ("route: a\nlike: b\nto: main\n---\nroute: b\nlike: a\nto: main\n", "K707"),
-        ("route: a\non: ADT^A01\nto: main\nuse: [us-cor]\nmessage: { $copy: all }\n", "K702"),
+        ("route: a\non: ADT^A01\nto: main\nuse: [us-cor]\nmessage: { $copy: all }\n", "K708"),
     ] {
         let (_, codes) = merged(PID, site, &[]);
         assert_eq!(codes.first(), Some(&code), "{site} {codes:?}");

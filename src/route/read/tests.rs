@@ -133,7 +133,7 @@ fn the_traps_have_codes() {
         ("K108", "%YAML 1.2\n---\nmap: PID -> Patient\n"),
         ("K109", "map: PID -> Patient\nname:\n\tuse: PID-5\n"),
         ("K110", "map: PID -> Patient\nname: PID-5 ??\n"),
-        ("K111", "map: PID -> Patient\nidentifier: [PID-3, PID-2\nname: PID-5\n"),
+        ("K118", "map: PID -> Patient\nidentifier: [PID-3, PID-2\nname: PID-5\n"),
         ("K112", "map: PID -> Patient\nname:\n"),
         ("K113", "route: a\non: ADT^A01\nto: main\nresorces: { p: { $map: PID -> Patient } }\nmessage: { $copy: all }\n"),
         ("K114", "route: a\non: ADT^A01\nto: main\ninvalid: maybe\nmessage: { $copy: all }\n"),

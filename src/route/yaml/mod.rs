@@ -370,6 +370,6 @@ mod tests {
         let id = sources.add("a.yaml", "a: 1\n---\nb: \"x\" ?? y\n--- # third\nc: 3\n---\nd: [\n---\ne: 5\n");
         let (nodes, faults) = documents(&sources, id);
         assert_eq!(nodes.iter().map(|n| pairs(n)[0].0.text()).collect::<Vec<_>>(), ["a", "c", "e"]);
-        assert_eq!(faults.iter().map(|f| f.code).collect::<Vec<_>>(), ["K101", "K111"]);
+        assert_eq!(faults.iter().map(|f| f.code).collect::<Vec<_>>(), ["K101", "K118"]);
     }
 }

@@ -59,10 +59,10 @@ fn told(kind: &Kind, span: Span, written: &str) -> Diagnostic {
         Kind::Colon => Diagnostic::error("K106", span, "`: ` ends a value in YAML")
             .label("a second `: ` on this line")
             .help("write the expression in a block: `key: >`, then the expression on the next line, indented"),
-        Kind::Unclosed(bracket) => Diagnostic::error("K111", span, format!("`{bracket}` is never closed"))
+        Kind::Unclosed(bracket) => Diagnostic::error("K118", span, format!("`{bracket}` is never closed"))
             .label("begins here")
             .help(format!("add the closing `{}`", if *bracket == '[' { ']' } else { '}' })),
-        Kind::Stray(bracket) => Diagnostic::error("K111", span, format!("`{bracket}` closes nothing")).help("remove it, or add the bracket that opens"),
+        Kind::Stray(bracket) => Diagnostic::error("K118", span, format!("`{bracket}` closes nothing")).help("remove it, or add the bracket that opens"),
         Kind::Mark(mark) => {
             let fault = Diagnostic::error("K108", span, format!("a value can't begin with `{mark}`"));
             match mark {
