@@ -2,202 +2,289 @@
 
 use crate::exchange::{DeliveryId, Envelope, MessageId, OrderKey, Timestamp};
 use crate::journal::append::{Append, AppendFault, NewDelivery, Stored};
+use crate::journal::finder::{Finder, Stop};
+use crate::journal::folder::Folder;
+use crate::journal::keeper::Keeper;
 use crate::journal::options::{OpenError, Options};
-use crate::journal::query::Found;
-use crate::journal::query::{Counts, JournalError, MessageRecord, Pending, Program, Pruned, Query, Statistics, Verification};
+use crate::journal::query::{Counts, Found, JournalError, MessageRecord, Pending, Program, Pruned, Query, Statistics, Verification};
+use crate::journal::queue::{Board, Command, Queue, Reply};
+use crate::journal::read::{Gate, Library};
 use crate::journal::settle::{IdentityKey, ServerId, Settle, SettleFault};
-use std::sync::Arc;
-use tokio::sync::Notify;
+use crate::journal::writer::Writer;
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+/// Commands that may wait for the writer at the same time; further callers wait for a place.
+const WAITING_MAX: usize = 16_384;
 
 /// An open journal.
 #[derive(Clone)]
-pub struct Journal {}
+pub struct Journal {
+    inner: Arc<Inner>,
+}
 
-#[allow(clippy::todo, unused_variables, clippy::unused_async, reason = "signatures first; the bodies follow within the hour")]
+struct Inner {
+    library: Arc<Library>,
+    board: Arc<Board>,
+    queue: Arc<Queue>,
+    places: Semaphore,
+    stop: Arc<Stop>,
+    indexed_to: Option<Arc<AtomicU64>>,
+    backlog_max: Option<u64>,
+    open: Mutex<Option<Open>>,
+}
+
+/// What is given up at the end.
+struct Open {
+    threads: Vec<JoinHandle<()>>,
+    _lock: File,
+}
+
+impl Inner {
+    /// Waits for the threads; then the lock goes.
+    fn close(&self) {
+        let Some(mut open) = self.open.lock().expect("no holder panics").take() else { return };
+        let _ = self.queue.push(Command::Close);
+        self.stop.now();
+        for thread in open.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Journal {
     /// Opens the journal for writing; makes it if there is none. One process at a time.
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        todo!()
+        let folder = Folder::make(&options.path, options.allow_network_file_system)?;
+        let lock = folder.lock()?;
+        let secret = folder.secret(true)?;
+        let (queue, gate, stop) = (Arc::new(Queue::default()), Arc::new(Gate::default()), Arc::new(Stop::default()));
+        let writer = Writer::open(folder.clone(), options.clone(), queue.clone(), gate.clone())?;
+        let (board, shelf) = (writer.board.clone(), writer.shelf.clone());
+        let library = Arc::new(Library { folder: folder.clone(), shelf: shelf.clone(), gate: gate.clone(), secret });
+        let keeper = Keeper {
+            folder: folder.clone(),
+            shelf,
+            board: board.clone(),
+            queue: queue.clone(),
+            gate,
+            stop: stop.clone(),
+            low_water: options.low_water,
+            wal_bytes_max: options.wal_bytes_max,
+        };
+        keeper.look_at_room();
+        let io = |source| OpenError::Io { path: folder.path().into(), source };
+        let start = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run).map_err(io);
+        let mut threads = vec![start("journal", Box::new(move || writer.run()))?, start("journal-keeper", Box::new(move || keeper.run()))?];
+        let indexed_to = options.indexer.is_some().then(Arc::default);
+        if let (Some(indexer), Some(indexed_to)) = (options.indexer, &indexed_to) {
+            let finder = Finder { library: library.clone(), board: board.clone(), indexer, stop: stop.clone(), indexed_to: Arc::clone(indexed_to) };
+            threads.push(start("journal-finder", Box::new(move || finder.run()))?);
+        }
+        let open = Mutex::new(Some(Open { threads, _lock: lock }));
+        let places = Semaphore::new(WAITING_MAX);
+        Ok(Self { inner: Arc::new(Inner { library, board, queue, places, stop, indexed_to, backlog_max: options.backlog_max, open }) })
     }
 
     /// Stores a message and waits for the fsync of its commit: the one running on arrival, then its own.
     pub async fn append(&self, append: Append) -> Result<Stored, AppendFault> {
-        todo!()
+        let board = &self.inner.board;
+        if board.has_failed() {
+            return Err(AppendFault::Failing);
+        }
+        if !board.room.load(Ordering::Relaxed) {
+            return Err(AppendFault::Full);
+        }
+        if self.inner.backlog_max.is_some_and(|most| board.backlog.load(Ordering::Relaxed) + append.deliveries.len() as u64 > most) {
+            return Err(AppendFault::TooMuchBacklog);
+        }
+        self.ask(|reply| Command::Append(Box::new(append), reply)).await.unwrap_or(Err(AppendFault::Closed))
     }
 
     /// Stores an outcome, many in a commit, and waits for the fsync.
     pub async fn settle(&self, settle: Settle) -> Result<(), SettleFault> {
-        todo!()
+        self.ask(|reply| Command::Settle(Box::new(settle), reply)).await.unwrap_or(Err(SettleFault::Closed))
     }
 
     /// Deliveries to `target` that wait, in the order of storing, after `after`, at most `limit`. Retries that wait for their time are among them.
     pub async fn pending(&self, target: &str, after: Option<DeliveryId>, limit: usize) -> Result<Vec<Pending>, JournalError> {
-        todo!()
+        let target = target.to_owned();
+        self.read(move |library| library.pending(&target, after, limit)).await
+    }
+
+    /// Whether something earlier than `delivery` is parked, or is a dead letter that blocks, at this target on one of these keys.
+    pub async fn is_blocked(&self, target: &str, delivery: DeliveryId, keys: &[OrderKey]) -> Result<bool, JournalError> {
+        let (target, keys) = (target.to_owned(), keys.to_vec());
+        self.read(move |library| library.is_blocked(&target, delivery, &keys)).await
     }
 
     /// Targets that have something pending or parked, whether the site still has them or not.
     pub fn targets_with_pending(&self) -> Vec<Arc<str>> {
-        todo!()
+        self.inner.board.targets().into_iter().filter(|(_, counts)| counts.backlog + counts.parked > 0).map(|(target, _)| target).collect()
     }
 
     /// What waits for a target. Kept in memory: free.
     pub fn counts(&self, target: &str) -> Counts {
-        todo!()
+        self.inner.board.counts(target)
     }
 
     /// Is notified (`notify_one`) after each commit that stored or resumed deliveries to `target`. One per target, the same each time.
     pub fn arrivals(&self, target: &str) -> Arc<Notify> {
-        todo!()
+        self.inner.board.arrivals(target)
     }
 
     /// A message as it was received.
     pub async fn payload(&self, id: MessageId) -> Result<Envelope, JournalError> {
-        todo!()
+        self.payloads(&[id]).await?.pop().ok_or(JournalError::Missing)
     }
 
-    /// Many at once, in the order asked; cheaper than one by one.
+    /// Many at once, in the order asked; cheaper than one by one. Fails if one is missing.
     pub async fn payloads(&self, ids: &[MessageId]) -> Result<Vec<Envelope>, JournalError> {
-        todo!()
+        let ids = ids.to_vec();
+        self.read(move |library| library.payloads(&ids)).await
     }
 
-    /// Makes every parked delivery to `target` that shares one of `keys` pending again, and lifts what blocked it. Returns how many.
+    /// Makes every parked delivery to `target` that shares one of `keys` pending again, and lifts what blocked it; then what was parked
+    /// behind those. A dead letter stays one. Returns how many became pending.
     pub async fn resume_parked(&self, target: &str, keys: &[OrderKey], at: Timestamp) -> Result<u64, JournalError> {
-        todo!()
+        let (target, keys) = (target.into(), keys.to_vec());
+        self.ask(|reply| Command::Resume(target, keys, at, reply)).await.unwrap_or(Err(JournalError::Closed))
     }
 
-    /// Makes dead letters, skipped and superseded deliveries pending again (an operator's replay). Returns how many there were.
+    /// Makes dead letters, parked, skipped and superseded deliveries pending again (an operator's replay), in their old place in the order, with
+    /// the route set of the day. Returns how many there were.
     pub async fn replay(&self, deliveries: &[DeliveryId], at: Timestamp) -> Result<u64, JournalError> {
-        todo!()
+        let deliveries = deliveries.to_vec();
+        self.ask(|reply| Command::Replay(deliveries, at, reply)).await.unwrap_or(Err(JournalError::Closed))
     }
 
     /// Gives a stored message further ways (an unrouted one whose route now exists). Returns their ids.
     pub async fn add_deliveries(&self, id: MessageId, deliveries: Vec<NewDelivery>) -> Result<Vec<DeliveryId>, JournalError> {
-        todo!()
+        self.ask(|reply| Command::Add(id, deliveries, reply)).await.unwrap_or(Err(JournalError::Closed))
     }
 
     /// The name under which an identity of a target is remembered: keyed, so that the file tells nothing about a patient.
     pub fn identity_key(&self, target: &str, resource_type: &str, system: &str, value: &str) -> IdentityKey {
-        todo!()
+        let mut hash = blake3::Hasher::new_keyed(&self.inner.library.secret);
+        for part in ["identity", target, resource_type, system, value] {
+            // The length keeps the parts apart: ("ab", "c") is not ("a", "bc").
+            hash.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        IdentityKey(hash.finalize().as_bytes().first_chunk().copied().unwrap_or_default())
     }
 
     /// Where these identities are on their server, as far as receipts told.
     pub async fn known(&self, identities: &[IdentityKey]) -> Result<Vec<Option<ServerId>>, JournalError> {
-        todo!()
+        let identities = identities.to_vec();
+        self.read(move |library| library.known(&identities)).await
     }
 
     /// Keeps a route set, once per hash, and makes it the last one applied. Durable on return.
     pub async fn put_program(&self, program: Program) -> Result<(), JournalError> {
-        todo!()
+        self.ask(|reply| Command::Program(Box::new(program), reply)).await.unwrap_or(Err(JournalError::Closed))
     }
 
     /// A stored route set.
     pub async fn program(&self, hash: &str) -> Result<Option<Program>, JournalError> {
-        todo!()
+        let hash = hash.to_owned();
+        self.read(move |library| library.program(Some(&hash))).await
     }
 
     /// The route set that was applied last.
     pub async fn last_program(&self) -> Result<Option<Program>, JournalError> {
-        todo!()
+        self.read(|library| library.program(None)).await
     }
 
     /// What the last delivered outcome of `target` asked to remember.
     pub async fn target_state(&self, target: &str) -> Result<Option<String>, JournalError> {
-        todo!()
+        let target = target.to_owned();
+        self.read(move |library| library.target_state(&target)).await
     }
 
     /// Finds messages, newest first.
     pub async fn search(&self, query: Query) -> Result<Vec<Found>, JournalError> {
-        todo!()
+        self.read(move |library| library.search(&query)).await
     }
 
     /// Everything about one message.
     pub async fn show(&self, id: MessageId) -> Result<MessageRecord, JournalError> {
-        todo!()
+        self.read(move |library| library.show(id)).await
     }
 
     /// Counts; cheap enough for each scrape.
     pub async fn stats(&self) -> Result<Statistics, JournalError> {
-        todo!()
+        let indexed_to = self.inner.indexed_to.as_ref().map(|mark| MessageId(mark.load(Ordering::Relaxed)));
+        self.read(move |library| library.stats().map(|statistics| Statistics { indexed_to, ..statistics })).await
     }
 
     /// Reads everything and says what is wrong. Slow.
     pub async fn verify(&self) -> Result<Verification, JournalError> {
-        todo!()
+        self.read(Library::verify).await
     }
 
     /// Deletes whole segments whose last message is older than `Options::keep`; what is unsettled in them is carried over first.
     pub async fn prune(&self, now: Timestamp) -> Result<Pruned, JournalError> {
-        todo!()
+        self.ask(|reply| Command::Prune(now, reply)).await.unwrap_or(Err(JournalError::Closed))
     }
 
     /// 32 random bytes that were made with the journal: the key for order keys, derived ids and file names.
     pub fn secret(&self) -> &[u8; 32] {
-        todo!()
+        &self.inner.library.secret
     }
 
     /// False below the low-water mark or after a failure: stop reading, and say so in /readyz.
     pub fn has_room(&self) -> bool {
-        todo!()
+        self.inner.board.room.load(Ordering::Relaxed) && !self.has_failed()
     }
 
     /// True after an I/O error or a failed fsync. The process must exit with code 74.
     pub fn has_failed(&self) -> bool {
-        todo!()
+        self.inner.board.has_failed()
     }
 
     /// Returns when the disk has failed; else never.
     pub async fn failed(&self) {
-        todo!()
+        let mut failure = self.inner.board.failure();
+        if failure.wait_for(|failed| *failed).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
-    /// Bytes in write-ahead logs, for the metric.
+    /// Bytes in write-ahead logs, as of the last second.
     pub fn wal_bytes(&self) -> u64 {
-        todo!()
+        self.inner.board.wal_bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the whole journal as of the last look, for the metric.
+    /// Bytes of the whole journal, as of the last second.
     pub fn bytes(&self) -> u64 {
-        todo!()
+        self.inner.board.bytes.load(Ordering::Relaxed)
     }
 
     /// Commits what waits, folds the log back, closes the files and gives up the lock. Later calls say `Closed`.
     pub async fn close(&self) {
-        todo!()
-    }
-}
-
-/// A journal opened for reading, also while a daemon has it. The same words, without changing anything.
-pub struct Reader {}
-
-#[allow(clippy::todo, unused_variables, reason = "signatures first; the bodies follow within the hour")]
-impl Reader {
-    /// Opens the journal in this folder for reading.
-    pub fn open(path: &std::path::Path) -> Result<Self, OpenError> {
-        todo!()
+        let inner = self.inner.clone();
+        let _ = tokio::task::spawn_blocking(move || inner.close()).await;
     }
 
-    /// Finds messages, newest first.
-    pub fn search(&self, query: &Query) -> Result<Vec<Found>, JournalError> {
-        todo!()
+    /// Puts a command before the writer and waits for its answer; `None` if the journal is closed.
+    async fn ask<T, E>(&self, command: impl FnOnce(Reply<T, E>) -> Command) -> Option<Result<T, E>> {
+        let _place = self.inner.places.acquire().await.ok()?;
+        let (reply, answer) = oneshot::channel();
+        self.inner.queue.push(command(reply)).ok()?;
+        answer.await.ok()
     }
 
-    /// Everything about one message.
-    pub fn show(&self, id: MessageId) -> Result<MessageRecord, JournalError> {
-        todo!()
-    }
-
-    /// Counts.
-    pub fn stats(&self) -> Result<Statistics, JournalError> {
-        todo!()
-    }
-
-    /// Reads everything and says what is wrong.
-    pub fn verify(&self) -> Result<Verification, JournalError> {
-        todo!()
-    }
-
-    /// A stored route set.
-    pub fn program(&self, hash: &str) -> Result<Option<Program>, JournalError> {
-        todo!()
+    async fn read<T: Send + 'static>(&self, read: impl FnOnce(&Library) -> Result<T, JournalError> + Send + 'static) -> Result<T, JournalError> {
+        let library = self.inner.library.clone();
+        tokio::task::spawn_blocking(move || read(&library)).await.unwrap_or_else(|_| Err(JournalError::Database("a reader stopped".into())))
     }
 }

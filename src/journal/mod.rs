@@ -4,16 +4,34 @@
 //! It never reads the wall clock: times come in with the messages and the settlements.
 
 mod append;
+mod filter;
+mod finder;
+mod folder;
 mod handle;
+mod keeper;
 mod options;
+mod prune;
 mod query;
+mod queue;
+mod read;
+mod reader;
+mod rows;
+#[cfg(feature = "sabotage")]
+mod sabotage;
+mod schema;
+mod search;
 mod settle;
+mod sheet;
+mod shelf;
+mod verify;
+mod writer;
 
 pub use append::{Append, AppendFault, Disposition, NewDelivery, Stored};
-pub use handle::{Journal, Reader};
+pub use handle::Journal;
 pub use options::{CommitReport, Indexer, Observer, OpenError, Options};
 pub use query::{
     AttemptRecord, Counts, DeliveryRecord, DeliveryState, Found, JournalError, MessageRecord, Pending, Program, Pruned, Query, SegmentRecord, Statistics,
     TypeCount, Verification,
 };
+pub use reader::Reader;
 pub use settle::{IdentityKey, Learned, ServerId, Settle, SettleFault, Settlement};

@@ -1,0 +1,178 @@
+//! The thread that makes messages findable by patient, behind the acknowledgement: it reads segments and writes a search file for each.
+
+use crate::exchange::{Envelope, MessageId};
+use crate::journal::OpenError;
+use crate::journal::options::Indexer;
+use crate::journal::query::JournalError;
+use crate::journal::queue::Board;
+use crate::journal::read::{Library, unread, with_suffix};
+use crate::journal::rows;
+use crate::journal::schema::{Kind, code, open_readable, open_writable};
+use crate::journal::shelf::Segment;
+use rusqlite::{Connection, params};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Messages of one step.
+const STEP: i64 = 200;
+
+/// Above this many messages a second the finder rests three times as long as it works: intake needs the processor.
+const BUSY_PER_SECOND: f64 = 2000.0;
+
+/// The number under which a word is found. Keyed, so that the file tells nothing; 64 bits, so that an accidental equality is a wonder.
+pub(in crate::journal) fn term_hash(secret: &[u8; 32], term: &str) -> i64 {
+    let hash = blake3::keyed_hash(secret, term.trim().to_lowercase().as_bytes());
+    hash.as_bytes().first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
+}
+
+/// Stops a thread that sleeps.
+#[derive(Default)]
+pub(in crate::journal) struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    /// Asks the thread to finish.
+    pub(in crate::journal) fn now(&self) {
+        *self.stopped.lock().expect("no holder panics") = true;
+        self.changed.notify_all();
+    }
+
+    /// Sleeps; true if it is time to finish.
+    pub(in crate::journal) fn rest(&self, time: Duration) -> bool {
+        let stopped = self.stopped.lock().expect("no holder panics");
+        *self.changed.wait_timeout_while(stopped, time, |stopped| !*stopped).expect("no holder panics").0
+    }
+}
+
+/// The thread and what it needs.
+pub(in crate::journal) struct Finder {
+    pub(in crate::journal) library: Arc<Library>,
+    pub(in crate::journal) board: Arc<Board>,
+    pub(in crate::journal) indexer: Indexer,
+    pub(in crate::journal) stop: Arc<Stop>,
+    pub(in crate::journal) indexed_to: Arc<AtomicU64>,
+}
+
+/// What the thread has open, and what it need not look at again.
+#[derive(Default)]
+struct Desk {
+    search: Option<(u64, Connection)>,
+    segment: Option<(u64, Connection)>,
+    done: Vec<Arc<Segment>>,
+}
+
+impl Finder {
+    /// Runs until stopped. A fault is said and tried again later: search is worth no acknowledgement.
+    pub(in crate::journal) fn run(self) {
+        let mut desk = Desk::default();
+        let mut rest = Duration::ZERO;
+        let mut seen = (Instant::now(), self.board.stored.load(Ordering::Relaxed));
+        let mut busy = false;
+        while !self.stop.rest(rest) {
+            if self.board.has_failed() {
+                return;
+            }
+            let began = Instant::now();
+            rest = match self.step(&mut desk) {
+                Ok(true) if busy => began.elapsed() * 3,
+                Ok(true) => Duration::ZERO,
+                Ok(false) => Duration::from_millis(50),
+                Err(error) => {
+                    desk = Desk::default();
+                    tracing::warn!(%error, "messages cannot be made findable for the moment");
+                    Duration::from_secs(5)
+                }
+            };
+            let since = seen.0.elapsed().as_secs_f64();
+            if since > 0.2 {
+                let stored = self.board.stored.load(Ordering::Relaxed);
+                busy = (stored - seen.1) as f64 / since > BUSY_PER_SECOND;
+                seen = (Instant::now(), stored);
+            }
+        }
+    }
+
+    /// Indexes the next messages of one segment; false if there are none anywhere.
+    fn step(&self, desk: &mut Desk) -> Result<bool, JournalError> {
+        let segments = self.library.shelf.all();
+        desk.done.retain(|done| segments.iter().any(|segment| Arc::ptr_eq(segment, done)));
+        for (place, segment) in segments.iter().enumerate() {
+            let last = place + 1 == segments.len();
+            let finished = last && self.board.last.load(Ordering::Acquire) <= self.indexed_to.load(Ordering::Relaxed);
+            if finished || desk.done.iter().any(|done| Arc::ptr_eq(segment, done)) {
+                continue;
+            }
+            // The gate keeps retention from taking the segment away, and its search file with it, in between.
+            let _inside = self.library.gate.enter();
+            if !self.library.shelf.all().iter().any(|present| Arc::ptr_eq(segment, present)) {
+                continue;
+            }
+            if self.index(segment, desk)? {
+                return Ok(true);
+            }
+            if !last {
+                desk.done.push(segment.clone());
+            }
+        }
+        Ok(false)
+    }
+
+    fn index(&self, segment: &Arc<Segment>, desk: &mut Desk) -> Result<bool, JournalError> {
+        let unopened = |error: OpenError| JournalError::Database(error.to_string());
+        if desk.search.as_ref().is_none_or(|(first, _)| *first != segment.first) {
+            desk.search = Some((segment.first, self.open_search(segment.first)?));
+            desk.segment = Some((segment.first, open_readable(&segment.path, 512).map_err(unopened)?));
+        }
+        let (Some((_, search)), Some((_, messages))) = (&desk.search, &desk.segment) else { return Ok(false) };
+        let mark: i64 = search.query_row("SELECT message FROM mark", [], |row| row.get(0)).map_err(unread)?;
+        let messages = read(messages, mark).map_err(unread)?;
+        let Some(last) = messages.last().map(|(id, _)| *id) else {
+            self.indexed_to.fetch_max(mark.cast_unsigned(), Ordering::Relaxed);
+            return Ok(false);
+        };
+        let result = (|| {
+            search.execute_batch("BEGIN IMMEDIATE")?;
+            for (id, envelope) in messages.iter().filter_map(|(id, envelope)| Some((id, envelope.as_ref()?))) {
+                for term in (self.indexer)(envelope) {
+                    let hash = term_hash(&self.library.secret, &term);
+                    search.prepare_cached("INSERT OR IGNORE INTO term VALUES (?1, ?2)")?.execute(params![hash, id.0.cast_signed()])?;
+                }
+            }
+            search.execute("UPDATE mark SET message = ?1", [last.0.cast_signed()])?;
+            search.execute_batch("COMMIT")
+        })();
+        if !search.is_autocommit() {
+            let _ = search.execute_batch("ROLLBACK");
+        }
+        result.map_err(|error| JournalError::Database(code(&error)))?;
+        self.indexed_to.fetch_max(last.0, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// A search file that cannot be read is made anew: everything in it is in its segment.
+    fn open_search(&self, first: u64) -> Result<Connection, JournalError> {
+        let path = self.library.folder.search(first);
+        match open_writable(&path, Kind::Search, 2048) {
+            Ok(connection) => Ok(connection),
+            Err(OpenError::Database { code, .. }) if code.starts_with("DatabaseCorrupt") || code.starts_with("NotADatabase") => {
+                tracing::warn!("a search file was damaged and is made anew");
+                for suffix in ["", "-wal", "-shm"] {
+                    let _ = std::fs::remove_file(with_suffix(&path, suffix));
+                }
+                open_writable(&path, Kind::Search, 2048).map_err(|error| JournalError::Database(error.to_string()))
+            }
+            Err(error) => Err(JournalError::Database(error.to_string())),
+        }
+    }
+}
+
+/// The next messages of a segment.
+fn read(connection: &Connection, after: i64) -> rusqlite::Result<Vec<(MessageId, Option<Envelope>)>> {
+    let sql = format!("SELECT {} FROM message AS m CROSS JOIN name AS l ON l.id = m.listener WHERE m.id > ?1 ORDER BY m.id LIMIT ?2", rows::ENVELOPE);
+    let mut query = connection.prepare_cached(&sql)?;
+    let found = query.query_map([after, STEP], |row| Ok((MessageId(row.get::<_, i64>(14)?.cast_unsigned()), rows::envelope(row)?)))?;
+    found.collect()
+}

@@ -1,0 +1,123 @@
+//! Retention: whole segments go, and their space with them; what is unsettled in them is carried over first.
+
+use crate::exchange::Timestamp;
+use crate::journal::query::{JournalError, Pruned};
+use crate::journal::schema::{Kind, Trouble, open_writable};
+use crate::journal::shelf::{Segment, kind};
+use crate::journal::writer::Writer;
+use rusqlite::{Connection, params};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A segment with more unsettled messages than this is kept as it is: copying it would hold up intake, and it is not old but waiting.
+const CARRIED_MAX: i64 = 10_000;
+
+/// Copies everything of the unsettled messages of `old`; names have other numbers in each file. The tallies follow from the rows.
+const CARRY: &str = "
+CREATE TEMP TABLE chosen AS SELECT DISTINCT message AS id FROM old.delivery WHERE state IN (0, 2, 3);
+INSERT OR IGNORE INTO main.name (text) SELECT text FROM old.name;
+CREATE TEMP TABLE renamed AS SELECT o.id AS was, n.id AS now FROM old.name AS o JOIN main.name AS n ON n.text = o.text;
+INSERT INTO main.message SELECT m.id, m.received, r.now, m.format, m.disposition, m.code, m.reason, m.type, m.application, m.facility, m.message_time,
+    m.control_id, m.peer, m.order_keys, m.payload FROM old.message AS m JOIN temp.renamed AS r ON r.was = m.listener WHERE m.id IN (SELECT id FROM temp.chosen);
+INSERT INTO main.delivery SELECT d.message, d.number, t.now, r.now, d.state, d.attempts, d.not_before, d.first_attempt, d.ambiguous, d.program, d.received, d.order_keys
+    FROM old.delivery AS d JOIN temp.renamed AS t ON t.was = d.target JOIN temp.renamed AS r ON r.was = d.route WHERE d.message IN (SELECT id FROM temp.chosen);
+INSERT INTO main.attempt (message, number, at, outcome, code, summary, detail)
+    SELECT message, number, at, outcome, code, summary, detail FROM old.attempt WHERE message IN (SELECT id FROM temp.chosen) ORDER BY id;
+INSERT INTO main.parked SELECT r.now, p.key, p.message, p.number FROM old.parked AS p JOIN temp.renamed AS r ON r.was = p.target;
+INSERT INTO main.duplicate (original, at, peer) SELECT original, at, peer FROM old.duplicate WHERE original IN (SELECT id FROM temp.chosen);
+INSERT INTO main.target_state SELECT target, sequence, state FROM old.target_state WHERE true
+    ON CONFLICT (target) DO UPDATE SET sequence = excluded.sequence, state = excluded.state WHERE excluded.sequence > sequence;
+";
+
+impl Writer {
+    /// Deletes segments, the oldest first, as long as they are old enough and little in them is unsettled.
+    pub(in crate::journal) fn prune(&mut self, now: Timestamp) -> Result<Pruned, JournalError> {
+        let keep = i64::try_from(self.options.keep.as_millis()).unwrap_or(i64::MAX);
+        let until = now.0.saturating_sub(keep);
+        let mut pruned = Pruned::default();
+        loop {
+            let segments = self.shelf.all();
+            let [_, oldest, next, ..] = segments.as_slice() else { break };
+            if oldest.last_received() >= until {
+                break;
+            }
+            let gone = self.carry(oldest, next.first).map_err(|error| match self.blame(&error) {
+                Trouble::Full => JournalError::Full,
+                Trouble::Failing => JournalError::Failing,
+            })?;
+            let Some((messages, carried)) = gone else { break };
+            self.forget(oldest)?;
+            pruned.segments += 1;
+            pruned.messages += messages - carried;
+            pruned.carried += carried;
+        }
+        if pruned.segments > 0 {
+            self.recount().map_err(|error| {
+                self.blame(&error);
+                JournalError::Failing
+            })?;
+        }
+        Ok(pruned)
+    }
+
+    /// Carries over what is unsettled and notes, in the same commit, that the segment is gone. How many messages it had and how many were
+    /// carried; `None` if there are too many of them.
+    fn carry(&mut self, old: &Arc<Segment>, next: u64) -> rusqlite::Result<Option<(u64, u64)>> {
+        // A connection of its own: ATTACH is refused inside a transaction, and statements that the sheet keeps would have to be made anew.
+        self.sheets.remove(&0);
+        let carried = open_writable(&self.folder.segment(0), Kind::Segment, 2048).map_err(|_| io())?;
+        carried.execute("ATTACH DATABASE ?1 AS old", [path_text(&old.path)?])?;
+        let count = |sql: &str| carried.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let unsettled = count("SELECT count(DISTINCT message) FROM old.delivery WHERE state IN (0, 2, 3)")?;
+        if unsettled > CARRIED_MAX {
+            return Ok(None);
+        }
+        let messages = count("SELECT coalesce(sum(n), 0) FROM old.tally WHERE kind = 1")?;
+        carried.execute_batch("BEGIN IMMEDIATE")?;
+        let result = carried.execute_batch(CARRY).and_then(|()| tally(&carried)).and_then(|()| {
+            carried.execute("INSERT OR REPLACE INTO setting VALUES ('live-from', ?1)", [next.cast_signed()])?;
+            carried.execute_batch("COMMIT")
+        });
+        if !carried.is_autocommit() {
+            let _ = carried.execute_batch("ROLLBACK");
+        }
+        result?;
+        Ok(Some((messages.unsigned_abs(), unsettled.unsigned_abs())))
+    }
+
+    /// Takes a segment off the shelf and deletes its files.
+    fn forget(&mut self, old: &Arc<Segment>) -> Result<(), JournalError> {
+        let _alone = self.gate.close();
+        self.sheets.remove(&old.first);
+        let failed = |_| JournalError::Failing;
+        let carried = open_writable(&self.folder.segment(0), Kind::Segment, 512).map_err(failed)?;
+        let carried = Segment::load(0, self.folder.segment(0), &carried).map_err(|_| JournalError::Failing)?;
+        let rest = self.shelf.all().iter().skip(1).filter(|segment| segment.first != old.first).cloned().collect::<Vec<_>>();
+        self.shelf.replace(std::iter::once(Arc::new(carried)).chain(rest).collect());
+        // If the process dies before this is durable, the next start sees `live-from` and deletes it again.
+        self.folder.delete_segment(old.first).map_err(|_| JournalError::Failing)
+    }
+}
+
+/// Adds the tallies of what was just carried over.
+fn tally(carried: &Connection) -> rusqlite::Result<()> {
+    carried.execute(
+        "INSERT INTO main.tally SELECT ?1, n.text, m.type, m.disposition, count(*) FROM main.message AS m JOIN main.name AS n ON n.id = m.listener \
+         WHERE m.id IN (SELECT id FROM temp.chosen) GROUP BY n.text, m.type, m.disposition ON CONFLICT DO UPDATE SET n = n + excluded.n",
+        params![kind::MESSAGE],
+    )?;
+    carried.execute(
+        "INSERT INTO main.tally SELECT ?1, n.text, '', d.state, count(*) FROM main.delivery AS d JOIN main.name AS n ON n.id = d.target \
+         WHERE d.message IN (SELECT id FROM temp.chosen) GROUP BY n.text, d.state ON CONFLICT DO UPDATE SET n = n + excluded.n",
+        params![kind::DELIVERY],
+    )?;
+    Ok(())
+}
+
+fn path_text(path: &Path) -> rusqlite::Result<&str> {
+    path.to_str().ok_or_else(io)
+}
+
+fn io() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR), None)
+}

@@ -1,0 +1,352 @@
+//! Reading, in short transactions, from any thread and also while another process writes.
+
+use crate::exchange::{DeliveryId, Envelope, MessageId, OrderKey, Timestamp};
+use crate::journal::folder::Folder;
+use crate::journal::query::{
+    AttemptRecord, Counts, DeliveryRecord, DeliveryState, JournalError, MessageRecord, Pending, Program, SegmentRecord, Statistics, TypeCount,
+};
+use crate::journal::rows::{self, Names, outcome};
+use crate::journal::schema::{code, open_readable};
+use crate::journal::settle::{IdentityKey, ServerId};
+use crate::journal::shelf::{STATES, Segment, Shelf, kind};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Files that one set of connections keeps open.
+const OPEN_FILES_MAX: usize = 6;
+
+/// Sets of connections that are kept for the next reader.
+const SETS_MAX: usize = 4;
+
+/// Page cache of a reading connection in KiB.
+const CACHE_KIB: i64 = 512;
+
+/// Lets readers in, and shuts them out while files go away or a log must shrink.
+#[derive(Default)]
+pub(in crate::journal) struct Gate {
+    door: RwLock<()>,
+    idle: Mutex<Vec<Connections>>,
+}
+
+impl Gate {
+    /// Waits until nobody closes the journal to readers.
+    pub(in crate::journal) fn enter(&self) -> RwLockReadGuard<'_, ()> {
+        self.door.read().expect("no holder panics")
+    }
+
+    /// Waits for all readers to leave and forgets their connections.
+    pub(in crate::journal) fn close(&self) -> RwLockWriteGuard<'_, ()> {
+        let guard = self.door.write().expect("no holder panics");
+        self.idle.lock().expect("no holder panics").clear();
+        guard
+    }
+}
+
+/// Connections of one reader, the last used at the end.
+#[derive(Default)]
+pub(in crate::journal) struct Connections {
+    open: Vec<(PathBuf, Connection)>,
+}
+
+impl Connections {
+    /// The connection to a file.
+    pub(in crate::journal) fn get(&mut self, path: &Path) -> Result<&Connection, JournalError> {
+        if let Some(place) = self.open.iter().position(|(open, _)| open == path) {
+            let found = self.open.remove(place);
+            self.open.push(found);
+        } else {
+            if !path.exists() {
+                return Err(JournalError::Missing);
+            }
+            let connection = open_readable(path, CACHE_KIB).map_err(|error| JournalError::Database(error.to_string()))?;
+            if self.open.len() >= OPEN_FILES_MAX {
+                self.open.remove(0);
+            }
+            self.open.push((path.into(), connection));
+        }
+        self.open.last().map(|(_, connection)| connection).ok_or(JournalError::Missing)
+    }
+}
+
+/// The journal as readers see it.
+pub(in crate::journal) struct Library {
+    pub(in crate::journal) folder: Folder,
+    pub(in crate::journal) shelf: Arc<Shelf>,
+    pub(in crate::journal) gate: Arc<Gate>,
+    pub(in crate::journal) secret: [u8; 32],
+}
+
+/// SQLite's errors without its texts.
+pub(in crate::journal) fn unread(error: rusqlite::Error) -> JournalError {
+    JournalError::Database(code(&error))
+}
+
+impl Library {
+    /// Runs a reader with connections of its own.
+    pub(in crate::journal) fn with<T>(&self, read: impl FnOnce(&mut Connections) -> Result<T, JournalError>) -> Result<T, JournalError> {
+        let _inside = self.gate.enter();
+        let mut connections = self.gate.idle.lock().expect("no holder panics").pop().unwrap_or_default();
+        let result = read(&mut connections);
+        let mut idle = self.gate.idle.lock().expect("no holder panics");
+        if idle.len() < SETS_MAX {
+            idle.push(connections);
+        }
+        result
+    }
+
+    /// Deliveries that wait for a target, in order.
+    pub(in crate::journal) fn pending(&self, target: &str, after: Option<DeliveryId>, limit: usize) -> Result<Vec<Pending>, JournalError> {
+        let segments = self.shelf.all();
+        let mut found: Vec<Pending> = Vec::new();
+        let mut routes = Names::default();
+        let (message, number) = after.map_or((-1, 0), |after| (after.message.0.cast_signed(), after.number));
+        for (place, segment) in segments.iter().enumerate() {
+            let passed = place > 0 && segments.get(place + 1).is_some_and(|next| next.first.cast_signed() <= message);
+            if passed || found.len() >= limit || segment.count(target, DeliveryState::Pending) == 0 {
+                continue;
+            }
+            let wanted = limit - found.len();
+            let page = self.with(|connections| pending_in(connections.get(&segment.path)?, target, (message, number), wanted, &mut routes).map_err(unread))?;
+            found.extend(page);
+        }
+        self.mark_blocked(target, &segments, &mut found)?;
+        Ok(found)
+    }
+
+    /// Marks those of which an earlier one of a common key is parked or blocks. Costs nothing as long as none is.
+    fn mark_blocked(&self, target: &str, segments: &[Arc<Segment>], found: &mut [Pending]) -> Result<(), JournalError> {
+        for segment in segments.iter().filter(|segment| segment.may_block(target)) {
+            self.with(|connections| {
+                let connection = connections.get(&segment.path)?;
+                let number: Option<i64> = connection.query_row("SELECT id FROM name WHERE text = ?1", [target], |row| row.get(0)).optional().map_err(unread)?;
+                let Some(number) = number else { return Ok(()) };
+                let mut blocks = connection.prepare_cached("SELECT 1 FROM parked WHERE target = ?1 AND key = ?2 AND message < ?3 LIMIT 1").map_err(unread)?;
+                for pending in found.iter_mut().filter(|pending| !pending.blocked) {
+                    for key in &pending.keys {
+                        let place = params![number, rows::key_number(*key), pending.id.message.0.cast_signed()];
+                        if blocks.exists(place).map_err(unread)? {
+                            pending.blocked = true;
+                            break;
+                        }
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether something earlier than `id` is parked or blocks on one of these keys.
+    pub(in crate::journal) fn is_blocked(&self, target: &str, id: DeliveryId, keys: &[OrderKey]) -> Result<bool, JournalError> {
+        let mut one = [Pending {
+            id,
+            route: "".into(),
+            keys: keys.to_vec(),
+            attempts: 0,
+            not_before: None,
+            ambiguous: false,
+            program: None,
+            received: Timestamp(0),
+            first_attempt: None,
+            blocked: false,
+        }];
+        self.mark_blocked(target, &self.shelf.all(), &mut one)?;
+        Ok(one.iter().any(|pending| pending.blocked))
+    }
+
+    /// Messages as they were received.
+    pub(in crate::journal) fn payloads(&self, ids: &[MessageId]) -> Result<Vec<Envelope>, JournalError> {
+        self.with(|connections| {
+            ids.iter()
+                .map(|id| {
+                    let segment = self.shelf.home(*id).ok_or(JournalError::Missing)?;
+                    let connection = connections.get(&segment.path)?;
+                    let sql = format!("SELECT {} FROM message AS m CROSS JOIN name AS l ON l.id = m.listener WHERE m.id = ?1", rows::ENVELOPE);
+                    let mut query = connection.prepare_cached(&sql).map_err(unread)?;
+                    let envelope = query.query_row([id.0.cast_signed()], rows::envelope).optional().map_err(unread)?.ok_or(JournalError::Missing)?;
+                    envelope.ok_or_else(|| JournalError::Database("a payload of an unknown codec".into()))
+                })
+                .collect()
+        })
+    }
+
+    /// Where identities are on their server.
+    pub(in crate::journal) fn known(&self, identities: &[IdentityKey]) -> Result<Vec<Option<ServerId>>, JournalError> {
+        self.with(|connections| {
+            let connection = connections.get(&self.folder.state())?;
+            let mut query = connection.prepare_cached("SELECT id, etag FROM identity WHERE key = ?1").map_err(unread)?;
+            let mut look = |key: &IdentityKey| query.query_row([key.0], |row| Ok(ServerId { id: row.get(0)?, etag: row.get(1)? })).optional().map_err(unread);
+            identities.iter().map(&mut look).collect()
+        })
+    }
+
+    /// A route set; the last one applied if no hash is given.
+    pub(in crate::journal) fn program(&self, hash: Option<&str>) -> Result<Option<Program>, JournalError> {
+        self.with(|connections| {
+            let sql = "SELECT hash, applied, bytes FROM program WHERE hash = coalesce(?1, (SELECT hash FROM applied))";
+            let program = |row: &rusqlite::Row<'_>| Ok(Program { hash: row.get(0)?, applied: Timestamp(row.get(1)?), bytes: row.get(2)? });
+            connections.get(&self.folder.state())?.query_row(sql, [hash], program).optional().map_err(unread)
+        })
+    }
+
+    /// What a target asked to remember last.
+    pub(in crate::journal) fn target_state(&self, target: &str) -> Result<Option<String>, JournalError> {
+        let mut newest: Option<(i64, String)> = None;
+        for segment in self.shelf.all().iter() {
+            let sql = "SELECT sequence, state FROM target_state WHERE target = ?1";
+            let found = self.with(|connections| {
+                connections.get(&segment.path)?.query_row(sql, [target], |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(unread)
+            })?;
+            newest = newest.max(found);
+        }
+        Ok(newest.map(|(_, state)| state))
+    }
+
+    /// Everything about one message.
+    pub(in crate::journal) fn show(&self, id: MessageId) -> Result<MessageRecord, JournalError> {
+        let segment = self.shelf.home(id).ok_or(JournalError::Missing)?;
+        let mut record = self.with(|connections| {
+            let connection = connections.get(&segment.path)?;
+            message(connection, id).map_err(unread)?.ok_or(JournalError::Missing)?.ok_or_else(|| JournalError::Database("a payload of an unknown codec".into()))
+        })?;
+        for later in self.shelf.all().iter().filter(|later| later.first >= segment.first) {
+            record.duplicates += self.with(|connections| {
+                let sql = "SELECT count(*) FROM duplicate WHERE original = ?1";
+                connections.get(&later.path)?.query_row(sql, [id.0.cast_signed()], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(unread)
+            })?;
+        }
+        Ok(record)
+    }
+
+    /// Counts, from the tallies: a few rows a segment.
+    pub(in crate::journal) fn stats(&self) -> Result<Statistics, JournalError> {
+        let mut statistics = Statistics::default();
+        let mut kinds: BTreeMap<(String, String, i64), u64> = BTreeMap::new();
+        for segment in self.shelf.all().iter() {
+            let mut messages = 0;
+            self.with(|connections| {
+                let connection = connections.get(&segment.path)?;
+                let mut query = connection.prepare_cached("SELECT kind, a, b, c, n FROM tally WHERE kind <> ?1").map_err(unread)?;
+                let mut rows = query.query([kind::DELIVERY]).map_err(unread)?;
+                while let Some(row) = rows.next().map_err(unread)? {
+                    let count = row.get::<_, i64>(4).map_err(unread)?.unsigned_abs();
+                    match row.get(0).map_err(unread)? {
+                        kind::MESSAGE => {
+                            messages += count;
+                            *kinds.entry((row.get(1).map_err(unread)?, row.get(2).map_err(unread)?, row.get(3).map_err(unread)?)).or_default() += count;
+                        }
+                        kind::DUPLICATE => statistics.duplicates += count,
+                        _ => statistics.reused_control_ids += count,
+                    }
+                }
+                Ok(())
+            })?;
+            let unsettled =
+                segment.targets.lock().expect("no holder panics").values().map(|[pending, _, dead, parked, ..]| (pending + dead + parked).unsigned_abs()).sum();
+            let bytes = [&segment.path, &with_suffix(&segment.path, "-wal")].iter().map(|path| std::fs::metadata(path).map_or(0, |meta| meta.len())).sum();
+            statistics.segments.push(SegmentRecord { file: segment.file(), messages, unsettled, bytes });
+        }
+        let count =
+            |((listener, message_type, disposition), count)| TypeCount { listener, message_type, disposition: rows::disposition_word(disposition), count };
+        statistics.messages = kinds.into_iter().map(count).collect();
+        (statistics.bytes, statistics.wal_bytes) = self.folder.bytes();
+        let mut targets: BTreeMap<Arc<str>, Counts> = BTreeMap::new();
+        for segment in self.shelf.all().iter() {
+            for (target, [pending, delivered, dead, parked, ..]) in segment.targets.lock().expect("no holder panics").iter() {
+                let counts = targets.entry(target.clone()).or_default();
+                counts.backlog += pending.unsigned_abs();
+                counts.delivered += delivered.unsigned_abs();
+                counts.dead_letters += dead.unsigned_abs();
+                counts.parked += parked.unsigned_abs();
+            }
+        }
+        for (target, mut counts) in targets {
+            counts.oldest_waiting = self.pending(&target, None, 1)?.first().map(|pending| pending.received);
+            statistics.targets.push((target.to_string(), counts));
+        }
+        Ok(statistics)
+    }
+}
+
+/// A path with something after its name.
+pub(in crate::journal) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// A state from its stored number.
+pub(in crate::journal) fn state(number: i64) -> DeliveryState {
+    usize::try_from(number).ok().and_then(|place| STATES.get(place)).copied().unwrap_or(DeliveryState::Pending)
+}
+
+fn pending_in(connection: &Connection, target: &str, after: (i64, u16), limit: usize, routes: &mut Names) -> rusqlite::Result<Vec<Pending>> {
+    let mut query = connection.prepare_cached(
+        "SELECT d.message, d.number, r.text, d.order_keys, d.attempts, d.not_before, d.ambiguous, d.program, d.received, d.first_attempt \
+         FROM delivery AS d INDEXED BY delivery_open CROSS JOIN name AS r ON r.id = d.route \
+         WHERE d.target = (SELECT id FROM name WHERE text = ?1) AND d.state = 0 AND d.state <> 1 AND (d.message, d.number) > (?2, ?3) \
+         ORDER BY d.message, d.number LIMIT ?4",
+    )?;
+    let pending = query.query_map(params![target, after.0, after.1, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+        Ok(Pending {
+            id: DeliveryId { message: MessageId(row.get::<_, i64>(0)?.cast_unsigned()), number: row.get(1)? },
+            route: routes.share(row.get_ref(2)?.as_str()?),
+            keys: rows::keys(row.get_ref(3)?.as_blob()?),
+            attempts: row.get(4)?,
+            not_before: row.get::<_, Option<i64>>(5)?.map(Timestamp),
+            ambiguous: row.get::<_, i64>(6)? != 0,
+            program: row.get(7)?,
+            received: Timestamp(row.get(8)?),
+            first_attempt: row.get::<_, Option<i64>>(9)?.map(Timestamp),
+            blocked: false,
+        })
+    })?;
+    pending.collect()
+}
+
+fn message(connection: &Connection, id: MessageId) -> rusqlite::Result<Option<Option<MessageRecord>>> {
+    let number = id.0.cast_signed();
+    let sql = format!("SELECT {} FROM message AS m CROSS JOIN name AS l ON l.id = m.listener WHERE m.id = ?1", rows::ENVELOPE);
+    let head = connection
+        .prepare_cached(&sql)?
+        .query_row([number], |row| Ok(rows::envelope(row)?.map(|envelope| (envelope, row.get(11), row.get(12), row.get(13)))))
+        .optional()?;
+    let Some(head) = head else { return Ok(None) };
+    let Some((envelope, disposition, code, reason)) = head else { return Ok(Some(None)) };
+    let mut query = connection.prepare_cached(
+        "SELECT d.number, r.text, t.text, d.state, d.not_before, d.program FROM delivery AS d CROSS JOIN name AS r ON r.id = d.route \
+         CROSS JOIN name AS t ON t.id = d.target WHERE d.message = ?1 ORDER BY d.number",
+    )?;
+    let mut deliveries: Vec<DeliveryRecord> = query
+        .query_map([number], |row| {
+            Ok(DeliveryRecord {
+                id: DeliveryId { message: id, number: row.get(0)? },
+                route: row.get(1)?,
+                target: row.get(2)?,
+                state: state(row.get(3)?),
+                not_before: row.get::<_, Option<i64>>(4)?.map(Timestamp),
+                program: row.get(5)?,
+                attempts: Vec::new(),
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut query = connection.prepare_cached("SELECT number, at, outcome, code, summary, detail FROM attempt WHERE message = ?1 ORDER BY id")?;
+    let mut rows = query.query([number])?;
+    while let Some(row) = rows.next()? {
+        let place: u16 = row.get(0)?;
+        let attempt = AttemptRecord {
+            at: Timestamp(row.get(1)?),
+            outcome: outcome::word(row.get(2)?),
+            code: row.get(3)?,
+            summary: row.get(4)?,
+            detail: row.get::<_, Option<String>>(5)?.map(crate::exchange::Phi::new),
+        };
+        if let Some(delivery) = deliveries.iter_mut().find(|delivery| delivery.id.number == place) {
+            delivery.attempts.push(attempt);
+        }
+    }
+    let disposition = rows::disposition(disposition?, code?, reason?);
+    Ok(Some(Some(MessageRecord { id, envelope, disposition, deliveries, duplicates: 0 })))
+}

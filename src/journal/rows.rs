@@ -1,0 +1,130 @@
+//! How the words of `exchange` look in rows, and back.
+
+use crate::exchange::{ControlId, Envelope, Format, OrderKey, Phi, Timestamp};
+use crate::journal::Disposition;
+use crate::journal::schema::CODEC_RAW;
+use bytes::Bytes;
+use rusqlite::Row;
+use std::sync::Arc;
+
+/// The columns that [`envelope`] reads, from `message AS m JOIN name AS l ON l.id = m.listener`.
+pub(in crate::journal) const ENVELOPE: &str = "m.received, l.text, m.format, m.type, m.application, m.facility, m.message_time, m.control_id, m.peer, \
+     m.order_keys, m.payload, m.disposition, m.code, m.reason, m.id";
+
+/// A message as it was received; `None` if its payload is packed in a way that this program does not know.
+pub(in crate::journal) fn envelope(row: &Row<'_>) -> rusqlite::Result<Option<Envelope>> {
+    let payload = row.get_ref(10)?.as_blob()?;
+    let Some((&CODEC_RAW, bytes)) = payload.split_first() else { return Ok(None) };
+    Ok(Some(Envelope {
+        received: Timestamp(row.get(0)?),
+        listener: row.get(1)?,
+        format: format(row.get(2)?),
+        message_type: row.get(3)?,
+        sending_application: row.get(4)?,
+        sending_facility: row.get(5)?,
+        message_time: row.get(6)?,
+        control_id: ControlId(row.get(7)?),
+        peer: row.get(8)?,
+        order_keys: keys(row.get_ref(9)?.as_blob()?),
+        bytes: Phi::new(Bytes::copy_from_slice(bytes)),
+    }))
+}
+
+/// The number that is stored for a format.
+pub(in crate::journal) fn format_number(format: Format) -> i64 {
+    match format {
+        Format::V2 => 0,
+        Format::V3 => 1,
+        Format::Fhir => 2,
+    }
+}
+
+fn format(number: i64) -> Format {
+    match number {
+        1 => Format::V3,
+        2 => Format::Fhir,
+        _ => Format::V2,
+    }
+}
+
+/// What is stored for a disposition: its number, code and reason.
+pub(in crate::journal) fn disposition_columns(disposition: &Disposition) -> (i64, Option<u16>, Option<&str>) {
+    match disposition {
+        Disposition::Accepted => (0, None, None),
+        Disposition::Filtered => (1, None, None),
+        Disposition::Unrouted => (2, None, None),
+        Disposition::Refused { code, text } => (3, Some(*code), Some(text)),
+    }
+}
+
+/// A disposition from its columns.
+pub(in crate::journal) fn disposition(number: i64, code: Option<u16>, text: Option<String>) -> Disposition {
+    match number {
+        0 => Disposition::Accepted,
+        1 => Disposition::Filtered,
+        2 => Disposition::Unrouted,
+        _ => Disposition::Refused { code: code.unwrap_or_default(), text: text.unwrap_or_default() },
+    }
+}
+
+/// The word for a stored disposition.
+pub(in crate::journal) fn disposition_word(number: i64) -> &'static str {
+    match number {
+        0 => "accepted",
+        1 => "filtered",
+        2 => "unrouted",
+        _ => "refused",
+    }
+}
+
+/// Order keys as a blob, eight bytes each.
+pub(in crate::journal) fn key_bytes(keys: &[OrderKey]) -> Vec<u8> {
+    keys.iter().flat_map(|key| key.0.to_le_bytes()).collect()
+}
+
+/// Order keys from their blob.
+pub(in crate::journal) fn keys(bytes: &[u8]) -> Vec<OrderKey> {
+    bytes.chunks_exact(8).map(|chunk| OrderKey(u64::from_le_bytes(chunk.try_into().unwrap_or_default()))).collect()
+}
+
+/// An order key as SQLite's signed integer.
+pub(in crate::journal) fn key_number(key: OrderKey) -> i64 {
+    key.0.cast_signed()
+}
+
+/// What an attempt's row may say.
+pub(in crate::journal) mod outcome {
+    pub(in crate::journal) const BEGUN: i64 = 0;
+    pub(in crate::journal) const DELIVERED: i64 = 1;
+    pub(in crate::journal) const RETRY: i64 = 2;
+    pub(in crate::journal) const DEAD_LETTER: i64 = 3;
+    pub(in crate::journal) const PARKED: i64 = 4;
+    pub(in crate::journal) const RESUMED: i64 = 5;
+    pub(in crate::journal) const SKIPPED: i64 = 6;
+    pub(in crate::journal) const SUPERSEDED: i64 = 7;
+    pub(in crate::journal) const REPLAYED: i64 = 8;
+    const WORDS: [&str; 9] = ["begun", "delivered", "retry", "dead-letter", "parked", "resumed", "skipped", "superseded", "replayed"];
+
+    /// The word for a stored outcome.
+    pub(in crate::journal) fn word(number: i64) -> &'static str {
+        usize::try_from(number).ok().and_then(|place| WORDS.get(place)).copied().unwrap_or("unknown")
+    }
+}
+
+/// Shares equal names among many rows.
+#[derive(Default)]
+pub(in crate::journal) struct Names {
+    known: Vec<Arc<str>>,
+}
+
+impl Names {
+    /// The one shared copy of a name. There are few: a scan beats hashing.
+    pub(in crate::journal) fn share(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.known.iter().find(|known| known.as_ref() == name) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        self.known.push(name.clone());
+        name
+    }
+}
