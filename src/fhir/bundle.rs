@@ -108,7 +108,7 @@ impl Step {
     pub fn id(&self) -> Option<&str> {
         match self {
             Self::Put { id, .. } | Self::Delete { id } => Some(id),
-            Self::Refer(reference) if !reference.contains('?') => reference.rsplit('/').next(),
+            Self::Refer(reference) if !reference.contains('?') => reference.split_once('/').map(|(_, id)| id),
             _ => None,
         }
     }
@@ -153,8 +153,8 @@ impl Step {
     }
 }
 
-/// The id stands second, where FHIR's own examples have it.
-fn write_with_id(body: &Node, id: &str, link: &dyn Fn(usize) -> String, out: &mut Vec<u8>) {
+/// Appends a resource with an id, which stands second, where FHIR's own examples have it.
+pub fn write_with_id(body: &Node, id: &str, link: &dyn Fn(usize) -> String, out: &mut Vec<u8>) {
     let Node::Object(elements) = body else { return body.write(out, link) };
     out.push(b'{');
     let (kind, rest): (Vec<_>, Vec<_>) = elements.iter().filter(|(name, _)| *name != "id").partition(|(name, _)| *name == "resourceType");

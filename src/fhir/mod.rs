@@ -10,7 +10,7 @@ mod saves;
 mod table;
 mod value_set;
 
-pub use bundle::{BundleKind, KnownId, Request, Step, conflict, display_bundle, links, plan, write_bundle};
+pub use bundle::{BundleKind, KnownId, Request, Step, conflict, display_bundle, links, plan, write_bundle, write_with_id};
 pub use definitions::{Binding, Element, Kind, Strength, Type, type_named, types};
 pub use extension::{ExtensionDef, ExtensionPart, extension, extension_names};
 pub use identity::{carries, delivery_id, has_identifier, put_id, search};

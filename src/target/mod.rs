@@ -2,6 +2,8 @@
 //!
 //! Never decides when to try again; it reports a `Receipt` or a `Setback` and the engine decides.
 
+#![allow(clippy::result_large_err, reason = "a setback is rare, and made once per attempt")]
+
 mod config;
 mod fhir;
 mod folder;

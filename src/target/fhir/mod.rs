@@ -1,0 +1,208 @@
+//! A FHIR server behind its REST interface (<https://hl7.org/fhir/R4/http.html>): transaction, batch, or one request per resource.
+//!
+//! Patient data travels in bodies and headers; a URL holds types and logical ids only.
+
+mod answer;
+mod http;
+mod judge;
+mod locks;
+mod read;
+mod stepwise;
+mod transaction;
+
+use crate::exchange::{Phi, Secret};
+use crate::fhir::{SaveMode, Saves, Step, plan};
+use crate::target::{Auth, Fault, FhirConfig, Job, Receipt, Retry, Saved, Sending, Setback, TargetError};
+use reqwest::Client;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Connecting never takes longer than this.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A FHIR server.
+pub struct FhirTarget {
+    client: Client,
+    /// Without a slash at its end.
+    base: String,
+    secret: Secret<[u8; 32]>,
+    locks: locks::IdentityLocks,
+    /// Becomes false when the server turns out not to take `POST _search`.
+    post_search: AtomicBool,
+}
+
+impl FhirTarget {
+    /// Checks the settings and prepares the connection pool; asks the server nothing.
+    pub fn open(config: FhirConfig) -> Result<Self, TargetError> {
+        let base = config.base.trim_end_matches('/').to_owned();
+        let url = reqwest::Url::parse(&base).map_err(|e| TargetError::Setting(format!("the FHIR base URL cannot be read: {e}")))?;
+        if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
+            return Err(TargetError::Setting("a FHIR base URL is http(s)://host/path, without user, password and query".to_owned()));
+        }
+        let client = Client::builder()
+            .default_headers(headers(&config)?)
+            .timeout(config.timeout)
+            .connect_timeout(CONNECT_WAIT_MAX.min(config.timeout / 3))
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| TargetError::Setting(format!("the HTTP client cannot be made: {}", e.without_url())))?;
+        Ok(Self { client, base, secret: config.secret, locks: locks::IdentityLocks::new(), post_search: AtomicBool::new(true) })
+    }
+
+    /// One attempt at a delivery.
+    pub async fn deliver(&self, job: Job<'_>, send: Sending) -> Result<Receipt, Setback> {
+        let _guard = self.locks.hold(&job).await;
+        let mut work = Work::new(&job, self.secret.expose())?;
+        let result = match send {
+            Sending::Transaction => self.transaction(&mut work).await,
+            Sending::Batch | Sending::Single => self.stepwise(&mut work, send).await,
+        };
+        match result {
+            Ok(()) => Ok(work.receipt()),
+            Err(mut setback) => {
+                setback.stale.append(&mut work.stale);
+                setback.stale.sort_unstable();
+                setback.stale.dedup();
+                setback.saved.append(&mut work.saved);
+                Err(setback)
+            }
+        }
+    }
+
+    /// Reads the CapabilityStatement.
+    pub async fn probe(&self) -> Result<(), Setback> {
+        let answer = self.send(self.client.get(format!("{}/metadata", self.base)), http::Effect::Reads).await?;
+        match answer.resource_type() {
+            Some("CapabilityStatement") if answer.status == 200 => Ok(()),
+            _ if answer.status == 200 => {
+                Err(answer.setback(Retry::Transient, Fault::Target, "not-fhir", "the base URL answers, but has no CapabilityStatement"))
+            }
+            _ => Err(judge::setback(&answer, judge::Asked::Endpoint, "the request for the CapabilityStatement").reading()),
+        }
+    }
+
+    fn takes_post_search(&self) -> bool {
+        self.post_search.load(Ordering::Relaxed)
+    }
+
+    fn never_post_search_again(&self) {
+        self.post_search.store(false, Ordering::Relaxed);
+    }
+}
+
+fn headers(config: &FhirConfig) -> Result<HeaderMap, TargetError> {
+    let mut all = HeaderMap::new();
+    for (name, value) in &config.headers {
+        let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| TargetError::Setting(format!("'{name}' is not a header's name")))?;
+        all.insert(header, secret_value(name, value.expose())?);
+    }
+    let authorization = match &config.auth {
+        Auth::None => return Ok(all),
+        Auth::Basic { user, password } => {
+            use base64::Engine as _;
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.expose())))
+        }
+        Auth::Bearer(token) => format!("Bearer {}", token.expose()),
+    };
+    all.insert(AUTHORIZATION, secret_value("Authorization", &authorization)?);
+    Ok(all)
+}
+
+fn secret_value(name: &str, value: &str) -> Result<HeaderValue, TargetError> {
+    let mut value =
+        HeaderValue::from_str(value).map_err(|_| TargetError::Setting(format!("the value of header '{name}' has characters that no header may have")))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// One attempt under way: the steps as they become known, and what is done already.
+pub(crate) struct Work<'a> {
+    job: &'a Job<'a>,
+    saves: &'a Saves,
+    secret: &'a [u8; 32],
+    steps: Vec<Step>,
+    /// Entries whose step came from a known id.
+    known: Vec<bool>,
+    saved: Vec<Saved>,
+    stale: Vec<usize>,
+}
+
+impl<'a> Work<'a> {
+    fn new(job: &'a Job<'a>, secret: &'a [u8; 32]) -> Result<Self, Setback> {
+        let mut steps = plan(job.saves, secret, job.known);
+        let known = (0..steps.len()).map(|n| job.known.get(n).is_some_and(Option::is_some)).collect();
+        for done in job.done {
+            if let Some(step) = steps.get_mut(done.entry) {
+                *step = Step::Refer(format!("{}/{}", done.resource_type, done.id));
+            }
+        }
+        let doubtful = |(save, step): (&crate::fhir::Save, &Step)| save.mode == SaveMode::Create && step.writes();
+        if let Some(n) = job.saves.entries.iter().zip(&steps).position(doubtful).filter(|_| job.after_ambiguous) {
+            let name = &job.saves.entries[n].name;
+            return Err(Setback {
+                retry: Retry::Permanent,
+                fault: Fault::Message,
+                retry_after: None,
+                status: None,
+                code: "doubtful-create",
+                summary: format!(
+                    "an earlier attempt had no answer, and '{name}' is created without an identity: it may exist already, and nothing tells it from a second one"
+                ),
+                detail: None,
+                stale: Vec::new(),
+                saved: Vec::new(),
+            });
+        }
+        Ok(Self { job, saves: job.saves, secret, steps, known, saved: Vec::new(), stale: Vec::new() })
+    }
+
+    /// Remembers an entry that is on the server as we want it.
+    fn note(&mut self, entry: usize, id: &str, etag: Option<String>, status: u16) {
+        let Some(save) = self.saves.entries.get(entry) else { return };
+        self.saved.retain(|s| s.entry != entry);
+        self.saved.push(Saved { entry, resource_type: save.resource_type, id: id.to_owned(), etag, status });
+    }
+
+    fn forget(&mut self, entry: usize) {
+        if self.job.known.get(entry).is_some_and(Option::is_some) {
+            self.stale.push(entry);
+        }
+    }
+
+    fn receipt(mut self) -> Receipt {
+        for done in self.job.done {
+            if !self.saved.iter().any(|s| s.entry == done.entry) {
+                self.saved.push(done.clone());
+            }
+        }
+        for (n, (save, step)) in self.saves.entries.iter().zip(&self.steps).enumerate() {
+            // Not written, but referred to by a known id: said again, so that the engine learns the identity's other values.
+            if let (Step::Refer(_), Some(id), false) = (step, step.id(), self.saved.iter().any(|s| s.entry == n)) {
+                let etag = self.job.known.get(n).and_then(|k| k.as_ref()).filter(|k| k.id == id).and_then(|k| k.etag.clone());
+                self.saved.push(Saved { entry: n, resource_type: save.resource_type, id: id.to_owned(), etag, status: 200 });
+            }
+        }
+        self.saved.retain(|s| !self.stale.contains(&s.entry) || self.job.known.get(s.entry).and_then(|k| k.as_ref()).is_none_or(|k| k.id != s.id));
+        self.saved.sort_by_key(|s| s.entry);
+        self.stale.sort_unstable();
+        self.stale.dedup();
+        Receipt { saved: self.saved, stale: self.stale, state: None }
+    }
+}
+
+impl Setback {
+    /// A read never changes anything: whatever went wrong, nothing was done.
+    fn reading(mut self) -> Self {
+        if self.retry == Retry::Ambiguous {
+            self.retry = Retry::Transient;
+        }
+        self
+    }
+
+    fn with_detail(mut self, detail: String) -> Self {
+        self.detail = Some(Phi::new(detail));
+        self
+    }
+}

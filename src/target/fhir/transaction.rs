@@ -1,0 +1,131 @@
+//! All resources of a message in one transaction Bundle: all or nothing (<https://hl7.org/fhir/R4/http.html#transaction>).
+
+use crate::fhir::{BundleKind, SaveMode, Step, conflict, links, write_bundle};
+use crate::target::fhir::answer::{Answer, entry_place};
+use crate::target::fhir::http::Effect;
+use crate::target::fhir::judge::{Asked, setback};
+use crate::target::fhir::{FhirTarget, Work};
+use crate::target::{Fault, Retry, Setback};
+use reqwest::header::CONTENT_TYPE;
+
+impl FhirTarget {
+    pub(crate) async fn transaction(&self, work: &mut Work<'_>) -> Result<(), Setback> {
+        self.read_first(work).await?;
+        if let Some((a, b)) = conflict(work.saves, &work.steps) {
+            return Err(same_resource(work, a, b));
+        }
+        let delivery = work.job.delivery;
+        let mut body = Vec::with_capacity(4096);
+        let link = |n: usize| links(work.saves, &work.steps, delivery, n);
+        let sent = write_bundle(BundleKind::Transaction, work.saves, &work.steps, delivery, &|_| true, &link, &mut body);
+        if sent.is_empty() {
+            return Ok(());
+        }
+        let answer = self.post_bundle(body).await?;
+        match answer.entries("transaction-response", sent.len()) {
+            Some(entries) => {
+                let places: Vec<_> = entries.iter().map(entry_place).collect();
+                if places.iter().zip(&sent).any(|(p, n)| !(200..300).contains(&p.status) && !is_gone(work, *n, p.status)) {
+                    return Err(answer.setback(Retry::Ambiguous, Fault::Target, "not-promised", "the transaction's answer has an entry that did not succeed"));
+                }
+                let mut late = None;
+                for (place, &n) in places.into_iter().zip(&sent) {
+                    late = late.or(accept(work, n, place.id, place.etag, place.status));
+                }
+                late.map_or(Ok(()), Err)
+            }
+            None if answer.is_success() => Err(setback(&answer, Asked::Endpoint, "the transaction")),
+            None => Err(self.refused(work, &answer).await),
+        }
+    }
+
+    /// Reads what must be known before writing: the current resource of a merge, and everything after an attempt without an answer.
+    async fn read_first(&self, work: &mut Work<'_>) -> Result<(), Setback> {
+        let mut merges = Vec::new();
+        for n in 0..work.steps.len() {
+            let mode = work.saves.entries[n].mode;
+            let doubtful = work.job.after_ambiguous && matches!(mode, SaveMode::CreateIfNone | SaveMode::Update | SaveMode::Delete);
+            if work.steps[n].writes() && (mode == SaveMode::Merge || doubtful) {
+                merges.extend(self.resolve(work, n).await?.map(|current| (n, current)));
+            }
+        }
+        for (n, current) in merges {
+            let steps = work.steps.clone();
+            let (saves, delivery) = (work.saves, work.job.delivery);
+            work.merge(n, &current, &|m| links(saves, &steps, delivery, m));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn post_bundle(&self, body: Vec<u8>) -> Result<Answer, Setback> {
+        let request = self.client.post(&self.base).header(CONTENT_TYPE, "application/fhir+json").header("Prefer", "return=minimal").body(body);
+        self.send(request, Effect::Writes).await
+    }
+
+    /// Why a transaction as a whole was refused: a known id that is no longer true, a race, the message, or the target.
+    async fn refused(&self, work: &mut Work<'_>, answer: &Answer) -> Setback {
+        let endpoint = || setback(answer, Asked::Endpoint, "the transaction");
+        match answer.status {
+            412 => {
+                let all: Vec<usize> = (0..work.steps.len()).collect();
+                let verdict = self.explain_412(work, answer, &all).await;
+                if verdict.fault == Fault::Race {
+                    all.iter().filter(|n| work.known[**n] && work.steps[**n].writes()).copied().collect::<Vec<_>>().iter().for_each(|n| work.forget(*n));
+                }
+                verdict
+            }
+            // Servers differ in what they say about an id or a reference to what is no longer there.
+            400 | 404 | 405 | 409 | 410 | 422 if answer.is_fhir() => self.find_stale(work, answer).await.unwrap_or_else(endpoint),
+            _ => endpoint(),
+        }
+    }
+}
+
+/// A delete of what is gone already has done what it should.
+pub(crate) fn is_gone(work: &Work<'_>, n: usize, status: u16) -> bool {
+    matches!(status, 404 | 410) && work.saves.entries.get(n).is_some_and(|s| s.mode == SaveMode::Delete)
+}
+
+/// Takes the server's word for one entry. `Some` if it did less than asked: a conditional create that found something where we had seen
+/// nothing has left our content out.
+pub(crate) fn accept(work: &mut Work<'_>, n: usize, id: Option<String>, etag: Option<String>, status: u16) -> Option<Setback> {
+    let save = work.saves.entries.get(n)?;
+    if save.mode == SaveMode::Delete {
+        work.forget(n);
+        return None;
+    }
+    if matches!(work.steps.get(n), Some(Step::Post { once: true })) && save.mode != SaveMode::CreateIfNone && status == 200 {
+        return Some(Setback {
+            retry: Retry::Transient,
+            fault: Fault::Race,
+            retry_after: None,
+            status: Some(200),
+            code: "created-meanwhile",
+            summary: format!("'{}': somebody else created it in between; it is read again", save.name),
+            detail: None,
+            stale: Vec::new(),
+            saved: Vec::new(),
+        });
+    }
+    let id = work.steps.get(n).and_then(Step::id).map(str::to_owned).or(id);
+    if let Some(id) = id {
+        work.note(n, &id, etag, status);
+    }
+    None
+}
+
+pub(crate) fn same_resource(work: &Work<'_>, a: usize, b: usize) -> Setback {
+    let name = |n: usize| work.saves.entries.get(n).map_or("", |s| s.name.as_str());
+    let resource_type = work.saves.entries.get(a).map_or("", |s| s.resource_type);
+    Setback {
+        retry: Retry::Permanent,
+        fault: Fault::Message,
+        retry_after: None,
+        status: None,
+        code: "same-resource",
+        summary: format!("'{}' and '{}' are one {resource_type}, which a transaction may write only once", name(a), name(b)),
+        detail: None,
+        stale: Vec::new(),
+        saved: Vec::new(),
+    }
+}
