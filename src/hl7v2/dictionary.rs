@@ -274,12 +274,10 @@ pub fn newest_table(id: &str) -> Option<Table> {
 }
 
 /// The structure that belongs to a type and event such as `ADT^A04`. An event that the release lacks is looked up in the
-/// releases before it, newest first, then in those after it. Acknowledgements have the structure `ACK`.
+/// releases before it, newest first, then in those after it. An acknowledgement that no release names has the structure `ACK`.
 pub fn event_structure(version: Version, event: &str) -> Option<&'static str> {
-    if event == "ACK" || event.starts_with("ACK^") {
-        return Some("ACK");
-    }
-    nearest(version, |v| entry(v, Section::Events, 2, event).map(|at| string(word(at + 1))))
+    let named = nearest(version, |v| entry(v, Section::Events, 2, event).map(|at| string(word(at + 1))));
+    named.or_else(|| (event == "ACK" || event.starts_with("ACK^")).then_some("ACK"))
 }
 
 /// The answer of this release, else of the releases before it (newest first), else of those after it (oldest first).

@@ -37,28 +37,28 @@ impl Writer {
 
     /// Begins the next field.
     pub fn field(&mut self) -> &mut Self {
-        self.delimiter(Some(self.delimiters.field))
+        self.delimiter(3, Some(self.delimiters.field))
     }
 
     /// Leaves fields empty.
     pub fn skip_fields(&mut self, count: usize) -> &mut Self {
-        self.out.extend(std::iter::repeat_n(self.delimiters.field, count));
+        (0..count).for_each(|_| self.push_delimiter(3, Some(self.delimiters.field)));
         self
     }
 
     /// Begins the next repetition.
     pub fn repetition(&mut self) -> &mut Self {
-        self.delimiter(self.delimiters.repetition)
+        self.delimiter(2, self.delimiters.repetition)
     }
 
     /// Begins the next component.
     pub fn component(&mut self) -> &mut Self {
-        self.delimiter(Some(self.delimiters.component))
+        self.delimiter(1, Some(self.delimiters.component))
     }
 
     /// Begins the next subcomponent.
     pub fn subcomponent(&mut self) -> &mut Self {
-        self.delimiter(self.delimiters.subcomponent)
+        self.delimiter(0, self.delimiters.subcomponent)
     }
 
     /// Adds text; what would be read as a delimiter or would break the frame is escaped.
@@ -91,10 +91,21 @@ impl Writer {
         self
     }
 
-    /// A delimiter that the message does not have is written as a blank, as nothing else can part two values.
-    fn delimiter(&mut self, delimiter: Option<u8>) -> &mut Self {
-        self.out.push(delimiter.unwrap_or(b' '));
+    fn delimiter(&mut self, rank: usize, delimiter: Option<u8>) -> &mut Self {
+        self.push_delimiter(rank, delimiter);
         self
+    }
+
+    /// Ends what is open at lower ranks: their delimiters without a value after them are taken back. A delimiter that the
+    /// message does not have is written as a blank, as nothing else can part two values.
+    fn push_delimiter(&mut self, rank: usize, delimiter: Option<u8>) {
+        let d = self.delimiters;
+        let lower = [d.subcomponent, Some(d.component), d.repetition];
+        let lower = lower.get(..rank).unwrap_or_default();
+        while self.out.len() > self.valued && lower.contains(&self.out.last().copied()) {
+            self.out.pop();
+        }
+        self.out.push(delimiter.unwrap_or(b' '));
     }
 
     fn end_segment(&mut self) {
@@ -117,7 +128,19 @@ mod tests {
         w.header("MSH").skip_fields(2).field().text("A|B").field();
         w.segment("PID").field().field().repetition().component();
         w.segment("MSA").field().text("AA").field().raw(b"x^^").field();
-        w.segment("OBX").field().component().subcomponent().text("\"\"").repetition().number(0).component().number(7);
-        assert_eq!(String::from_utf8_lossy(&w.finish()), "MSH|^~\\&|||A\\F\\B\rPID\rMSA|AA|x^^\rOBX|^&\"\"~^7\r");
+        w.segment("OBX")
+            .field()
+            .component()
+            .subcomponent()
+            .text("\"\"")
+            .repetition()
+            .number(0)
+            .component()
+            .number(7)
+            .component()
+            .subcomponent()
+            .field()
+            .text("x");
+        assert_eq!(String::from_utf8_lossy(&w.finish()), "MSH|^~\\&|||A\\F\\B\rPID\rMSA|AA|x^^\rOBX|^&\"\"~^7|x\r");
     }
 }
