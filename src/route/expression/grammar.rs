@@ -84,12 +84,15 @@ pub(crate) fn parse_save(text: &str, places: &Places) -> Result<Save, Diagnostic
             }
             p.end("an operator or the end of the identity")?;
         } else if *by == By::Needed {
-            let here = p.now().clone();
+            let here = p.whole();
             let found = p.written(&here);
             return Err(Fault::new(here.range, format!("expected `by` after `{name}`, found {found}"))
                 .help(format!("`{name} by PID-3` says what identifies the resource at the target")));
+        } else if p.peek_word("by") {
+            let range = p.now().range.start..text.trim_end().len();
+            return Err(Fault::new(range, format!("`{name}` has no `by`")).help("what is saved in this way has no identity of its own"));
         } else {
-            p.end(if *by == By::Allowed { "`by` or the end" } else { "the end: this verb has no `by`" })?;
+            p.end(if *by == By::Allowed { "`by` or the end" } else { "the end" })?;
         }
         Ok(save)
     })
@@ -295,7 +298,11 @@ impl Parser<'_> {
         let fault = Fault::new(self.now().range.clone(), "a minus needs a space on both sides").label("minus or part of a name?");
         Err(match &left.kind {
             ExprKind::Segment { field: Some(_), .. } if self.now().glued => fault.help("components follow a dot: `PID-5.1`; to subtract, write ` - `"),
-            _ => fault.help("write `a - b`; without spaces a hyphen belongs to a name").fix(" - "),
+            _ => {
+                let after = if next.is_some_and(|t| t.glued) { " " } else { "" };
+                let before = if self.now().glued { " " } else { "" };
+                fault.help("write `a - b`; without spaces a hyphen belongs to a name").fix(format!("{before}-{after}"))
+            }
         })
     }
 

@@ -166,7 +166,7 @@ fn slips_are_told_with_their_cure() {
         ("a valued || b valued", "||", Some("or")),
         ("PID-8 = 'F'", "'F'", Some("\"F\"")),
         ("!PID-8 valued", "!", Some("not ")),
-        ("$a -1", "-", Some(" - ")),
+        ("$a -1", "-", Some("- ")),
         ("if PID-8 valued PID-9", "PID-9", None),
         ("PID-8 AND PID-9", "AND", Some("and")),
         ("PID-8 exists", "exists", Some("valued")),

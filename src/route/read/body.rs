@@ -91,7 +91,7 @@ impl Reader<'_> {
             }
             "$save" => body.save = self.save(value, owner),
             "$missing" => body.missing = self.choice(value, owner, &["refuse", "skip", "derive"]),
-            "$merge" => body.merge = self.merge_rules(value, owner),
+            "$merge" => body.merge = self.texts(value, owner),
             "$initial" => body.initial = self.body(value, owner).map(Box::new),
             "$copy" => body.copy = self.keys(value, owner),
             "$search" => body.search = self.key(value, owner),
@@ -112,17 +112,5 @@ impl Reader<'_> {
                 });
             }
         }
-    }
-
-    /// `{ identifier: union, location: by location }`.
-    fn merge_rules(&mut self, node: &Node, owner: &str) -> Vec<(Key, Key)> {
-        let rules = self.texts(node, owner);
-        for (_, rule) in &rules {
-            let by = rule.text.strip_prefix("by ").is_some_and(|element| !element.trim().is_empty());
-            if !by && rule.text != "union" && rule.text != "replace" {
-                self.no_such_word(rule, &format!("`{}` is no way to merge a list", rule.text), "K114", &["union", "replace", "by ELEMENT"]);
-            }
-        }
-        rules
     }
 }

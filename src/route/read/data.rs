@@ -134,12 +134,17 @@ impl Reader<'_> {
                 word => self.no_such_word(&Self::word(key), &format!("`{word}` is no key of a row of `match`"), "K113", KEYS),
             }
         }
-        let Content::Mapping(_) = node.content else { return None };
+        let Content::Mapping(pairs) = &node.content else { return None };
+        // A key that nobody knows was probably the one that lacks.
+        let strange = pairs.iter().any(|(k, _)| !KEYS.contains(&k.text()));
         let Some(system) = system else {
+            if strange {
+                return None;
+            }
             self.lacks(node.span, "this row has no `system`", "`system: \"http://...\"` is the URI that the authority becomes");
             return None;
         };
-        if namespace.is_none() && oid.is_none() && universal.is_none() && types.is_empty() {
+        if namespace.is_none() && oid.is_none() && universal.is_none() && types.is_empty() && !strange {
             self.lacks(node.span, "this row matches every authority", "say which by `namespace`, `oid`, `universal` or `types`");
         }
         Some(SystemsRule { namespace, oid, universal, types, system, span: node.span })
@@ -199,17 +204,22 @@ impl Reader<'_> {
             return Some(FieldDoc { name: None, datatype: self.key(value, key.text())?, repeats: false, table: None, span });
         }
         let (mut name, mut datatype, mut repeats, mut table) = (None, None, false, None);
+        let mut strange = false;
         for (key, value) in self.pairs(value, key.text()) {
             match key.text() {
                 "name" => name = self.key(value, "name"),
                 "type" => datatype = self.key(value, "type"),
                 "repeats" => repeats = self.choice(value, "repeats", &["true", "false"]).is_some_and(|k| k.text == "true"),
                 "table" => table = self.key(value, "table"),
-                word => self.no_such_word(&Self::word(key), &format!("`{word}` is no key of a field"), "K113", &["name", "type", "repeats", "table"]),
+                word => {
+                    strange = true;
+                    self.no_such_word(&Self::word(key), &format!("`{word}` is no key of a field"), "K113", &["name", "type", "repeats", "table"]);
+                }
             }
         }
         match datatype {
             Some(datatype) => Some(FieldDoc { name, datatype, repeats, table, span }),
+            None if strange => None,
             None => {
                 self.lacks(key.span, &format!("field {} has no `type`", key.text()), "`type: CX` is a v2 data type or one of a `datatype:` document");
                 None

@@ -51,10 +51,8 @@ impl Reader<'_> {
             retry: Vec::new(),
             after_dead_letter: None,
         };
-        let mut seen = Vec::new();
         for (key, value) in pairs.iter().skip(1) {
             let Some(word) = self.plain_key(key, "a route", KEYS, LISTS, document) else { continue };
-            seen.push(word);
             match word {
                 "on" => route.on = self.keys(value, word),
                 "from" => route.from = self.keys(value, word),
@@ -78,23 +76,7 @@ impl Reader<'_> {
                 _ => route.after_dead_letter = self.choice(value, word, &["wait", "go-on"]),
             }
         }
-        if !document.extends && route.like.is_none() {
-            self.needed(&route.name, &seen);
-        }
         Some(route)
-    }
-
-    /// A route that stands on its own says which messages it takes, what it makes and where that goes.
-    fn needed(&mut self, name: &Key, seen: &[&str]) {
-        let mut need = |keys: &[&str], help: &str| {
-            if !keys.iter().any(|k| seen.contains(k)) {
-                let words = keys.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(" or ");
-                self.faults.push(Diagnostic::error("K115", name.span, format!("route `{}` has no {words}", name.text)).help(help));
-            }
-        };
-        need(&["on"], "`on: ADT^A01` says which messages it takes");
-        need(&["to", "reply"], "`to: main` names a target of kiln.yaml");
-        need(&["resources", "message"], "`resources:` makes FHIR, `message:` makes v2");
     }
 
     fn bodies(&mut self, node: &Node, owner: &str, extends: bool) -> Vec<(Key, Body)> {

@@ -137,7 +137,7 @@ fn the_traps_have_codes() {
         ("K112", "map: PID -> Patient\nname:\n"),
         ("K113", "route: a\non: ADT^A01\nto: main\nresorces: { p: { $map: PID -> Patient } }\nmessage: { $copy: all }\n"),
         ("K114", "route: a\non: ADT^A01\nto: main\ninvalid: maybe\nmessage: { $copy: all }\n"),
-        ("K115", "route: a\non: ADT^A01\nto: main\n"),
+        ("K115", "table: a\nfrom: \"0001\"\n"),
         ("K117", "map: PID to Patient\n"),
     ] {
         assert_eq!(codes(text), [code], "{text}");
@@ -150,7 +150,7 @@ fn a_fault_stands_where_the_text_is() {
         ("map: PID -> Patient\nä: { use: \"ü\" }\nname: >\n  if PID-5 valued\n    then PID-5 els PID-9\n", "els"),
         ("map: PID -> Patient\nname: PID-5\n  == PID-9\n", "=="),
         ("map: PID -> Patient\nname: 'a' ?? PID-9 # why\n", "'a' ?? PID-9"),
-        ("map: PID -> Patient\nidentifier: [PID-3, PID-2[1], PID-5]\n", "PID-2["),
+        ("map: PID -> Patient\nidentifier: [PID-3, PID-2[1], PID-5]\n", "PID-2[1]"),
         ("map: PID -> Patient\n$form: PID-5\n", "$form"),
         ("map: PID -> Patient\nidentifier: [first(PID-3, PID-2), PID-5]\n", "first(PID-3, PID-2)"),
         ("map: PID -> Patient\nname: PID-5 = 'Q'\n", "'Q'"),

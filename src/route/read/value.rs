@@ -192,7 +192,7 @@ impl Reader<'_> {
             Content::Scalar(_) => "a single value",
         };
         let span = if node.scalar().is_some() { node.span } else { start_of(node) };
-        let fault = Diagnostic::error("K112", span, format!("`{owner}` takes {wanted}, not {found}"));
+        let fault = Diagnostic::error("K112", span, format!("`{owner}` wants {wanted}, not {found}"));
         self.faults.push(if found == "a quoted constant" { fault.help("without quotes it is an expression") } else { fault });
         None
     }

@@ -54,7 +54,7 @@ fn told(kind: &Kind, span: Span, written: &str) -> Diagnostic {
             Diagnostic::error("K103", span, "this quote is not closed").label("begins here").help("close it on the same line; a `\"` inside is written `\\\"`")
         }
         Kind::InFlow => Diagnostic::error("K102", span, "an expression with a comma or a bracket can't stand inside `[...]` or `{...}`")
-            .label("YAML ends the value here")
+            .label("YAML ends the value inside this")
             .help("write the body or list in block form, one line for each entry"),
         Kind::Colon => Diagnostic::error("K106", span, "`: ` ends a value in YAML")
             .label("a second `: ` on this line")
@@ -158,8 +158,8 @@ impl Reader {
                     } else if rest.is_empty() || (rest.starts_with('#') && after > end) || (in_flow && rest.starts_with([',', ']', '}'])) {
                         at = after;
                     } else {
-                        let stop = end + plain(line, end, in_flow);
-                        self.slip(Kind::QuoteFirst, start + at..start + stop.max(end));
+                        let rest = line.get(end..end + plain(line, end, in_flow)).unwrap_or("").trim_end();
+                        self.slip(Kind::QuoteFirst, start + at..start + end + rest.len());
                         return;
                     }
                 }
@@ -200,7 +200,8 @@ impl Reader {
                         return;
                     }
                     if in_flow && rest.starts_with(['[', '{']) {
-                        self.slip(Kind::InFlow, start + at..start + end + 1);
+                        let close = rest.find([']', '}']).map_or(end + 1, |n| end + n + 1);
+                        self.slip(Kind::InFlow, start + at..start + close);
                         return;
                     }
                     if rest.starts_with(':') {
