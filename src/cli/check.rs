@@ -2,10 +2,10 @@
 
 use crate::cli::paint::{BAD, GOOD, WARN, err, out, paint, plural};
 use crate::cli::route_set::{self, Counted};
-use crate::cli::{Exit, site_file};
+use crate::cli::{Exit, daemon, site_file};
 use crate::diagnostic::{Diagnostic, Severity, Sources, Style, render};
 use crate::route::LoadOptions;
-use crate::site::Site;
+use crate::site::words;
 use std::path::{Path, PathBuf};
 
 /// Check site and route files: every fault with its file, line and column
@@ -74,23 +74,21 @@ fn check(args: &Args) -> Result<Exit, String> {
     }
     let mut counted = Counted::default();
     for path in &sites {
-        let loaded = site_file::read(path, Vec::new(), false).map_err(|e| format!("{}: {}", path.display(), e.kind()))?;
+        let loaded = site_file::read(path, Vec::new(), false).map_err(|e| format!("{}: {}", path.display(), words(&e)))?;
         report.add(&loaded.sources, &loaded.diagnostics);
-        if let Some(site) = loaded.site {
-            let mut all = site.folders.clone();
-            all.extend(folders.iter().cloned());
-            counted.add(routes(&mut report, &all, &options(&site))?);
-        }
+        let (mut all, options) = match &loaded.site {
+            Some(site) => (site.folders.clone(), daemon::load_options(site)),
+            // Its routes are looked at all the same; which listeners and targets there are is not known then.
+            None => (vec![path.with_file_name("routes")], LoadOptions::default()),
+        };
+        all.extend(folders.iter().cloned());
+        counted.add(routes(&mut report, &all, &options)?);
     }
     if sites.is_empty() {
         counted.add(routes(&mut report, &folders, &LoadOptions::default())?);
     }
     report.end(counted, args);
     Ok(if report.errors > 0 { Exit::Found } else { Exit::Done })
-}
-
-fn options(site: &Site) -> LoadOptions {
-    LoadOptions { listeners: site.listener_names(), targets: site.target_names(), overlays: site.overlays.clone() }
 }
 
 fn routes(report: &mut Report, folders: &[PathBuf], options: &LoadOptions) -> Result<Counted, String> {
@@ -101,7 +99,7 @@ fn routes(report: &mut Report, folders: &[PathBuf], options: &LoadOptions) -> Re
 
 /// A route file begins with one of the words that say what a document is.
 fn is_route_file(path: &Path) -> Result<bool, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {}", path.display(), e.kind()))?;
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {}", path.display(), words(&e)))?;
     let first = text.lines().map(str::trim_end).find(|l| !l.is_empty() && !l.starts_with('#') && *l != "---").unwrap_or("");
     let key = first.split(':').next().unwrap_or("");
     Ok(matches!(key, "map" | "route" | "table" | "systems" | "segment" | "datatype" | "extend"))

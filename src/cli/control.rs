@@ -4,6 +4,7 @@
 
 use crate::exchange::{DeliveryId, MessageId, Timestamp};
 use crate::journal::{DeliveryState, Journal, Options, Reader, Settle, Settlement};
+use crate::site::words;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -80,7 +81,7 @@ pub(crate) async fn ask_or_do(folder: &Path, request: &Request) -> Result<Done, 
             journal.close().await;
             done
         }
-        Err(e) => Err(format!("the daemon's socket in {} cannot be used: {}", folder.display(), e.kind())),
+        Err(e) => Err(format!("the daemon's socket in {} cannot be used: {}", folder.display(), words(&e))),
     }
 }
 
@@ -117,7 +118,7 @@ pub(crate) async fn serve(listener: UnixListener, journal: Journal, closing: Can
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(e) => {
-                    tracing::warn!(kind = ?e.kind(), "the control socket failed");
+                    tracing::warn!(kind = ?words(&e), "the control socket failed");
                     return;
                 }
             },

@@ -11,7 +11,7 @@ use crate::journal::{Journal, Options};
 use crate::listener::Listener;
 use crate::metrics::Metrics;
 use crate::route::LoadOptions;
-use crate::site::{LowWater, Site};
+use crate::site::{LowWater, Site, words};
 use crate::target::Target;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -106,16 +106,16 @@ impl Daemon {
         let mut listeners = Vec::new();
         for l in &site.listeners {
             let listener = Listener::bind(l.socket.clone(), Arc::clone(&metrics))
-                .map_err(|e| format!("listener {}: {} cannot be used: {}", l.socket.name, l.socket.address, e.kind()))?;
+                .map_err(|e| format!("listener {}: {} cannot be used: {}", l.socket.name, l.socket.address, words(&e)))?;
             listeners.push(ListenerSetup { listener, site: l.clone() });
         }
         let bind = async |address: Option<SocketAddr>, pages, key: &str| match address {
             None => Ok(None),
-            Some(a) => console::bind(a, pages).await.map(Some).map_err(|e| format!("{key}: {a} cannot be used: {}", e.kind())),
+            Some(a) => console::bind(a, pages).await.map(Some).map_err(|e| format!("{key}: {a} cannot be used: {}", words(&e))),
         };
         let pages = bind(site.console.listen, Pages::All, "console.listen").await?;
         let probes = bind(site.metrics, Pages::Probes, "metrics.listen").await?;
-        let control = control::bind(&site.journal.path).map_err(|e| format!("the control socket in {}: {}", site.journal.path.display(), e.kind()))?;
+        let control = control::bind(&site.journal.path).map_err(|e| format!("the control socket in {}: {}", site.journal.path.display(), words(&e)))?;
 
         let state = route_state(&routes, reload_error);
         let engine =

@@ -4,6 +4,7 @@ use crate::cli::Exit;
 use crate::cli::control::{self, Request};
 use crate::cli::journal::Place;
 use crate::cli::paint::{GOOD, err, out, paint, plain, plural};
+use crate::site::words;
 use std::path::PathBuf;
 
 /// Delete settled messages that are older than the journal's `keep`
@@ -76,7 +77,7 @@ fn ask(place: &Place, request: &Request, json: bool) -> Exit {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            err!("kiln: {}", e.kind());
+            err!("kiln: {}", words(&e));
             return Exit::CouldNot;
         }
     };

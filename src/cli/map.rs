@@ -8,7 +8,7 @@ use crate::exchange::{MessageId, Timestamp};
 use crate::fhir::display_bundle;
 use crate::hl7v2::{Charset, Message, ParseOptions};
 use crate::route::{Context, Finding, LoadOptions, Output, RouteId, RouteSet, Stop};
-use crate::site::{ListenerSite, Site};
+use crate::site::{words, ListenerSite, Site};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Exit {
         let messages = match message_file::read(file) {
             Ok(messages) => messages,
             Err(e) => {
-                err!("kiln: {}: {}", file.display(), e.kind());
+                err!("kiln: {}: {}", file.display(), words(&e));
                 return Exit::CouldNot;
             }
         };

@@ -5,6 +5,7 @@ use crate::cli::ack::Ack;
 use crate::cli::message_file;
 use crate::cli::paint::{BAD, FAINT, GOOD, NAME, WARN, err, micros, out, paint, plain};
 use crate::cli::send_load;
+use crate::site::words;
 use crate::wire::Mllp;
 use bytes::BytesMut;
 use std::net::SocketAddr;
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Exit {
             }
             Ok(found) => messages.extend(found.into_iter().enumerate().map(|(n, m)| (message_file::name(file, n), m))),
             Err(e) => {
-                err!("kiln: {}: {}", file.display(), e.kind());
+                err!("kiln: {}: {}", file.display(), words(&e));
                 return Exit::CouldNot;
             }
         }
@@ -78,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Exit {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            err!("kiln: {}", e.kind());
+            err!("kiln: {}", words(&e));
             return Exit::CouldNot;
         }
     };
@@ -98,7 +99,7 @@ pub(crate) fn run(args: &Args) -> Exit {
 }
 
 async fn resolve(to: &str) -> Result<SocketAddr, String> {
-    let mut found = tokio::net::lookup_host(to).await.map_err(|e| format!("cannot find {to} ({}); write HOST:PORT", e.kind()))?;
+    let mut found = tokio::net::lookup_host(to).await.map_err(|e| format!("cannot find {to} ({}); write HOST:PORT", words(&e)))?;
     found.next().ok_or_else(|| format!("cannot find {to}"))
 }
 
@@ -234,7 +235,7 @@ impl Client {
         let failed = |what: String| Failure::Connect(format!("{} ({what})", self.address));
         let stream = match tokio::time::timeout(self.timeout, TcpStream::connect(self.address)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(e)) => return Err(failed(e.kind().to_string())),
+            Ok(Err(e)) => return Err(failed(words(&e))),
             Err(_) => return Err(failed(format!("nothing within {:?}", self.timeout))),
         };
         // Without it a message waits for the acknowledgement of the packet before.

@@ -4,6 +4,7 @@ use crate::cli::Exit;
 use crate::cli::ack::code_and_control_id;
 use crate::cli::paint::{BAD, FAINT, GOOD, STRONG, count, err, micros, out, paint};
 use crate::cli::send::{Args, Client, Failure};
+use crate::site::words;
 use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -198,7 +199,7 @@ pub(crate) async fn run(args: &Args, address: SocketAddr, messages: Vec<Vec<u8>>
         Some(path) => match std::fs::OpenOptions::new().create(true).append(true).open(path) {
             Ok(file) => Some(std::io::BufWriter::new(file)),
             Err(e) => {
-                err!("kiln: {}: {}", path.display(), e.kind());
+                err!("kiln: {}: {}", path.display(), words(&e));
                 return Exit::CouldNot;
             }
         },

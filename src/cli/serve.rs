@@ -8,7 +8,7 @@ use crate::cli::{Exit, process};
 use crate::diagnostic::render;
 use crate::engine::Routes;
 use crate::metrics::Metrics;
-use crate::site::{Override, Reload, Site};
+use crate::site::{Override, Reload, Site, words};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Exit {
     match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("kiln").build() {
         Ok(runtime) => runtime.block_on(serve(args, site)),
         Err(e) => {
-            err!("kiln: {}", e.kind());
+            err!("kiln: {}", words(&e));
             Exit::CouldNot
         }
     }
@@ -194,7 +194,7 @@ async fn reload(args: &Args, daemon: &Daemon, running: &Site) {
             }
             None => daemon.refuse(first_faults(&loaded.sources, &loaded.diagnostics)),
         },
-        Err(e) => daemon.refuse(format!("{}: {}", args.config.display(), e.kind())),
+        Err(e) => daemon.refuse(format!("{}: {}", args.config.display(), words(&e))),
     }
 }
 

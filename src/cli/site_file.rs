@@ -2,7 +2,7 @@
 
 use crate::cli::paint::err;
 use crate::diagnostic::{Style, render};
-use crate::site::{LoadedSite, Override, Site, SiteOptions, load};
+use crate::site::{LoadedSite, Override, Site, SiteOptions, load, words};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ pub(crate) fn open(path: &Path, flags: Vec<Override>, secrets_needed: bool) -> R
         }
         Err(e) if e.kind() == ErrorKind::NotFound => Err(NoSite::Missing),
         Err(e) => {
-            err!("kiln: {}: {}", path.display(), e.kind());
+            err!("kiln: {}: {}", path.display(), words(&e));
             Err(NoSite::Told)
         }
     }

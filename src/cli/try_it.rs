@@ -10,7 +10,7 @@ use crate::diagnostic::render;
 use crate::exchange::ControlId;
 use crate::journal::{DeliveryState, Journal, MessageRecord, Query};
 use crate::metrics::Metrics;
-use crate::site::{Site, SiteOptions, load};
+use crate::site::{Site, SiteOptions, load, words};
 use include_dir::{Dir, include_dir};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -47,12 +47,12 @@ pub(crate) fn run(args: &Args) -> Exit {
     let folder = std::env::temp_dir().join(format!("kiln-try-{}", std::process::id()));
     let exit = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("kiln").build() {
         Ok(runtime) => runtime.block_on(try_it(args, &folder)),
-        Err(e) => Err(e.kind().to_string()),
+        Err(e) => Err(words(&e)),
     };
     if let Err(e) = std::fs::remove_dir_all(&folder)
         && e.kind() != std::io::ErrorKind::NotFound
     {
-        err!("kiln: {} could not be removed: {}", folder.display(), e.kind());
+        err!("kiln: {} could not be removed: {}", folder.display(), words(&e));
     }
     exit.unwrap_or_else(|what| {
         err!("kiln: {}", plain(&what));
@@ -68,7 +68,7 @@ fn site(folder: &Path, console: SocketAddr) -> Result<Site, String> {
 }
 
 async fn try_it(args: &Args, folder: &Path) -> Result<Exit, String> {
-    std::fs::create_dir_all(folder).map_err(|e| format!("{}: {}", folder.display(), e.kind()))?;
+    std::fs::create_dir_all(folder).map_err(|e| format!("{}: {}", folder.display(), words(&e)))?;
     // The console's own port if it is free, else any: a daemon may be running here already.
     let usual: SocketAddr = ([127, 0, 0, 1], 8575).into();
     let console = if std::net::TcpListener::bind(usual).is_ok() { usual } else { ([127, 0, 0, 1], 0).into() };
@@ -136,7 +136,7 @@ async fn one(
     let ack = Ack::read(&answer).ok_or("the answer is no acknowledgement")?;
     let record = settled(journal, &control_id).await?;
     let delivered = !record.deliveries.is_empty() && record.deliveries.iter().all(|d| d.state == DeliveryState::Delivered);
-    let changed = changed(out_folder, shown).map_err(|e| format!("{}: {}", out_folder.display(), e.kind()))?;
+    let changed = changed(out_folder, shown).map_err(|e| format!("{}: {}", out_folder.display(), words(&e)))?;
     if args.json {
         let resources: Vec<serde_json::Value> = changed.iter().filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok()).collect();
         out!(

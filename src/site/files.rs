@@ -39,7 +39,7 @@ pub fn read_folders(folders: &[PathBuf]) -> io::Result<Vec<(PathBuf, String)>> {
         }
         paths.sort();
         for path in paths {
-            let text = std::fs::read_to_string(&path).map_err(|e| io::Error::new(e.kind(), format!("{}: {}", path.display(), e.kind())))?;
+            let text = std::fs::read_to_string(&path).map_err(|e| named(&path, &e))?;
             found.push((path, text));
         }
     }
@@ -61,6 +61,20 @@ pub fn route_sources(folders: &[PathBuf]) -> io::Result<Sources> {
     Ok(sources)
 }
 
+/// The system's words do not name the file.
+fn named(path: &Path, e: &io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("{}: {}", path.display(), words(e)))
+}
+
+/// What the system said, in words.
+pub fn words(e: &io::Error) -> String {
+    match e.kind() {
+        io::ErrorKind::NotFound => "no such file or folder".to_owned(),
+        io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        kind => kind.to_string(),
+    }
+}
+
 /// Deep enough for any sane layout, and an end for links that lead in a circle.
 const DEPTH_MAX: usize = 16;
 
@@ -68,9 +82,8 @@ fn walk(folder: &Path, paths: &mut Vec<PathBuf>, depth: usize) -> io::Result<()>
     if depth > DEPTH_MAX {
         return Ok(());
     }
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {}", folder.display(), e.kind()));
-    for entry in std::fs::read_dir(folder).map_err(named)? {
-        let path = entry.map_err(named)?.path();
+    for entry in std::fs::read_dir(folder).map_err(|e| named(folder, &e))? {
+        let path = entry.map_err(|e| named(folder, &e))?.path();
         let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
         if hidden {
             continue;

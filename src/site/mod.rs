@@ -12,7 +12,7 @@ mod unit;
 mod yaml;
 
 pub use environment::Override;
-pub use files::{read_folders, route_sources, shipped};
+pub use files::{read_folders, route_sources, shipped, words};
 pub use load::{LoadedSite, SiteOptions, load};
 pub use model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, Reload, Site, TargetKind, TargetSite, Unrouted, WhenFull};
 pub use unit::{duration, size};

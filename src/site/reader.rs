@@ -87,8 +87,11 @@ impl<'a> Reader<'a> {
             if !known.contains(&e.name()) {
                 let whose = if entry.path.is_empty() { "a site file".to_owned() } else { format!("`{}`", entry.path.join(".")) };
                 let mut fault = Diagnostic::error("K721", e.key, format!("`{}` is not a key of {whose}", e.name()));
+                // In a variable or a flag the name is what is wrong, and that is not the text at the span.
+                let in_file = e.key.source == self.beginning.source;
                 fault = match suggest(e.name(), known.iter().copied()) {
-                    Some(meant) => fault.label(format!("did you mean `{meant}`?")).fix(meant),
+                    Some(meant) if in_file => fault.label(format!("did you mean `{meant}`?")).fix(meant),
+                    Some(meant) => fault.label(format!("its name: did you mean `{meant}`?")),
                     None => fault.label("not known here"),
                 };
                 self.faults.push(fault.help(format!("keys here: {}", known.join(", "))));

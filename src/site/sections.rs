@@ -4,6 +4,7 @@ use crate::diagnostic::Diagnostic;
 use crate::exchange::Secret;
 use crate::hl7v2::Charset;
 use crate::listener::{AllowList, ListenerConfig, Network};
+use crate::site::files::words;
 use crate::site::model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, Reload, Site, TargetKind, TargetSite, Unrouted, WhenFull};
 use crate::site::reader::{Entry, Keys, Reader};
 use crate::site::unit;
@@ -127,17 +128,22 @@ fn folders(r: &mut Reader<'_>, keys: &Keys<'_>, key: &str, around: &Around<'_>) 
 /// The text of the defaults is the first source.
 pub(crate) const DEFAULTS_SOURCE: crate::diagnostic::SourceId = crate::diagnostic::SourceId(0);
 
+/// Stands for an address that could not be read.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+
 fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>) -> Vec<ListenerSite> {
     let mut all: Vec<ListenerSite> = Vec::new();
     let mut addresses: Vec<(SocketAddr, Entry<'_>)> = Vec::new();
     for entry in keys.get("listeners").map(|e| r.entries(&e)).unwrap_or_default() {
         name(r, &entry);
         let k = r.keys(&entry, LISTENER);
-        let Some(mllp) = k.get("mllp") else {
+        let mllp = k.get("mllp");
+        if mllp.is_none() {
             r.missing(entry.key, &format!("listener `{}` says no address", entry.name()), "add `mllp: 127.0.0.1:2575`");
-            continue;
-        };
-        let Some(address) = address(r, &mllp) else { continue };
+        }
+        // What is wrong with the address has been told; the rest is looked at all the same.
+        let address = mllp.as_ref().and_then(|e| address(r, e)).unwrap_or(NOWHERE);
+        let mllp = mllp.unwrap_or_else(|| entry.clone());
         if let Some((_, first)) = addresses.iter().find(|(a, _)| *a == address && address.port() != 0) {
             let fault =
                 Diagnostic::error("K731", mllp.span, format!("listeners `{}` and `{}` have one address", first.path.get(1).map_or("", |s| s), entry.name()));
@@ -313,7 +319,7 @@ fn secret(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>, plain_allo
     let (text, place) = match (k.get("file"), k.get("env")) {
         (Some(e), None) => {
             let path = around.folder.join(r.text(&e)?);
-            let text = std::fs::read_to_string(&path).map_err(|fault| format!("the secret's file `{}` cannot be read: {}", path.display(), fault.kind()));
+            let text = std::fs::read_to_string(&path).map_err(|fault| format!("the secret's file `{}` cannot be read: {}", path.display(), words(&fault)));
             (text.map(|t| t.trim_end_matches(['\n', '\r']).to_owned()), e.span)
         }
         (None, Some(e)) => {

@@ -184,17 +184,20 @@ impl<'t> Reading<'t, '_> {
                 Event::Scalar(text, ..) => text.into_owned(),
                 _ => return Err(Box::new(Diagnostic::error("K722", key_span, "a key is a word"))),
             };
-            path.push(key);
+            path.push(key.clone());
+            let first = self.places.get(path).map(|p| p.key);
+            if let Some(first) = first {
+                self.faults.push(Diagnostic::error("K729", key_span, format!("`{key}` is written twice")).label("again here").related(first, "first here"));
+                // Read to get past it, under a path that no key can have, so that what is below is not told as well.
+                path.pop();
+                path.push(format!("\0{}", self.order));
+            }
             let (event, span) = self.next()?;
             let (value, span) = self.value(event, span, path, depth + 1)?;
             end = span.end;
-            if let Some(first) = self.places.get(path) {
-                let first = first.key;
-                let key = path.last().map_or("", String::as_str);
-                self.faults.push(Diagnostic::error("K729", key_span, format!("`{key}` is written twice")).label("again here").related(first, "first here"));
-            } else {
-                self.place(path, key_span, span);
-                table.insert(path.last().cloned().unwrap_or_default(), value);
+            self.place(path, key_span, span);
+            if first.is_none() {
+                table.insert(key, value);
             }
             path.pop();
         }
