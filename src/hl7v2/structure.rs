@@ -25,7 +25,7 @@ pub struct Node {
 }
 
 /// A message structure of a release, such as `ADT_A01` in 2.5.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Structure {
     version: Version,
     at: u32,

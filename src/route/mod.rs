@@ -2,13 +2,22 @@
 //!
 //! Never fails on user input: `load` returns what is good and a list of diagnostics.
 
+mod code;
+mod compile;
 mod expression;
+mod functions;
+mod names;
 mod overlay;
 mod program;
 mod read;
+mod run;
+mod scope;
 mod tree;
+mod types;
 mod yaml;
 
+pub use compile::load;
+pub use functions::function_reference;
 pub use program::{AfterDeadLetter, Context, Finding, LoadOptions, Loaded, Matches, Output, RouteId, RouteInfo, RouteSet, Send, Stop};
 pub use tree::{
     Body, DatatypeDoc, Document, Each, Expr, ExprKind, FieldDoc, Head, Index, Item, Key, Line, Literal, Op, PathStep, RouteDoc, Save, SegmentDoc, SystemsDoc,

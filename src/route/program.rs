@@ -3,6 +3,8 @@
 use crate::diagnostic::{Diagnostic, Sources};
 use crate::exchange::{MessageId, Timestamp};
 use crate::fhir::Saves;
+use crate::route::code::Code;
+use crate::route::run::Places;
 use std::sync::Arc;
 
 /// What the checker knows about the site.
@@ -30,6 +32,8 @@ pub struct Loaded {
 pub struct RouteSet {
     pub(crate) hash: String,
     pub(crate) routes: Vec<RouteInfo>,
+    pub(crate) code: Code,
+    pub(crate) places: Places,
 }
 
 /// Which route of a set.

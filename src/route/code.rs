@@ -1,0 +1,408 @@
+//! The compiled form: expressions and bodies with every position resolved. Nothing in here is looked up by name per message.
+
+use crate::fhir::{self, Identity, ListMerge, Node, SaveMode};
+use crate::route::program::{AfterDeadLetter, Send};
+use crate::route::scope::Lookup;
+use crate::route::tree::{Index, Op};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Everything that a run needs.
+#[derive(Default)]
+pub(crate) struct Code {
+    pub(crate) routes: Vec<Route>,
+    pub(crate) maps: Vec<Map>,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) systems: Systems,
+    pub(crate) lookups: Vec<Lookup>,
+    /// `(ZPI, PID)`.
+    pub(crate) segment_places: Vec<(String, String)>,
+}
+
+pub(crate) struct Route {
+    pub(crate) on: Vec<On>,
+    pub(crate) from: Vec<String>,
+    pub(crate) when: Option<X>,
+    pub(crate) resources: Vec<Resource>,
+    /// FHIR type -> how resources made by type maps are saved.
+    pub(crate) shared: Vec<(&'static str, Shared)>,
+    pub(crate) refuse_invalid: bool,
+    pub(crate) send: Send,
+    pub(crate) after_dead_letter: AfterDeadLetter,
+}
+
+/// One entry of `on`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    /// `ADT^A01`, with the structure when one was written.
+    Event { code: String, event: Option<String>, structure: Option<String> },
+    /// What no other route takes.
+    Otherwise,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shared {
+    Save(SaveMode),
+    Contained,
+    Logical,
+}
+
+/// A resource of a route.
+pub(crate) struct Resource {
+    pub(crate) name: Arc<str>,
+    pub(crate) resource_type: &'static str,
+    /// What to make one per: a path that yields segments (or values), or nothing for one from the message.
+    pub(crate) each: Option<X>,
+    pub(crate) by: Option<X>,
+    pub(crate) when: Option<X>,
+    /// The maps after the first `$map`, each with the look-up of its source from the resource's own segment.
+    pub(crate) maps: Vec<(Option<X>, usize)>,
+    /// The route's own lines; they replace what the maps made.
+    pub(crate) body: Body,
+    pub(crate) save: SaveX,
+    pub(crate) line: Line,
+}
+
+pub(crate) struct SaveX {
+    pub(crate) mode: SaveMode,
+    pub(crate) shared: Option<Shared>,
+    /// Each yields Identifiers.
+    pub(crate) by: Vec<X>,
+    /// `by derived()`.
+    pub(crate) derived: bool,
+    pub(crate) missing: Missing,
+    pub(crate) merge: Vec<(&'static str, ListMerge)>,
+    pub(crate) initial: Option<Body>,
+    /// The v2 fields that the identity hangs on, for the message when it is missing.
+    pub(crate) places: Vec<String>,
+    pub(crate) line: Line,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Missing {
+    #[default]
+    Refuse,
+    Skip,
+    Derive,
+}
+
+/// A map: how one thing becomes another.
+pub(crate) struct Map {
+    /// `PID -> Patient`, for messages and lineage.
+    pub(crate) head: Arc<str>,
+    /// Resource types make resources of their own when a reference wants them.
+    pub(crate) resource: Option<&'static str>,
+    /// It makes one branch of a choice: the body's only element is the branch.
+    pub(crate) choice: bool,
+    pub(crate) takes: usize,
+    pub(crate) body: Body,
+    pub(crate) save: Option<SaveX>,
+}
+
+/// The lines of a map, resource or element.
+#[derive(Default)]
+pub(crate) struct Body {
+    /// The slot of `$each`; that of `$from` follows it.
+    pub(crate) slot: usize,
+    pub(crate) each: Option<(X, Option<X>)>,
+    /// `$from`: its values before conversion, and the conversion of the current one.
+    pub(crate) from_values: Option<X>,
+    pub(crate) from: Option<X>,
+    /// `$from` makes a resource that the lines then change: its map and type.
+    pub(crate) from_resource: Option<usize>,
+    pub(crate) when: Option<X>,
+    pub(crate) first: Vec<Item>,
+    pub(crate) value: Option<Box<Item>>,
+    pub(crate) lines: Vec<BodyLine>,
+    /// Elements that FHIR requires, with the v2 fields that feed them and the line.
+    pub(crate) required: Vec<Required>,
+    /// No line holds an expression: a body of constants is always made.
+    pub(crate) constant: bool,
+    /// May it make more than one?
+    pub(crate) many: bool,
+    /// The v2 fields that it reads.
+    pub(crate) places: Vec<String>,
+    /// The FHIR type whose elements the lines are, for their order.
+    pub(crate) ty: Option<fhir::Type>,
+    /// What the body makes, for messages.
+    pub(crate) path: Arc<str>,
+}
+
+pub(crate) struct Required {
+    pub(crate) element: &'static str,
+    /// For a choice: any of these.
+    pub(crate) names: Vec<&'static str>,
+    pub(crate) places: Vec<String>,
+    pub(crate) line: Line,
+}
+
+/// `element: item`.
+pub(crate) struct BodyLine {
+    /// Order within the type.
+    pub(crate) position: u16,
+    /// JSON name for items that don't bring their own (choice branches do).
+    pub(crate) name: &'static str,
+    pub(crate) list: bool,
+    pub(crate) append: bool,
+    /// All JSON names of a choice: a new branch takes the old one's place.
+    pub(crate) branches: Vec<&'static str>,
+    pub(crate) item: Item,
+    pub(crate) line: Line,
+}
+
+pub(crate) enum Item {
+    /// Yields converted nodes.
+    X(X),
+    /// A constant under a JSON name.
+    Constant(&'static str, Node),
+    /// A nested body under a JSON name.
+    Body(&'static str, Box<Body>),
+    /// Each appends.
+    List(Vec<Item>),
+    /// Each value becomes an Extension of that URL.
+    Extension(&'static str, Box<Item>),
+    /// `nothing`: removes what a map made.
+    Nothing,
+}
+
+/// A place in a route file, ready for findings: `routes/siu.yaml:12`.
+pub(crate) type Line = Arc<str>;
+
+/// A compiled expression.
+pub(crate) enum X {
+    Nothing,
+    Null,
+    Text(Arc<str>),
+    Number(Decimal),
+    Bool(bool),
+    /// A constant that the wanted type already made into FHIR.
+    Node(&'static str, Node),
+    Path(Path),
+    /// A map's parameter.
+    Argument(usize),
+    If(Box<X>, Box<X>, Box<X>),
+    Else(Box<X>, Box<X>),
+    /// Candidates become the value of this slot.
+    Where(Box<X>, usize, Box<X>),
+    Or(Box<X>, Box<X>),
+    And(Box<X>, Box<X>),
+    Not(Box<X>),
+    Compare(Op, Box<X>, Box<X>),
+    In(Box<X>, Vec<Arc<str>>, bool),
+    InSystems(Box<X>, bool),
+    InCodes(Box<X>, fhir::ValueSet, bool),
+    InTable(Box<X>, usize, bool),
+    Valued(Box<X>, bool),
+    Deleted(Box<X>),
+    Arithmetic(Op, Box<X>, Box<X>),
+    Call(Function, Vec<X>),
+    /// Steps on the result of anything but a path.
+    Steps(Box<X>, Vec<Step>),
+    Via(Box<X>, usize, Option<usize>),
+    /// A value of the left becomes FHIR under a JSON name.
+    Convert(Box<X>, Box<Conversion>),
+    /// A body as a value (`$let` with a body).
+    Body(Box<Body>, &'static str),
+    /// A resource of the route, as a reference.
+    Resource {
+        index: usize,
+        all: bool,
+        place: &'static str,
+    },
+}
+
+/// How a value becomes FHIR, and where the line stands that says so.
+pub(crate) struct Conversion {
+    pub(crate) join: Join,
+    /// JSON name of the element or choice branch.
+    pub(crate) name: &'static str,
+    /// For data-absent-reason and companions: `_birthDate`.
+    pub(crate) companion: &'static str,
+    /// `PID-7`, for findings.
+    pub(crate) place: Arc<str>,
+    pub(crate) line: Line,
+    /// The element cannot repeat: only the first value is used, the rest is reported.
+    pub(crate) single: bool,
+}
+
+/// The ways from a value to FHIR (section 8 of the language).
+pub(crate) enum Join {
+    /// Already what is wanted.
+    Same,
+    /// A primitive, unescaped, to string, markdown, id, uri...
+    Text,
+    /// Any code as sent, blanks removed.
+    Code,
+    /// The v2 table and the value set hold the same codes.
+    SameCodes(fhir::ValueSet),
+    /// By a table, to a code.
+    Table(usize),
+    Boolean,
+    BooleanTable(usize),
+    Decimal,
+    Integer(i64),
+    Date,
+    DateTime,
+    Instant,
+    Time,
+    /// An HD (or a coding system's name) to a URI by `systems`; the flag: an empty one takes the listener's authority.
+    System {
+        identifier: bool,
+    },
+    /// A reference to a URI, as text.
+    Uri,
+    /// A coded primitive or text to CodeableConcept or Coding.
+    Concept {
+        coding: bool,
+        table: Option<&'static str>,
+        translate: Option<usize>,
+        text: bool,
+    },
+    /// By a map; for coded targets, the v2 table that gives a missing system, and the table that translates.
+    Map {
+        map: usize,
+        arguments: Vec<X>,
+        coded: Option<Coded>,
+    },
+    /// By a map that makes a resource: the result refers to it.
+    Reference {
+        map: usize,
+        arguments: Vec<X>,
+        resource: &'static str,
+    },
+    /// By the type that OBX-2 names at run time.
+    Varies(HashMap<&'static str, (Join, &'static str)>),
+    /// A duration to FHIR's Duration.
+    Duration,
+    /// A number to a quantity's value or to text.
+    NumberText,
+}
+
+/// For CWE and CE to CodeableConcept and Coding.
+pub(crate) struct Coded {
+    pub(crate) coding: bool,
+    pub(crate) table: Option<&'static str>,
+    pub(crate) translate: Option<usize>,
+}
+
+/// A path with resolved positions.
+pub(crate) struct Path {
+    pub(crate) root: Root,
+    pub(crate) field: Option<u16>,
+    pub(crate) steps: Vec<Step>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Root {
+    /// The current value of a slot.
+    Slot(usize),
+    /// The segment that a slot's value stands in.
+    SegmentOf(usize),
+    /// Segments found from the segment of a slot (or from the whole message), with an index.
+    Lookup { lookup: usize, from: Option<usize>, index: Option<Index> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Down(u16),
+    Index(Index),
+}
+
+/// An exact decimal.
+pub(crate) type Decimal = bigdecimal::BigDecimal;
+
+/// Reads a number as HL7's NM allows it (chapter 2A, section 2.A.45): digits, one sign, one point; no exponent, and no more
+/// than 100 characters, so that no message can ask for a number that fills the memory.
+pub(crate) fn decimal(text: &str) -> Option<Decimal> {
+    let text = text.trim();
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let valid =
+        !digits.is_empty() && digits.len() <= 100 && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.') && digits.bytes().any(|b| b.is_ascii_digit());
+    if valid { text.parse().ok() } else { None }
+}
+
+/// The functions of section 7; see `route::functions` for their signatures.
+#[derive(Clone, Debug)]
+pub(crate) enum Function {
+    Count,
+    Length,
+    First,
+    Last,
+    Distinct,
+    Join,
+    /// By the data type of what it reads.
+    Text(Option<&'static str>),
+    Raw,
+    Trim,
+    Upper,
+    Lower,
+    Digits,
+    Replace,
+    Pad,
+    Substring,
+    Before,
+    After,
+    Starts,
+    Contains,
+    Matches(Arc<regex::Regex>),
+    Number,
+    Round,
+    Duration,
+    Date,
+    Time,
+    Received,
+    Event,
+    Sender,
+    Bytes,
+    Uuid,
+    Derived,
+    Sn,
+}
+
+/// A code table, ready to use.
+pub(crate) struct Table {
+    pub(crate) name: Arc<str>,
+    pub(crate) from: Vec<&'static str>,
+    pub(crate) to: Option<fhir::ValueSet>,
+    pub(crate) rows: HashMap<String, Row>,
+    pub(crate) senders: Vec<(X, HashMap<String, Row>)>,
+    pub(crate) unmapped: UnmappedX,
+    pub(crate) columns: Vec<String>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Row {
+    pub(crate) code: String,
+    pub(crate) system: Option<String>,
+    pub(crate) display: Option<String>,
+    pub(crate) columns: Vec<Option<String>>,
+}
+
+#[derive(Clone)]
+pub(crate) enum UnmappedX {
+    Keep,
+    Text,
+    Drop,
+    Absent,
+    Refuse,
+    Code(Row),
+}
+
+/// All `systems:` documents.
+#[derive(Default)]
+pub(crate) struct Systems {
+    pub(crate) rules: Vec<SystemRule>,
+    pub(crate) unknown: Option<String>,
+    pub(crate) missing: Option<String>,
+    pub(crate) ignore: Vec<String>,
+}
+
+pub(crate) struct SystemRule {
+    pub(crate) namespace: Option<String>,
+    pub(crate) universal: Option<String>,
+    pub(crate) types: Vec<String>,
+    pub(crate) system: String,
+}
+
+/// An identity with the place that it came from.
+pub(crate) type Identities = Vec<Identity>;

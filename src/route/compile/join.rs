@@ -1,0 +1,506 @@
+//! Joins: the only sensible way from a value's type to the type that an element wants (section 8 of the language).
+
+use crate::diagnostic::{Diagnostic, Span};
+use crate::fhir::{self, Kind, Strength, Type};
+use crate::hl7v2;
+use crate::route::code::{Coded, Conversion, Join, X};
+use crate::route::compile::expression::Compiled;
+use crate::route::compile::path::same_type;
+use crate::route::compile::{Compiler, Wanted};
+use crate::route::tree::{Item, Target};
+use crate::route::types::{Ty, Typed};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+impl<'a> Compiler<'a> {
+    /// Wraps a raw expression in the conversion to what is wanted, or says why there is none.
+    pub(crate) fn join(&mut self, raw: Compiled, wanted: &Wanted, span: Span) -> Compiled {
+        if raw.typed.ty == Ty::Nothing {
+            return Compiled { converted: true, ..raw };
+        }
+        let mut found: Vec<(u8, Type, Join)> = Vec::new();
+        for ty in &wanted.types {
+            if let Some((rank, join)) = self.find_join(&raw.typed.ty, *ty, wanted, span) {
+                found.push((rank, *ty, join));
+            }
+        }
+        found.sort_by_key(|(rank, ..)| *rank);
+        let best = found.first().map(|f| f.0);
+        let equals: Vec<Type> = found.iter().filter(|f| Some(f.0) == best).map(|f| f.1).collect();
+        if equals.len() > 1 {
+            let branches: Vec<&str> = equals.iter().map(|t| wanted.name_for(*t)).collect();
+            self.report(
+                Diagnostic::error("K402", span, format!("several ways lead from {} to {}", raw.typed.ty.name(), wanted.path))
+                    .label("ambiguous")
+                    .help(format!("name the branch: {}", branches.join(", "))),
+            );
+            return Compiled::nothing();
+        }
+        let Some((_, ty, join)) = found.into_iter().next() else {
+            self.no_join(&raw.typed.ty, wanted, span);
+            return Compiled::nothing();
+        };
+        self.convert(raw, join, ty, wanted, span)
+    }
+
+    fn convert(&mut self, raw: Compiled, join: Join, ty: Type, wanted: &Wanted, span: Span) -> Compiled {
+        let conversion = Conversion {
+            join,
+            name: wanted.name_for(ty),
+            companion: wanted.companion_for(ty),
+            place: Arc::from(raw.places.join(", ")),
+            line: self.line(span),
+            single: !raw.typed.many && !wanted.list,
+        };
+        let x = X::Convert(Box::new(raw.x), Box::new(conversion));
+        Compiled { x, typed: Typed { ty: Ty::Fhir(ty), many: raw.typed.many }, converted: true, ..Compiled { x: X::Nothing, ..raw } }
+    }
+
+    fn find_join(&mut self, source: &Ty, ty: Type, wanted: &Wanted, span: Span) -> Option<(u8, Join)> {
+        if let Ty::Fhir(made) = source {
+            return (*made == ty || made.is(ty)).then_some((1, Join::Same));
+        }
+        if let Ty::Resource(types) = source {
+            let targets: Vec<&str> = wanted.element.map(|e| e.targets().collect()).unwrap_or_default();
+            let fits = targets.is_empty() || targets.contains(&"Resource") || types.iter().any(|t| targets.contains(t));
+            return (ty.name() == "Reference" && fits).then_some((1, Join::Same));
+        }
+        if let Ty::V2 { datatype: "varies", .. } = source {
+            return self.varies(ty, wanted, span).map(|j| (2, j));
+        }
+        if let Some(join) = self.element_map(source, wanted) {
+            return Some((0, join));
+        }
+        if let Some(join) = self.primitive(source, ty, wanted, span) {
+            return Some((2, join));
+        }
+        if let Some(join) = self.by_map(source, ty, wanted, span) {
+            return Some((4, join));
+        }
+        if let Some(join) = self.builtin_concept(source, ty, wanted) {
+            return Some((4, join));
+        }
+        if ty.name() == "Reference" {
+            return self.reference(source, wanted, None, span).map(|j| (5, j));
+        }
+        None
+    }
+
+    /// Steps 2 and 3: primitives, and codes by a table.
+    fn primitive(&mut self, source: &Ty, ty: Type, wanted: &Wanted, span: Span) -> Option<Join> {
+        if ty.kind() != Kind::Primitive {
+            return match (source, ty.name()) {
+                (Ty::Duration, "Duration" | "Quantity" | "Age") => Some(Join::Duration),
+                _ => None,
+            };
+        }
+        match source {
+            Ty::V2 { datatype, table } => self.v2_primitive(datatype, *table, ty.name(), wanted, span),
+            Ty::Text => match ty.name() {
+                "string" | "markdown" | "id" | "base64Binary" | "xhtml" => Some(Join::Text),
+                "code" => Some(match wanted.binding() {
+                    Some(b) if b.value_set.is_complete() && b.strength == Strength::Required => Join::SameCodes(b.value_set),
+                    _ => Join::Code,
+                }),
+                "uri" | "url" | "canonical" | "oid" | "uuid" => Some(Join::Uri),
+                _ => None,
+            },
+            Ty::Number => match ty.name() {
+                "decimal" => Some(Join::Decimal),
+                "integer" => Some(Join::Integer(i64::from(i32::MIN))),
+                "positiveInt" => Some(Join::Integer(1)),
+                "unsignedInt" => Some(Join::Integer(0)),
+                "string" => Some(Join::NumberText),
+                _ => None,
+            },
+            Ty::Bool => (ty.name() == "boolean").then_some(Join::Boolean),
+            Ty::Moment => times(ty.name()),
+            _ => None,
+        }
+    }
+
+    fn v2_primitive(&mut self, datatype: &'static str, table: Option<&'static str>, ty: &str, wanted: &Wanted, span: Span) -> Option<Join> {
+        let coded = matches!(datatype, "ID" | "IS" | "ST" | "CWE" | "CE" | "CNE" | "CF" | "NM" | "SI");
+        let moment = matches!(datatype, "DT" | "DTM" | "TS");
+        let simple = self.v2.is_primitive(datatype);
+        match ty {
+            "string" | "markdown" | "id" if simple && !moment && datatype != "TM" => Some(Join::Text),
+            "code" if coded || simple => self.code_join(table, wanted, span),
+            "boolean" if coded => {
+                if let Some(n) =
+                    self.tables.iter().position(|t| table.is_some_and(|s| t.from.contains(&s)) && &*t.name != "" && t.to.is_none() && self.is_boolean(&t.name))
+                {
+                    return Some(Join::BooleanTable(n));
+                }
+                (table == Some("0136") || (datatype == "ID" && table.is_none())).then_some(Join::Boolean)
+            }
+            "decimal" if matches!(datatype, "NM" | "SI") => Some(Join::Decimal),
+            "integer" if matches!(datatype, "NM" | "SI") => Some(Join::Integer(i64::from(i32::MIN))),
+            "positiveInt" if matches!(datatype, "NM" | "SI") => Some(Join::Integer(1)),
+            "unsignedInt" if matches!(datatype, "NM" | "SI") => Some(Join::Integer(0)),
+            "time" if matches!(datatype, "TM") || moment => Some(Join::Time),
+            "uri" | "url" | "canonical" | "oid" if datatype == "HD" => Some(Join::System { identifier: wanted.path == "Identifier.system" }),
+            "uri" if simple && wanted.path == "Coding.system" => Some(Join::System { identifier: false }),
+            "uri" | "url" | "canonical" | "oid" | "uuid" if simple => Some(Join::Uri),
+            _ if moment => times(ty),
+            _ => None,
+        }
+    }
+
+    fn is_boolean(&self, table: &str) -> bool {
+        self.table_docs.iter().any(|d| d.name.text == table && d.to.as_ref().is_some_and(|t| t.text == "boolean"))
+    }
+
+    /// From a v2 table's code to a FHIR code.
+    fn code_join(&mut self, table: Option<&'static str>, wanted: &Wanted, span: Span) -> Option<Join> {
+        let Some(binding) = wanted.binding() else { return Some(Join::Code) };
+        let set = binding.value_set;
+        if let Some(n) = self.table_for(table, set, span) {
+            if self.undecided[n] && binding.strength == Strength::Required && set.is_complete() {
+                let name = self.tables[n].name.to_string();
+                self.report(
+                    Diagnostic::error(
+                        "K503",
+                        span,
+                        format!("{} must have a code of {}, and table {name} does not say what an unknown code becomes", wanted.path, set.name()),
+                    )
+                    .label("an unknown code would stop here")
+                    .help(format!("add `unmapped:` to table {name}: drop, absent, refuse, or a code of {}", set.name())),
+                );
+                self.undecided[n] = false;
+            }
+            return Some(Join::Table(n));
+        }
+        let must = binding.strength == Strength::Required && set.is_complete();
+        if !must {
+            return Some(Join::Code);
+        }
+        let same = table.and_then(hl7v2::newest_table).is_some_and(|t| {
+            let mut codes = t.codes().peekable();
+            codes.peek().is_some() && codes.all(|(code, _)| set.find(code).is_some())
+        });
+        // A component without a table may hold the code itself; what does not fit is a finding.
+        if same || table.is_none() { Some(Join::SameCodes(set)) } else { None }
+    }
+
+    /// The table that joins a v2 table to a value set.
+    fn table_for(&mut self, table: Option<&str>, set: fhir::ValueSet, span: Span) -> Option<usize> {
+        let table = table?;
+        let fits: Vec<usize> =
+            self.tables.iter().enumerate().filter(|(_, t)| t.from.contains(&table) && t.to.is_some_and(|to| to.url() == set.url())).map(|(n, _)| n).collect();
+        if fits.len() > 1 {
+            let names: Vec<String> = fits.iter().map(|n| self.tables[*n].name.to_string()).collect();
+            self.report(
+                Diagnostic::error("K505", span, format!("{} tables join {table} to {}: {}", fits.len(), set.name(), names.join(", ")))
+                    .label("which one?")
+                    .help("remove one, or choose here with `via`"),
+            );
+        }
+        fits.first().copied()
+    }
+
+    /// The most specific: a map to this very element.
+    fn element_map(&mut self, source: &Ty, wanted: &Wanted) -> Option<Join> {
+        let found = self.maps.iter().position(|m| {
+            !m.target.element.is_empty() && m.target.variant.is_none() && fits(source, &m.from) && {
+                let path = format!("{}.{}", m.target.name, m.target.element.join("."));
+                path == wanted.path
+            }
+        })?;
+        Some(self.call_map(found, source, wanted))
+    }
+
+    fn by_map(&mut self, source: &Ty, ty: Type, wanted: &Wanted, span: Span) -> Option<Join> {
+        if ty.kind() == Kind::Resource {
+            return None;
+        }
+        let exact = |m: &crate::route::compile::MapHead<'_>| m.target.element.is_empty() && m.target.variant.is_none() && m.ty == ty;
+        let found = self
+            .maps
+            .iter()
+            .position(|m| exact(m) && bare(&m.from) == bare(source))
+            .or_else(|| self.maps.iter().position(|m| exact(m) && fits(source, &m.from)))?;
+        let join = self.call_map(found, source, wanted);
+        if let Join::Map { coded: Some(coded), .. } = &join
+            && coded.translate.is_none()
+            && let (Ty::V2 { table, .. }, Some(binding)) = (source, wanted.binding())
+        {
+            let translate = self.table_for(*table, binding.value_set, span);
+            if let Join::Map { map, arguments, coded: Some(coded) } = join {
+                return Some(Join::Map { map, arguments, coded: Some(Coded { translate, ..coded }) });
+            }
+        }
+        Some(join)
+    }
+
+    /// A coded primitive or text where no map says more.
+    fn builtin_concept(&mut self, source: &Ty, ty: Type, wanted: &Wanted) -> Option<Join> {
+        let coding = match ty.name() {
+            "CodeableConcept" => false,
+            "Coding" => true,
+            _ => return None,
+        };
+        let (table, text) = match source {
+            Ty::V2 { datatype, table } if self.v2.is_primitive(datatype) && !matches!(*datatype, "DT" | "DTM" | "TM" | "TS" | "varies") => {
+                (*table, table.is_none())
+            }
+            Ty::Text => (None, true),
+            _ => return None,
+        };
+        if coding && text && table.is_none() && !matches!(source, Ty::V2 { datatype: "ID" | "IS", .. }) {
+            return None;
+        }
+        let translate = match (table, wanted.binding()) {
+            (Some(table), Some(binding)) => {
+                self.tables.iter().position(|t| t.from.contains(&table) && t.to.is_some_and(|to| to.url() == binding.value_set.url()))
+            }
+            _ => None,
+        };
+        Some(Join::Concept { coding, table, translate, text })
+    }
+
+    /// Step 5: a map that makes a resource which the element may refer to.
+    fn reference(&mut self, source: &Ty, wanted: &Wanted, only: Option<&Target>, span: Span) -> Option<Join> {
+        let targets: Vec<&str> = wanted.element.map(|e| e.targets().collect()).unwrap_or_default();
+        let fits_target = |name: &str| targets.is_empty() || targets.contains(&"Resource") || targets.contains(&name);
+        let found: Vec<usize> = (0..self.maps.len())
+            .filter(|n| {
+                let m = &self.maps[*n];
+                m.resource.is_some_and(|r| match only {
+                    Some(target) => r == target.name && m.target.variant == target.variant,
+                    None => fits_target(r) && m.target.variant.is_none(),
+                }) && fits(source, &m.from)
+            })
+            .collect();
+        if found.len() > 1 {
+            let names: Vec<String> = found.iter().filter_map(|n| self.maps[*n].resource).map(|r| format!("as {r}")).collect();
+            self.report(
+                Diagnostic::error("K402", span, format!("several maps lead from {} to {}", source.name(), wanted.path))
+                    .label("ambiguous")
+                    .help(format!("choose one: {}", names.join(", "))),
+            );
+        }
+        let map = *found.first()?;
+        let resource = self.maps[map].resource?;
+        if !fits_target(resource) {
+            self.report(
+                Diagnostic::error("K309", span, format!("{} cannot refer to {resource}", wanted.path))
+                    .label("wrong kind of resource")
+                    .help(format!("it refers to: {}", targets.join(", "))),
+            );
+        }
+        let arguments = self.arguments(map);
+        Some(Join::Reference { map, arguments, resource })
+    }
+
+    fn call_map(&mut self, map: usize, source: &Ty, wanted: &Wanted) -> Join {
+        let arguments = self.arguments(map);
+        let name = self.maps[map].ty.name();
+        let coded = (matches!(name, "CodeableConcept" | "Coding") && self.maps[map].choice.is_none()).then(|| {
+            let (table, translate) = match (source, wanted.binding()) {
+                (Ty::V2 { table, .. }, _) => (*table, None),
+                _ => (None, None),
+            };
+            Coded { coding: name == "Coding", table, translate }
+        });
+        Join::Map { map, arguments, coded }
+    }
+
+    /// What `$with` passes to this map's parameters, in their order.
+    fn arguments(&mut self, map: usize) -> Vec<X> {
+        if let Some(current) = self.current_map {
+            self.maps[current].calls.push(map);
+        }
+        let takes: Vec<(String, Ty, Option<Wanted>)> = self.maps[map].takes.clone();
+        takes.iter().map(|(name, ty, wanted)| self.argument(name, ty, wanted.as_ref())).collect()
+    }
+
+    fn argument(&mut self, name: &str, ty: &Ty, wanted: Option<&Wanted>) -> X {
+        let Some(level) = self.with.last_mut() else { return X::Nothing };
+        let Some(n) = level.items.iter().position(|(key, _)| key.text == name) else { return X::Nothing };
+        level.used[n] = true;
+        let (key, item) = level.items[n];
+        let mut scope = level.scope.clone();
+        let compiled = match (item, wanted) {
+            (Item::Expr(expr), Some(wanted)) => self.wanted(&mut scope, expr, wanted),
+            (Item::Expr(expr), None) => self.raw(&mut scope, expr),
+            (Item::Constant(constant), Some(wanted)) => match self.constant(&constant.text, wanted, constant.span) {
+                Some((name, node)) => return X::Node(name, node),
+                None => return X::Nothing,
+            },
+            (Item::Constant(constant), None) => return X::Text(Arc::from(constant.text.as_str())),
+            (other, _) => {
+                self.report(Diagnostic::error("K111", other.span(), "a parameter is one expression").label("a body or list").help("name it in `$let` first"));
+                return X::Nothing;
+            }
+        };
+        let right = match (&compiled.typed.ty, ty) {
+            (Ty::Nothing, _) => true,
+            (a @ Ty::V2 { .. }, b @ Ty::V2 { .. }) => {
+                fits(a, b) || matches!((a, b), (Ty::V2 { datatype: x, .. }, Ty::V2 { datatype: y, .. }) if self.v2.is_primitive(x) && self.v2.is_primitive(y))
+            }
+            (Ty::Text, Ty::V2 { datatype, .. }) => self.v2.is_primitive(datatype),
+            (Ty::V2 { datatype, .. }, Ty::Text) => self.v2.is_primitive(datatype),
+            (Ty::Resource(_), Ty::Resource(_)) | (Ty::Fhir(_), Ty::Fhir(_)) => true,
+            (a, b) => a == b,
+        };
+        if !right {
+            self.report(
+                Diagnostic::error("K401", item.span(), format!("parameter {name} is {}, not {}", ty.name(), compiled.typed.ty.name()))
+                    .label("another type")
+                    .related(key.span, "passed here"),
+            );
+        }
+        if compiled.typed.many {
+            self.report(
+                Diagnostic::error("K405", item.span(), format!("parameter {name} takes one value, and this may yield several"))
+                    .label("may be many")
+                    .help("first(...) takes the first"),
+            );
+        }
+        compiled.x
+    }
+
+    /// `x as Target`, with or without an element that wants it.
+    pub(crate) fn join_to(&mut self, raw: Compiled, target: &Target, wanted: Option<&Wanted>, span: Span) -> Compiled {
+        if raw.typed.ty == Ty::Nothing {
+            return Compiled { converted: true, ..raw };
+        }
+        let Some(ty) = fhir::type_named(&target.name) else {
+            let names: Vec<&str> = fhir::types().map(|t| t.name()).collect();
+            let help = crate::diagnostic::suggest(&target.name, names.iter().copied()).map_or_else(String::new, |n| format!("did you mean {n}?"));
+            self.report(Diagnostic::error("K302", target.span, format!("FHIR R4 has no type {}", target.name)).label("unknown type").help(help));
+            return Compiled::nothing();
+        };
+        let reference = fhir::type_named("Reference").unwrap_or(ty);
+        if ty.kind() == Kind::Resource {
+            let place = match wanted {
+                Some(w) => w.clone(),
+                None => Wanted::bare(reference),
+            };
+            if !place.types.iter().any(|t| t.name() == "Reference") {
+                self.report(
+                    Diagnostic::error("K309", span, format!("{} is no reference, so it cannot be a {}", place.path, ty.name())).label("makes a resource"),
+                );
+                return Compiled::nothing();
+            }
+            return match self.reference(&raw.typed.ty, &place, Some(target), span) {
+                Some(join) => {
+                    let mut compiled = self.convert(raw, join, reference, &place, span);
+                    compiled.typed.ty = if wanted.is_some() { Ty::Fhir(reference) } else { Ty::Resource(vec![ty.name()]) };
+                    compiled
+                }
+                None => {
+                    self.no_map(&raw.typed.ty, target, span);
+                    Compiled::nothing()
+                }
+            };
+        }
+        let found = (0..self.maps.len()).find(|n| {
+            let m = &self.maps[*n];
+            m.target.element.is_empty() && m.ty == ty && m.target.variant == target.variant && fits(&raw.typed.ty, &m.from)
+        });
+        let place = match wanted {
+            Some(w) => w.clone(),
+            None => Wanted::bare(ty),
+        };
+        if !place.types.contains(&ty) {
+            self.report(
+                Diagnostic::error(
+                    "K401",
+                    span,
+                    format!("{} wants {}, not {}", place.path, place.types.iter().map(|t| t.name()).collect::<Vec<_>>().join(" or "), ty.name()),
+                )
+                .label("another type"),
+            );
+            return Compiled::nothing();
+        }
+        if let Some(map) = found {
+            let mut join = self.call_map(map, &raw.typed.ty, &place);
+            if let (Join::Map { coded: Some(coded), .. }, Ty::V2 { table, .. }, Some(binding)) = (&mut join, &raw.typed.ty, place.binding()) {
+                coded.translate = self.table_for(*table, binding.value_set, span);
+            }
+            return self.convert(raw, join, ty, &place, span);
+        }
+        if target.variant.is_none()
+            && let Some((_, join)) = self.find_join(&raw.typed.ty.clone(), ty, &place, span)
+        {
+            return self.convert(raw, join, ty, &place, span);
+        }
+        self.no_map(&raw.typed.ty, target, span);
+        Compiled::nothing()
+    }
+
+    fn no_map(&mut self, source: &Ty, target: &Target, span: Span) {
+        let mut wanted = target.name.clone();
+        if let Some(variant) = &target.variant {
+            wanted.push('-');
+            wanted.push_str(variant);
+        }
+        let from: Vec<String> = (0..self.maps.len()).filter(|n| fits(source, &self.maps[*n].from)).map(|n| self.map_name(n)).collect();
+        let help = if from.is_empty() { format!("add `map: {} -> {wanted}`", bare(source)) } else { format!("there are: {}", from.join(", ")) };
+        self.report(Diagnostic::error("K401", span, format!("there is no map {} -> {wanted}", bare(source))).label("no way").help(help));
+    }
+
+    /// OBX-5: one join per type that OBX-2 may name.
+    fn varies(&mut self, ty: Type, wanted: &Wanted, span: Span) -> Option<Join> {
+        const TYPES: &[&str] = &[
+            "AD", "CE", "CF", "CNE", "CP", "CQ", "CWE", "CX", "DT", "DTM", "ED", "FT", "ID", "IS", "NA", "NM", "NR", "RP", "SN", "ST", "TM", "TS", "TX", "XAD",
+            "XCN", "XON", "XPN", "XTN",
+        ];
+        let mut joins = HashMap::new();
+        for datatype in TYPES {
+            let source = Ty::V2 { datatype: crate::route::names::intern(datatype), table: None };
+            if let Some((_, join)) = self.find_join(&source, ty, wanted, span) {
+                joins.insert(crate::route::names::intern(datatype), (join, wanted.name_for(ty)));
+            }
+        }
+        (!joins.is_empty()).then_some(Join::Varies(joins))
+    }
+
+    fn no_join(&mut self, source: &Ty, wanted: &Wanted, span: Span) {
+        let types: Vec<&str> = wanted.types.iter().map(|t| t.name()).collect();
+        let composite = matches!(source, Ty::V2 { datatype, .. } if !self.v2.is_primitive(datatype));
+        let code = wanted.types.iter().any(|t| t.name() == "code");
+        let help = if *source == Ty::Bool {
+            "a condition belongs behind `$when` or `if`".to_owned()
+        } else if composite && types.contains(&"string") {
+            format!("a composite has no one text: take a component ({}.1), or text() for what a person reads", bare(source))
+        } else if let (true, Some(binding), Ty::V2 { table: Some(table), .. }) = (code, wanted.binding(), source) {
+            format!("add a table `from: [\"{table}\"]` `to: {}`, or choose one with `via`", binding.value_set.name())
+        } else {
+            format!("add `map: {} -> {}`, or take another part of the value", bare(source), types.first().unwrap_or(&"?"))
+        };
+        self.report(
+            Diagnostic::error("K401", span, format!("no way leads from {} to {}", source.name(), wanted.path))
+                .label(format!("{} wants {}", wanted.path, types.join(" or ")))
+                .help(help),
+        );
+    }
+}
+
+fn times(ty: &str) -> Option<Join> {
+    match ty {
+        "date" => Some(Join::Date),
+        "dateTime" => Some(Join::DateTime),
+        "instant" => Some(Join::Instant),
+        "time" => Some(Join::Time),
+        _ => None,
+    }
+}
+
+fn fits(source: &Ty, from: &Ty) -> bool {
+    match (source, from) {
+        (Ty::V2 { datatype: a, .. }, Ty::V2 { datatype: b, .. }) => same_type(a, b),
+        (Ty::Segment(a), Ty::Segment(b)) => a == b,
+        _ => false,
+    }
+}
+
+fn bare(source: &Ty) -> String {
+    match source {
+        Ty::V2 { datatype, .. } => (*datatype).to_owned(),
+        Ty::Segment(name) => (*name).to_owned(),
+        other => other.name(),
+    }
+}

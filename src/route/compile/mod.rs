@@ -1,0 +1,387 @@
+//! Tree -> checked, compiled program. Every fault becomes a diagnostic, and checking goes on behind it.
+
+mod body;
+mod constant;
+mod expression;
+mod function;
+mod join;
+mod path;
+mod routes;
+mod scope;
+mod table;
+
+use crate::diagnostic::{Diagnostic, Severity, Sources, Span};
+use crate::fhir;
+use crate::hl7v2::Structure;
+use crate::route::code;
+use crate::route::names::intern;
+use crate::route::overlay;
+use crate::route::program::{LoadOptions, Loaded, RouteSet};
+use crate::route::read;
+use crate::route::scope::Lookup;
+use crate::route::tree::{Body, Document, Head, Item, Key, RouteDoc, SystemsDoc, TableDoc, Target};
+use crate::route::types::{Ty, V2Types};
+use scope::Scope;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Reads, checks and compiles all files of a route set: shipped ones first, then overlays, then the site's.
+pub fn load(sources: Sources, options: &LoadOptions) -> Loaded {
+    let mut diagnostics = Vec::new();
+    let mut documents = Vec::new();
+    for id in sources.ids() {
+        let (more, faults) = read::read(&sources, id);
+        documents.extend(more);
+        diagnostics.extend(faults);
+    }
+    let (documents, faults) = overlay::merge(&sources, documents, &options.overlays);
+    diagnostics.extend(faults);
+
+    let mut compiler = Compiler::new(&sources, options);
+    compiler.diagnostics = diagnostics;
+    compiler.collect(&documents);
+    let (code, infos) = compiler.compile();
+    let mut diagnostics = compiler.diagnostics;
+    diagnostics.sort_by_key(|d| (d.span.source, d.span.start));
+    diagnostics.dedup();
+
+    let failed = diagnostics.iter().any(|d| d.severity == Severity::Error);
+    let set = (!failed).then(|| Arc::new(RouteSet::new(hash(&sources, options), infos, code)));
+    Loaded { set, diagnostics, sources }
+}
+
+/// A hash over paths, texts, overlays and the version of Kiln: what decides a program.
+fn hash(sources: &Sources, options: &LoadOptions) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
+    let parts = sources.ids().flat_map(|id| [sources.path(id), sources.text(id)]).chain(options.overlays.iter().map(String::as_str));
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// What a map's head promises, known before any body is compiled.
+pub(crate) struct MapHead<'a> {
+    pub(crate) source: String,
+    pub(crate) from: Ty,
+    pub(crate) target: &'a Target,
+    /// The FHIR type that it makes; for a choice (`Observation.value[x]`) the type that holds the choice.
+    pub(crate) ty: fhir::Type,
+    /// The choice element, for `Observation.value[x]`.
+    pub(crate) choice: Option<fhir::Element>,
+    pub(crate) resource: Option<&'static str>,
+    pub(crate) takes: Vec<(String, Ty, Option<Wanted>)>,
+    pub(crate) body: &'a Body,
+    pub(crate) span: Span,
+    pub(crate) calls: Vec<usize>,
+}
+
+/// What an element wants from an expression.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// The element's definition; `None` for a parameter or an identity.
+    pub(crate) element: Option<fhir::Element>,
+    pub(crate) types: Vec<fhir::Type>,
+    /// The JSON name when there is no choice.
+    pub(crate) name: &'static str,
+    pub(crate) companion: &'static str,
+    pub(crate) choice: Option<fhir::Element>,
+    pub(crate) list: bool,
+    /// `Patient.gender`.
+    pub(crate) path: String,
+}
+
+impl Wanted {
+    pub(crate) fn name_for(&self, ty: fhir::Type) -> &'static str {
+        self.choice.map_or(self.name, |c| c.json_name(ty))
+    }
+
+    pub(crate) fn companion_for(&self, ty: fhir::Type) -> &'static str {
+        self.choice.map_or(self.companion, |c| c.companion(ty))
+    }
+
+    pub(crate) fn binding(&self) -> Option<fhir::Binding> {
+        self.element.and_then(|e| e.binding())
+    }
+
+    /// A bare type, for parameters and identities.
+    pub(crate) fn bare(ty: fhir::Type) -> Self {
+        Self { element: None, types: vec![ty], name: "value", companion: "_value", choice: None, list: true, path: ty.name().to_owned() }
+    }
+}
+
+/// What `$with` passes, and the scope in which it was written.
+pub(crate) struct With<'a> {
+    pub(crate) items: Vec<(&'a Key, &'a Item)>,
+    pub(crate) scope: Scope<'a>,
+    pub(crate) used: Vec<bool>,
+}
+
+pub(crate) struct Compiler<'a> {
+    pub(crate) sources: &'a Sources,
+    pub(crate) options: &'a LoadOptions,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+    pub(crate) v2: V2Types,
+    pub(crate) maps: Vec<MapHead<'a>>,
+    pub(crate) table_docs: Vec<&'a TableDoc>,
+    pub(crate) tables: Vec<code::Table>,
+    /// Tables without `unmapped:`.
+    pub(crate) undecided: Vec<bool>,
+    pub(crate) systems_docs: Vec<&'a SystemsDoc>,
+    pub(crate) route_docs: Vec<&'a RouteDoc>,
+    pub(crate) lookups: Vec<Lookup>,
+    pub(crate) lookup_index: HashMap<Lookup, usize>,
+    pub(crate) structures: Vec<Structure>,
+    pub(crate) many: HashMap<(Option<String>, usize), bool>,
+    /// The map being compiled, for the call graph.
+    pub(crate) current_map: Option<usize>,
+    /// `$with` of the bodies around, innermost last.
+    pub(crate) with: Vec<With<'a>>,
+}
+
+impl<'a> Compiler<'a> {
+    fn new(sources: &'a Sources, options: &'a LoadOptions) -> Self {
+        Self {
+            sources,
+            options,
+            diagnostics: Vec::new(),
+            v2: V2Types::default(),
+            maps: Vec::new(),
+            table_docs: Vec::new(),
+            tables: Vec::new(),
+            undecided: Vec::new(),
+            systems_docs: Vec::new(),
+            route_docs: Vec::new(),
+            lookups: Vec::new(),
+            lookup_index: HashMap::new(),
+            structures: Vec::new(),
+            many: HashMap::new(),
+            current_map: None,
+            with: Vec::new(),
+        }
+    }
+
+    pub(crate) fn report(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    /// `routes/siu.yaml:12`.
+    pub(crate) fn line(&self, span: Span) -> code::Line {
+        let (line, _) = self.sources.line_column(span);
+        Arc::from(format!("{}:{line}", self.sources.path(span.source)))
+    }
+
+    /// Sorts documents by kind and reads the heads of maps, so that order of files never matters.
+    fn collect(&mut self, documents: &'a [Document]) {
+        for document in documents {
+            match &document.head {
+                Head::Segment(doc) => self.v2.declare_segment(doc),
+                Head::Datatype(doc) => self.v2.declare_datatype(doc),
+                Head::Table(doc) => self.table_docs.push(doc),
+                Head::Systems(doc) => self.systems_docs.push(doc),
+                Head::Route(doc) => self.route_docs.push(doc),
+                Head::Map { .. } => {}
+            }
+        }
+        for document in documents {
+            if let Head::Map { source, target, body } = &document.head {
+                self.collect_map(source, target, body, document.span);
+            }
+        }
+        self.collect_structures();
+    }
+
+    fn collect_map(&mut self, source: &'a Key, target: &'a Target, body: &'a Body, span: Span) {
+        let from = if self.v2.is_segment(&source.text) {
+            Ty::Segment(intern(&source.text))
+        } else if self.v2.is_datatype(&source.text) {
+            Ty::V2 { datatype: intern(&source.text), table: None }
+        } else if fhir::type_named(&source.text).is_some() {
+            self.report(
+                Diagnostic::error("K121", source.span, format!("a map from {} cannot run yet", source.text))
+                    .label("FHIR as a source is checked and run by a later version of Kiln")
+                    .help("keep this document out of the folder until then"),
+            );
+            return;
+        } else {
+            let help = self.suggest_source(&source.text);
+            self.report(Diagnostic::error("K202", source.span, format!("there is no segment or data type {}", source.text)).label("unknown source").help(help));
+            return;
+        };
+        let Some(mut ty) = fhir::type_named(&target.name) else {
+            if self.v2.is_segment(&target.name) || self.v2.is_datatype(&target.name) {
+                self.report(
+                    Diagnostic::error("K121", target.span, format!("a map to {} cannot run yet", target.name))
+                        .label("v2 as a target is run by a later version of Kiln")
+                        .help("keep this document out of the folder until then"),
+                );
+                return;
+            }
+            let names: Vec<&str> = fhir::types().map(|t| t.name()).collect();
+            let help = crate::diagnostic::suggest(&target.name, names.iter().copied())
+                .map_or_else(|| "write a FHIR R4 type or resource, such as Patient or Identifier".to_owned(), |name| format!("did you mean {name}?"));
+            self.report(Diagnostic::error("K302", target.span, format!("FHIR R4 has no type {}", target.name)).label("unknown type").help(help));
+            return;
+        };
+        let mut choice = None;
+        for element in &target.element {
+            let Some(found) = ty.element(element).or_else(|| ty.property(element).map(|(e, _)| e)) else {
+                let help = self.suggest_element(ty, element);
+                self.report(Diagnostic::error("K301", target.span, format!("{} has no element {element}", ty.name())).label("unknown element").help(help));
+                return;
+            };
+            if found.is_choice() {
+                choice = Some(found);
+            } else if let Some(inner) = found.types().next() {
+                ty = inner;
+            }
+        }
+        let resource = (target.element.is_empty() && ty.kind() == fhir::Kind::Resource).then(|| ty.name());
+        let takes = body.takes.iter().map(|(name, ty)| self.takes(name, ty)).collect();
+        self.maps.push(MapHead { source: source.text.clone(), from, target, ty, choice, resource, takes, body, span, calls: Vec::new() });
+    }
+
+    /// A parameter's type: a v2 data type, a FHIR type, a resource (a reference to it), or an element.
+    fn takes(&mut self, name: &Key, ty: &Key) -> (String, Ty, Option<Wanted>) {
+        let name = name.text.clone();
+        if self.v2.is_datatype(&ty.text) {
+            return (name, Ty::V2 { datatype: intern(&ty.text), table: None }, None);
+        }
+        let mut parts = ty.text.split('.');
+        let mut found = parts.next().and_then(fhir::type_named);
+        let mut element = None;
+        for part in parts {
+            element = found.and_then(|t| t.element(part).or_else(|| t.property(part).map(|(e, _)| e)));
+            found = element.and_then(|e| e.types().next());
+        }
+        match found {
+            Some(t) if t.kind() == fhir::Kind::Resource => {
+                let reference = fhir::type_named("Reference").unwrap_or(t);
+                let mut wanted = Wanted::bare(reference);
+                wanted.path.clone_from(&ty.text);
+                (name, Ty::Resource(vec![t.name()]), Some(wanted))
+            }
+            Some(t) if t.name() == "string" => (name, Ty::Text, None),
+            Some(t) => {
+                let mut wanted = Wanted::bare(t);
+                wanted.element = element;
+                wanted.path.clone_from(&ty.text);
+                (name, Ty::Fhir(t), Some(wanted))
+            }
+            None => {
+                self.report(
+                    Diagnostic::error("K302", ty.span, format!("there is no type {}", ty.text))
+                        .label("unknown type")
+                        .help("write a v2 data type (HD), a FHIR type (string), a resource (Location) or an element (Location.physicalType)"),
+                );
+                (name, Ty::Nothing, None)
+            }
+        }
+    }
+
+    fn compile(&mut self) -> (code::Code, Vec<crate::route::program::RouteInfo>) {
+        self.compile_tables();
+        let systems = self.compile_systems();
+        let mut maps = Vec::new();
+        for n in 0..self.maps.len() {
+            let map = self.compile_map(n);
+            maps.push(map);
+        }
+        self.check_recursion();
+        let (routes, infos) = self.compile_routes(&maps);
+        let code = code::Code {
+            routes,
+            maps,
+            tables: std::mem::take(&mut self.tables),
+            systems,
+            lookups: std::mem::take(&mut self.lookups),
+            segment_places: self.v2.places.clone(),
+        };
+        (code, infos)
+    }
+
+    fn compile_map(&mut self, n: usize) -> code::Map {
+        let (body, ty, from, resource, choice) = {
+            let head = &self.maps[n];
+            (head.body, head.ty, head.from.clone(), head.resource, head.choice)
+        };
+        let head: Arc<str> = Arc::from(self.map_name(n));
+        self.current_map = Some(n);
+        let mut scope = Scope::for_map(&from, &self.maps[n].takes);
+        let path = match choice {
+            Some(_) => ty.name().to_owned(),
+            None if self.maps[n].target.element.is_empty() => ty.name().to_owned(),
+            None => format!("{}.{}", self.maps[n].target.name, self.maps[n].target.element.join(".")),
+        };
+        let check_required = resource.is_none() && choice.is_none();
+        let compiled = self.body(&mut scope, body, ty, &path, check_required);
+        let save = match (&body.save, resource) {
+            (Some(save), Some(resource)) => {
+                Some(self.save(&mut scope, save, body.missing.as_ref(), &body.merge, body.initial.as_deref(), resource, &[&compiled]))
+            }
+            _ => None,
+        };
+        self.current_map = None;
+        code::Map { head, resource, choice: choice.is_some(), takes: self.maps[n].takes.len(), body: compiled, save }
+    }
+
+    pub(crate) fn map_name(&self, n: usize) -> String {
+        let head = &self.maps[n];
+        let mut target = head.target.name.clone();
+        for element in &head.target.element {
+            target.push('.');
+            target.push_str(element);
+        }
+        if let Some(variant) = &head.target.variant {
+            target.push('-');
+            target.push_str(variant);
+        }
+        format!("{} -> {target}", head.source)
+    }
+
+    /// Maps call maps as a tree, never in a circle.
+    fn check_recursion(&mut self) {
+        fn visit(maps: &[MapHead<'_>], n: usize, state: &mut [u8], circle: &mut Option<usize>) {
+            state[n] = 1;
+            for next in &maps[n].calls {
+                match state[*next] {
+                    0 => visit(maps, *next, state, circle),
+                    1 => *circle = Some(*next),
+                    _ => {}
+                }
+            }
+            state[n] = 2;
+        }
+        let mut state = vec![0u8; self.maps.len()];
+        for n in 0..self.maps.len() {
+            let mut circle = None;
+            if state[n] == 0 {
+                visit(&self.maps, n, &mut state, &mut circle);
+            }
+            if let Some(n) = circle {
+                let span = self.maps[n].span;
+                let message = format!("the map {} leads back to itself", self.map_name(n));
+                self.report(Diagnostic::error("K410", span, message).label("maps may not recurse").help("name another map with `as`, or write the lines here"));
+            }
+        }
+    }
+
+    pub(crate) fn suggest_source(&self, name: &str) -> String {
+        let mut names = self.v2.segment_names();
+        names.extend(crate::hl7v2::datatype_ids().map(str::to_owned));
+        match crate::diagnostic::suggest(name, names.iter().map(String::as_str)) {
+            Some(other) => format!("did you mean {other}?"),
+            None => "declare a site's own with `segment:` or `datatype:`".to_owned(),
+        }
+    }
+
+    pub(crate) fn suggest_element(&self, ty: fhir::Type, name: &str) -> String {
+        let names: Vec<&str> = ty.elements().map(|e| e.name()).collect();
+        match crate::diagnostic::suggest(name, names.iter().copied()) {
+            Some(other) => format!("did you mean {other}?"),
+            None => format!("{} has: {}", ty.name(), names.join(", ")),
+        }
+    }
+}

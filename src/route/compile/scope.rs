@@ -1,0 +1,67 @@
+//! What a name means where it stands: current values, parameters, `$let`s and the route's resources.
+
+use crate::route::compile::Wanted;
+use crate::route::tree::{Item, Key};
+use crate::route::types::Ty;
+
+/// Names in reach of an expression.
+#[derive(Clone, Default)]
+pub(crate) struct Scope<'a> {
+    /// Inside a data type's map: no segments.
+    pub(crate) pure_value: bool,
+    /// Current values, outermost first; the index is the slot at run time.
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) takes: Vec<(String, Ty, Option<Wanted>)>,
+    pub(crate) lets: Vec<Let<'a>>,
+    /// Names being expanded, against circles.
+    pub(crate) expanding: Vec<String>,
+    /// Resources of the route: name, FHIR type, span of the name.
+    pub(crate) resources: Vec<(String, &'static str)>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) ty: Ty,
+    /// The field path that was iterated: segment, field.
+    pub(crate) path: Option<(String, u16)>,
+    /// The segment that the value is, or stands in.
+    pub(crate) segment: Option<&'static str>,
+}
+
+/// A `$let`, compiled anew at each use, in the scope in which it was written.
+#[derive(Clone)]
+pub(crate) struct Let<'a> {
+    pub(crate) name: &'a Key,
+    pub(crate) item: &'a Item,
+    pub(crate) entries: usize,
+}
+
+impl<'a> Scope<'a> {
+    pub(crate) fn for_map(from: &Ty, takes: &[(String, Ty, Option<Wanted>)]) -> Self {
+        let segment = if let Ty::Segment(name) = from { Some(*name) } else { None };
+        Self { pure_value: segment.is_none(), entries: vec![Entry { ty: from.clone(), path: None, segment }], takes: takes.to_vec(), ..Self::default() }
+    }
+
+    pub(crate) fn push(&mut self, entry: Entry) -> usize {
+        self.entries.push(entry);
+        self.entries.len() - 1
+    }
+
+    pub(crate) fn pop(&mut self) {
+        self.entries.pop();
+    }
+
+    /// The innermost slot that knows its segment, with that segment's name.
+    pub(crate) fn segment(&self) -> Option<(usize, &'static str)> {
+        self.entries.iter().enumerate().rev().find_map(|(n, e)| e.segment.map(|s| (n, s)))
+    }
+
+    /// A `$let` by name with the scope in which it was written.
+    pub(crate) fn find_let(&self, name: &str) -> Option<(&'a Item, Scope<'a>)> {
+        let found = self.lets.iter().rev().find(|l| l.name.text == name)?;
+        let mut scope = self.clone();
+        scope.entries.truncate(found.entries);
+        scope.expanding.push(name.to_owned());
+        Some((found.item, scope))
+    }
+}

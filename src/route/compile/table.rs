@@ -1,0 +1,150 @@
+//! Tables and systems: data files, checked against both dictionaries.
+
+use crate::diagnostic::Diagnostic;
+use crate::fhir;
+use crate::hl7v2;
+use crate::route::code::{Row, SystemRule, Systems, Table, UnmappedX};
+use crate::route::compile::Compiler;
+use crate::route::compile::scope::Scope;
+use crate::route::names::intern;
+use crate::route::tree::{Key, TableDoc, TableEntry, Unmapped};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+impl<'a> Compiler<'a> {
+    pub(crate) fn compile_tables(&mut self) {
+        for doc in self.table_docs.clone() {
+            let table = self.table(doc);
+            self.undecided.push(doc.unmapped.is_none());
+            self.tables.push(table);
+        }
+        // Conditions of senders may name tables, so they come when all tables are known.
+        for (n, doc) in self.table_docs.clone().into_iter().enumerate() {
+            for sender in &doc.senders {
+                let mut scope = Scope::default();
+                let when = self.condition(&mut scope, &sender.when).x;
+                let to = self.tables[n].to;
+                let rows = self.rows(doc, &sender.codes, to);
+                self.tables[n].senders.push((when, rows));
+            }
+        }
+    }
+
+    fn table(&mut self, doc: &'a TableDoc) -> Table {
+        let mut from = Vec::new();
+        for key in &doc.from {
+            if hl7v2::newest_table(&key.text).is_none() && !(key.text.len() == 4 && key.text.bytes().all(|b| b.is_ascii_digit())) {
+                self.report(
+                    Diagnostic::error("K501", key.span, format!("{} is no v2 table", key.text))
+                        .label("four digits")
+                        .help("write the table's number in quotes: \"0001\""),
+                );
+            }
+            from.push(intern(&key.text));
+        }
+        let to = doc.to.as_ref().filter(|t| t.text != "boolean").and_then(|key| {
+            let found = fhir::value_set(&key.text);
+            if found.is_none() {
+                let names: Vec<&str> = fhir::value_set_names().collect();
+                let help = crate::diagnostic::suggest(&key.text, names.iter().copied())
+                    .map_or_else(|| "write a value set's short name or its URL".to_owned(), |n| format!("did you mean {n}?"));
+                self.report(Diagnostic::error("K504", key.span, format!("there is no value set {}", key.text)).label("unknown value set").help(help));
+            }
+            found
+        });
+        let rows = self.rows(doc, &doc.codes, to);
+        let unmapped = match &doc.unmapped {
+            None | Some(Unmapped::Keep(_)) => UnmappedX::Keep,
+            Some(Unmapped::Text(_)) => UnmappedX::Text,
+            Some(Unmapped::Drop(_)) => UnmappedX::Drop,
+            Some(Unmapped::Absent(_)) => UnmappedX::Absent,
+            Some(Unmapped::Refuse(_)) => UnmappedX::Refuse,
+            Some(Unmapped::Code(key)) => UnmappedX::Code(self.target(doc, key, None, None, to)),
+        };
+        let columns = doc.columns.iter().map(|(name, _)| name.text.clone()).collect();
+        Table { name: Arc::from(doc.name.text.as_str()), from, to, rows, senders: Vec::new(), unmapped, columns }
+    }
+
+    fn rows(&mut self, doc: &'a TableDoc, entries: &'a [TableEntry], to: Option<fhir::ValueSet>) -> HashMap<String, Row> {
+        let mut rows = HashMap::new();
+        for entry in entries {
+            let mut row = match &entry.to {
+                Some(key) => self.target(doc, key, entry.system.as_ref(), entry.display.as_ref(), to),
+                None => Row { code: String::new(), system: None, display: None, columns: Vec::new() },
+            };
+            row.columns = doc.columns.iter().map(|(name, _)| entry.columns.iter().find(|(n, _)| n.text == name.text).map(|(_, v)| v.text.clone())).collect();
+            for (name, _) in &entry.columns {
+                if !doc.columns.iter().any(|(n, _)| n.text == name.text) {
+                    self.report(Diagnostic::error("K506", name.span, format!("table {} has no column {}", doc.name.text, name.text)).label("unknown column"));
+                }
+            }
+            rows.insert(entry.code.text.clone(), row);
+        }
+        rows
+    }
+
+    /// The right side of a row: `male`, `system|code`, with what the value set adds.
+    fn target(&mut self, doc: &TableDoc, key: &Key, system: Option<&Key>, display: Option<&Key>, to: Option<fhir::ValueSet>) -> Row {
+        let (mut given, code) = match key.text.rsplit_once('|') {
+            Some((system, code)) => (Some(system.to_owned()), code.to_owned()),
+            None => (None, key.text.clone()),
+        };
+        if let Some(system) = system.or(doc.system.as_ref()) {
+            given.get_or_insert_with(|| system.text.clone());
+        }
+        let known = to.and_then(|t| t.find(&code));
+        if let (Some(set), None) = (to, known)
+            && set.is_complete()
+            && given.as_deref().is_none_or(|s| set.systems().any(|known| known == s))
+        {
+            let codes: Vec<&str> = set.codes().map(|(_, c, _)| c).collect();
+            let help = match crate::diagnostic::suggest(&code, codes.iter().copied()) {
+                Some(other) => format!("did you mean {other}?"),
+                None if codes.len() <= 20 => format!("its codes are: {}", codes.join(", ")),
+                None => format!("it has {} codes; a code of another system is written `system|code`", codes.len()),
+            };
+            self.report(Diagnostic::error("K502", key.span, format!("{code} is not in the value set {}", set.name())).label("unknown code").help(help));
+        }
+        let display = display.map(|d| d.text.clone()).or_else(|| known.map(|(_, d)| d.to_owned()).filter(|d| !d.is_empty()));
+        let system = given.or_else(|| known.map(|(s, _)| s.to_owned()));
+        Row { code, system, display, columns: Vec::new() }
+    }
+
+    pub(crate) fn compile_systems(&mut self) -> Systems {
+        let mut systems = Systems::default();
+        // A site's documents come last in the list and first in effect.
+        for doc in self.systems_docs.clone().into_iter().rev() {
+            for rule in &doc.rules {
+                if !rule.system.text.contains(':') {
+                    self.report(
+                        Diagnostic::error("K316", rule.system.span, format!("{} is no absolute URI", rule.system.text))
+                            .label("needs a scheme")
+                            .help("such as http://hosp.example/mrn or urn:oid:1.2.3"),
+                    );
+                }
+                let universal = rule.oid.as_ref().or(rule.universal.as_ref()).map(|k| k.text.clone());
+                systems.rules.push(SystemRule {
+                    namespace: rule.namespace.as_ref().map(|k| k.text.clone()),
+                    universal,
+                    types: rule.types.iter().map(|k| k.text.clone()).collect(),
+                    system: rule.system.text.clone(),
+                });
+            }
+            if let Some(unknown) = &doc.unknown {
+                if unknown.text != "refuse" && (!unknown.text.contains("{namespace}") || !unknown.text.contains("{sender}")) {
+                    self.report(
+                        Diagnostic::error("K509", unknown.span, "two authorities could get the same URI")
+                            .label("must hold {sender} and {namespace}")
+                            .help("write https://hosp.example/authority/{sender}/{namespace}, or `unknown: refuse`"),
+                    );
+                }
+                systems.unknown.get_or_insert_with(|| unknown.text.clone());
+            }
+            if let Some(missing) = &doc.missing {
+                systems.missing.get_or_insert_with(|| missing.text.clone());
+            }
+            systems.ignore.extend(doc.ignore.iter().map(|k| k.text.clone()));
+        }
+        systems
+    }
+}

@@ -1,0 +1,272 @@
+//! Bodies: lines become the elements of one object, in FHIR's order.
+
+use crate::fhir::Node;
+use crate::route::code::{Body, BodyLine, Item};
+use crate::route::run::value::Value;
+use crate::route::run::{Env, Run};
+
+/// An object under construction.
+#[derive(Default)]
+pub(crate) struct Building {
+    pub(crate) elements: Vec<(u16, &'static str, Node)>,
+    pub(crate) alive: bool,
+}
+
+impl<'m> Run<'m> {
+    /// Makes what the body says, once per value of `$each` and `$from`; true if the message contributed.
+    pub(crate) fn body(&mut self, body: &'m Body, env: &Env<'_, 'm>, name: &'static str, out: &mut Vec<(&'static str, Node)>) -> bool {
+        let Some((each, _)) = &body.each else { return self.once(body, env, name, out) };
+        let mut alive = false;
+        for value in self.eval(each, env) {
+            let before = env.set(body.slot, Some(value));
+            alive |= self.once(body, env, name, out);
+            env.set(body.slot, before);
+        }
+        alive
+    }
+
+    fn once(&mut self, body: &'m Body, env: &Env<'_, 'm>, name: &'static str, out: &mut Vec<(&'static str, Node)>) -> bool {
+        if let Some(when) = &body.when
+            && !self.holds(when, env)
+        {
+            return false;
+        }
+        if !body.first.is_empty() {
+            for item in &body.first {
+                let from = out.len();
+                let alive = self.item(item, env, name, out);
+                if out.len() > from {
+                    return alive;
+                }
+            }
+            return false;
+        }
+        if let Some(value) = &body.value {
+            return self.item(value, env, name, out);
+        }
+        if let (Some(values), Some(from)) = (&body.from_values, &body.from) {
+            let slot = body.slot + usize::from(body.each.is_some());
+            let mut alive = false;
+            for value in self.eval(values, env) {
+                let before = env.set(slot, Some(value.clone()));
+                alive |= self.from(body, value, from, env, name, out);
+                env.set(slot, before);
+            }
+            return alive;
+        }
+        let mut building = Building::default();
+        self.lines(body, env, &mut building, false);
+        let made = building.alive || body.constant || body.when.is_some();
+        if building.elements.is_empty() || !made {
+            return false;
+        }
+        self.check_required(body, &building);
+        out.push((name, building.finish()));
+        building.alive || body.when.is_some()
+    }
+
+    /// `$from`: the converted value, then the lines upon it.
+    fn from(
+        &mut self,
+        body: &'m Body,
+        value: Value<'m>,
+        from: &'m crate::route::code::X,
+        env: &Env<'_, 'm>,
+        name: &'static str,
+        out: &mut Vec<(&'static str, Node)>,
+    ) -> bool {
+        if let (Some(map), crate::route::code::X::Convert(_, conversion)) = (body.from_resource, from)
+            && let crate::route::code::Join::Reference { arguments, .. } = &conversion.join
+        {
+            let node = self.make_shared(map, value, arguments, env, Some(body));
+            let made = node.is_some();
+            out.extend(node.map(|n| (name, n)));
+            return made;
+        }
+        let converted = self.eval(from, env);
+        let alive = converted.alive;
+        let mut any = false;
+        for value in converted {
+            let Value::Node(branch, node) = value else { continue };
+            let Node::Object(elements) = node else {
+                out.push((branch, node));
+                any = true;
+                continue;
+            };
+            let mut building = Building { elements: Vec::with_capacity(elements.len() + body.lines.len()), alive };
+            building.take(elements, body);
+            self.lines(body, env, &mut building, false);
+            if building.alive && !building.elements.is_empty() {
+                self.check_required(body, &building);
+                out.push((if body.lines.is_empty() { branch } else { name }, building.finish()));
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Adds the lines' elements. `top`: the lines are a resource's own, where `""` deletes.
+    pub(crate) fn lines(&mut self, body: &'m Body, env: &Env<'_, 'm>, building: &mut Building, top: bool) {
+        let mut made = Vec::new();
+        for line in &body.lines {
+            made.clear();
+            if matches!(line.item, Item::Nothing) {
+                building.remove(line);
+                continue;
+            }
+            let alive = self.item(&line.item, env, line.name, &mut made);
+            building.alive |= alive;
+            if made.is_empty() {
+                if top && self.item_is_deleted(&line.item, env) {
+                    let names: &[&'static str] = if line.branches.is_empty() { &[line.name] } else { &line.branches };
+                    self.deletes.extend(names.iter().map(|n| vec![*n]));
+                }
+                continue;
+            }
+            if !line.list && made.len() > 1 {
+                self.finding("not-carried", format!("{} more than the one value that fits", made.len() - 1), &body.path, &line.line);
+            }
+            building.put(line, &mut made);
+        }
+    }
+
+    /// A right side; true if the message contributed.
+    pub(crate) fn item(&mut self, item: &'m Item, env: &Env<'_, 'm>, name: &'static str, out: &mut Vec<(&'static str, Node)>) -> bool {
+        match item {
+            Item::Nothing => false,
+            Item::Constant(name, node) => {
+                out.push((name, node.clone()));
+                false
+            }
+            Item::X(x) => {
+                let values = self.eval(x, env);
+                let mut alive = false;
+                let contributes = values.alive;
+                for value in values {
+                    match value {
+                        Value::Node(branch, node) => {
+                            out.push((if branch == "value" { name } else { branch }, node));
+                            alive |= contributes;
+                        }
+                        Value::Made(entry) => {
+                            if let Some(node) = self.reference_node(entry) {
+                                out.push((name, node));
+                                alive |= contributes;
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+                alive
+            }
+            Item::Body(name, body) => self.body(body, env, name, out),
+            Item::List(items) => {
+                let mut alive = false;
+                for item in items {
+                    alive |= self.item(item, env, name, out);
+                }
+                alive
+            }
+            Item::Extension(url, inner) => {
+                let mut values = Vec::new();
+                let alive = self.item(inner, env, "value", &mut values);
+                for (branch, node) in values {
+                    out.push(("extension", Node::Object(vec![("url", Node::Text((*url).to_owned())), (branch, node)])));
+                }
+                alive
+            }
+        }
+    }
+
+    fn item_is_deleted(&mut self, item: &'m Item, env: &Env<'_, 'm>) -> bool {
+        match item {
+            Item::X(x) => self.is_deleted(x, env),
+            Item::List(items) => items.iter().any(|i| self.item_is_deleted(i, env)),
+            Item::Body(_, body) => match (&body.each, &body.from_values) {
+                (Some((x, _)), _) | (None, Some(x)) => self.is_deleted(x, env),
+                (None, None) => body.lines.iter().any(|l| !matches!(l.item, Item::Constant(..)) && self.item_is_deleted(&l.item, env)),
+            },
+            Item::Constant(..) | Item::Extension(..) | Item::Nothing => false,
+        }
+    }
+
+    /// What FHIR requires of a body that is made: its absence stops the delivery and names the v2 fields.
+    pub(crate) fn check_required(&mut self, body: &'m Body, building: &Building) {
+        for required in &body.required {
+            if !building.elements.iter().any(|(_, n, _)| required.names.contains(n) || n.strip_prefix('_').is_some_and(|p| required.names.contains(&p))) {
+                let (text, places) = missing_text(&body.path, required.element, &required.places);
+                self.halt("required-empty", text, places, &required.line);
+            }
+        }
+    }
+}
+
+/// The sentence for a required element that stayed empty.
+pub(crate) fn missing_text(path: &str, element: &str, places: &[String]) -> (String, Vec<String>) {
+    let text = if places.is_empty() {
+        format!("{path}.{element} is required by FHIR and stayed empty")
+    } else {
+        format!("{path}.{element} is required by FHIR; it comes from {}, which had no usable value", places.join(", "))
+    };
+    (text, places.to_vec())
+}
+
+impl Building {
+    /// Takes over an object that a map made.
+    pub(crate) fn take(&mut self, elements: Vec<(&'static str, Node)>, body: &Body) {
+        for (n, (name, node)) in elements.into_iter().enumerate() {
+            let position = position(body, name).unwrap_or(u16::try_from(n).unwrap_or(u16::MAX));
+            self.elements.push((position, name, node));
+        }
+    }
+
+    fn remove(&mut self, line: &BodyLine) {
+        self.elements.retain(|(_, name, _)| *name != line.name && !line.branches.contains(name));
+    }
+
+    fn put(&mut self, line: &BodyLine, made: &mut Vec<(&'static str, Node)>) {
+        if line.list {
+            let nodes = made.drain(..).map(|(_, node)| node);
+            match self.elements.iter_mut().find(|(_, name, _)| *name == line.name) {
+                Some((_, _, Node::List(list))) if line.append => list.extend(nodes),
+                Some((_, _, old)) => *old = Node::List(nodes.collect()),
+                None => {
+                    let nodes = nodes.collect();
+                    self.elements.push((line.position, line.name, Node::List(nodes)));
+                }
+            }
+            return;
+        }
+        let Some((name, node)) = made.drain(..).next() else { return };
+        if !line.branches.is_empty() {
+            self.elements.retain(|(_, n, _)| *n == name || !line.branches.contains(n));
+        }
+        match self.elements.iter_mut().find(|(_, n, _)| *n == name) {
+            Some((_, _, old)) => *old = node,
+            None => self.elements.push((line.position, name, node)),
+        }
+    }
+
+    /// Another map's elements: lists append, what is set stays.
+    pub(crate) fn merge(&mut self, other: Building) {
+        self.alive |= other.alive;
+        for (position, name, node) in other.elements {
+            match (self.elements.iter_mut().find(|(_, n, _)| *n == name), node) {
+                (Some((_, _, Node::List(list))), Node::List(more)) => list.extend(more),
+                (Some(_), _) => {}
+                (None, node) => self.elements.push((position, name, node)),
+            }
+        }
+    }
+
+    pub(crate) fn finish(&mut self) -> Node {
+        self.elements.sort_by_key(|(position, ..)| *position);
+        Node::Object(self.elements.drain(..).map(|(_, name, node)| (name, node)).collect())
+    }
+}
+
+fn position(body: &Body, name: &str) -> Option<u16> {
+    let ty = body.ty?;
+    let plain = name.strip_prefix('_').unwrap_or(name);
+    ty.property(plain).map(|(e, _)| e.position())
+}

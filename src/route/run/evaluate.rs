@@ -1,0 +1,389 @@
+//! Evaluating compiled expressions. Total: what cannot be said yields nothing.
+
+use crate::hl7v2::Part;
+use crate::route::code::{Decimal, Path, Root, Step, X, decimal};
+use crate::route::run::value::{At, Value, Values};
+use crate::route::run::{Env, Run};
+use crate::route::tree::{Index, Op};
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+impl<'m> Run<'m> {
+    pub(crate) fn eval(&mut self, x: &'m X, env: &Env<'_, 'm>) -> Values<'m> {
+        match x {
+            X::Nothing => Values::none(),
+            X::Null => Values::constant(Value::Null),
+            X::Text(text) => Values::constant(Value::Text(Cow::Borrowed(text))),
+            X::Number(n) => Values::constant(Value::Number(n.clone())),
+            X::Bool(b) => Values::constant(Value::Bool(*b)),
+            X::Node(name, node) => Values::constant(Value::Node(name, node.clone())),
+            X::Path(path) => self.path(path, env),
+            X::Argument(n) => match (env.caller, env.arguments.get(*n)) {
+                (Some(caller), Some(argument)) => self.eval(argument, caller),
+                _ => Values::none(),
+            },
+            X::If(condition, then, otherwise) => {
+                if self.holds(condition, env) {
+                    self.eval(then, env)
+                } else {
+                    self.eval(otherwise, env)
+                }
+            }
+            X::Else(a, b) => {
+                let first = self.eval(a, env);
+                if first.is_empty() { self.eval(b, env) } else { first }
+            }
+            X::Where(inner, slot, condition) => self.filter(inner, *slot, condition, env),
+            X::Or(..)
+            | X::And(..)
+            | X::Not(_)
+            | X::Compare(..)
+            | X::In(..)
+            | X::InSystems(..)
+            | X::InCodes(..)
+            | X::InTable(..)
+            | X::Valued(..)
+            | X::Deleted(_) => {
+                let holds = self.holds(x, env);
+                Values::one(Value::Bool(holds))
+            }
+            X::Arithmetic(op, a, b) => self.arithmetic(*op, a, b, env),
+            X::Call(function, arguments) => self.call(function, arguments, env),
+            X::Steps(inner, steps) => {
+                let values = self.eval(inner, env);
+                self.steps(values, steps)
+            }
+            X::Via(inner, table, column) => self.via(inner, *table, *column, env),
+            X::Convert(inner, conversion) => {
+                let values = self.eval(inner, env);
+                self.convert(values, conversion, env)
+            }
+            X::Body(body, name) => {
+                let mut out = Vec::new();
+                let alive = self.body(body, env, name, &mut out);
+                let mut values = Values::none();
+                values.alive = alive;
+                for (name, node) in out {
+                    values.push(Value::Node(name, node));
+                }
+                values
+            }
+            X::Resource { index, all, place } => self.resource_reference(*index, *all, place),
+        }
+    }
+
+    /// Is the condition true? What is not true or false is false.
+    pub(crate) fn holds(&mut self, x: &'m X, env: &Env<'_, 'm>) -> bool {
+        match x {
+            X::Bool(b) => *b,
+            X::Or(a, b) => self.holds(a, env) || self.holds(b, env),
+            X::And(a, b) => self.holds(a, env) && self.holds(b, env),
+            X::Not(a) => !self.holds(a, env),
+            X::Valued(inner, wanted) => self.has_value(inner, env) == *wanted,
+            X::Deleted(inner) => self.is_deleted(inner, env),
+            X::Compare(op, a, b) => {
+                let a = self.eval(a, env);
+                let b = self.eval(b, env);
+                self.compare(*op, &a, &b)
+            }
+            X::In(inner, words, negated) => {
+                let values = self.eval(inner, env);
+                let found = values.as_slice().iter().any(|v| {
+                    let text = self.text_of(v);
+                    words.iter().any(|w| **w == *text)
+                });
+                found != *negated
+            }
+            X::InSystems(inner, negated) => {
+                let values = self.eval(inner, env);
+                let found = values.as_slice().iter().any(|v| self.is_known_system(v));
+                found != *negated
+            }
+            X::InCodes(inner, set, negated) => {
+                let values = self.eval(inner, env);
+                let found = values.as_slice().iter().any(|v| set.find(&self.text_of(v)).is_some());
+                found != *negated
+            }
+            X::InTable(inner, table, negated) => {
+                let values = self.eval(inner, env);
+                let rows = self.code.tables.get(*table).map(|t| &t.rows);
+                let found = values.as_slice().iter().any(|v| rows.is_some_and(|r| r.contains_key(&*self.text_of(v))));
+                found != *negated
+            }
+            other => matches!(self.eval(other, env).first(), Some(Value::Bool(true))),
+        }
+    }
+
+    fn has_value(&mut self, x: &'m X, env: &Env<'_, 'm>) -> bool {
+        let values = self.eval(x, env);
+        values.as_slice().iter().any(|v| match v {
+            Value::Part(part, _) => self.is_valued(*part),
+            Value::Segment(_) | Value::Node(..) | Value::Made(_) | Value::Number(_) | Value::Duration(_) => true,
+            Value::Bool(_) | Value::Row(_) | Value::Sn(_) => true,
+            Value::Text(t) | Value::Moment(t) => !t.is_empty(),
+            Value::Null => false,
+        })
+    }
+
+    /// Did the sender write `""` there?
+    pub(crate) fn is_deleted(&mut self, x: &'m X, env: &Env<'_, 'm>) -> bool {
+        match x {
+            X::Path(path) => self.raw_parts(path, env).into_iter().any(|p| self.message.is_null(p)),
+            X::Convert(inner, _) | X::Where(inner, ..) => self.is_deleted(inner, env),
+            X::Call(_, arguments) if arguments.len() == 1 => arguments.first().is_some_and(|a| self.is_deleted(a, env)),
+            // The first of a chain that says anything decides.
+            X::Else(a, b) => self.is_deleted(a, env) || (!self.has_value(a, env) && self.is_deleted(b, env)),
+            X::If(condition, then, otherwise) => {
+                if self.holds(condition, env) {
+                    self.is_deleted(then, env)
+                } else {
+                    self.is_deleted(otherwise, env)
+                }
+            }
+            X::Null => true,
+            _ => false,
+        }
+    }
+
+    /// Valued parts only.
+    pub(crate) fn path(&mut self, path: &'m Path, env: &Env<'_, 'm>) -> Values<'m> {
+        if path.field.is_none()
+            && let Root::Slot(slot) = path.root
+        {
+            let Some(value) = env.slot(slot) else { return Values::none() };
+            return if path.steps.is_empty() { Values::one(value) } else { self.steps(Values::one(value), &path.steps) };
+        }
+        let mut values = Values { alive: true, ..Values::none() };
+        for segment in self.root_segments(path.root, env) {
+            let Some(field) = path.field else {
+                values.push(Value::Segment(segment));
+                continue;
+            };
+            let at = At { segment, field };
+            let whole = self.message.field(segment as usize, usize::from(field));
+            if whole.start == whole.end {
+                continue;
+            }
+            let (first, rest) = match path.steps.split_first() {
+                Some((Step::Index(index), rest)) => (Some(*index), rest),
+                _ => (None, path.steps.as_slice()),
+            };
+            match first {
+                Some(Index::Nth(n)) => {
+                    let part = self.message.repetition(whole, n as usize);
+                    self.push_part(part, at, rest, &mut values);
+                }
+                Some(Index::Last) => {
+                    if let Some(part) = self.message.repetitions(whole).last() {
+                        self.push_part(part, at, rest, &mut values);
+                    }
+                }
+                None => {
+                    for part in self.message.repetitions(whole) {
+                        self.push_part(part, at, rest, &mut values);
+                    }
+                }
+            }
+        }
+        values
+    }
+
+    fn push_part(&self, part: Part, at: At, steps: &[Step], values: &mut Values<'m>) {
+        let mut part = part;
+        let mut pick = None;
+        for step in steps {
+            match step {
+                Step::Down(n) => part = self.down(part, *n),
+                Step::Index(index) => pick = Some(*index),
+            }
+        }
+        if self.is_valued(part) && !matches!(pick, Some(Index::Nth(n)) if n > 1) {
+            values.push(Value::Part(part, at));
+        }
+    }
+
+    /// The parts as sent, `""` included.
+    fn raw_parts(&mut self, path: &'m Path, env: &Env<'_, 'm>) -> Vec<Part> {
+        let mut starts = Vec::new();
+        if path.field.is_none() {
+            if let Root::Slot(slot) = path.root
+                && let Some(Value::Part(part, _)) = env.slot(slot)
+            {
+                starts.push(part);
+            }
+        } else if let Some(field) = path.field {
+            for segment in self.root_segments(path.root, env) {
+                starts.extend(self.message.repetitions(self.message.field(segment as usize, usize::from(field))));
+            }
+        }
+        let down = |mut part: Part| {
+            for step in &path.steps {
+                if let Step::Down(n) = step {
+                    part = self.down(part, *n);
+                }
+            }
+            part
+        };
+        starts.into_iter().map(down).collect()
+    }
+
+    fn root_segments(&mut self, root: Root, env: &Env<'_, 'm>) -> Vec<u32> {
+        match root {
+            Root::Slot(slot) | Root::SegmentOf(slot) => self.segment_of(env.slot(slot)).into_iter().collect(),
+            Root::Lookup { lookup, from, index } => {
+                let from = from.and_then(|slot| self.segment_of(env.slot(slot)));
+                let found = self.segments(lookup, from);
+                match index {
+                    None => found,
+                    Some(Index::Nth(n)) => (n as usize).checked_sub(1).and_then(|n| found.get(n).copied()).into_iter().collect(),
+                    Some(Index::Last) => found.last().copied().into_iter().collect(),
+                }
+            }
+        }
+    }
+
+    fn segment_of(&self, value: Option<Value<'m>>) -> Option<u32> {
+        match value {
+            Some(Value::Segment(n)) => Some(n),
+            Some(Value::Part(_, at)) => Some(at.segment),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn steps(&mut self, values: Values<'m>, steps: &[Step]) -> Values<'m> {
+        let mut values = values;
+        for step in steps {
+            let alive = values.alive;
+            values = match step {
+                Step::Index(Index::Nth(n)) => Values::option((*n as usize).checked_sub(1).and_then(|n| values.into_iter().nth(n)), alive),
+                Step::Index(Index::Last) => Values::option(values.last(), alive),
+                Step::Down(n) => {
+                    let mut below = Values { alive, ..Values::none() };
+                    for value in values {
+                        match value {
+                            Value::Part(part, at) => {
+                                let part = self.down(part, *n);
+                                if self.is_valued(part) {
+                                    below.push(Value::Part(part, at));
+                                }
+                            }
+                            Value::Sn(sn) => {
+                                if let Some(text) = usize::from(*n).checked_sub(1).and_then(|n| sn.get(n)).filter(|t| !t.is_empty()) {
+                                    below.push(Value::Text(Cow::Owned(text.clone())));
+                                }
+                            }
+                            other if *n == 1 => below.push(other),
+                            _ => {}
+                        }
+                    }
+                    below
+                }
+            };
+        }
+        values
+    }
+
+    fn filter(&mut self, inner: &'m X, slot: usize, condition: &'m X, env: &Env<'_, 'm>) -> Values<'m> {
+        let candidates = self.eval(inner, env);
+        let mut kept = Values { alive: candidates.alive, ..Values::none() };
+        for candidate in candidates {
+            let before = env.set(slot, Some(candidate.clone()));
+            if self.holds(condition, env) {
+                kept.push(candidate);
+            }
+            env.set(slot, before);
+        }
+        kept
+    }
+
+    /// `=` holds if some pair fits; `!=` is its negation, so true of nothing.
+    fn compare(&self, op: Op, a: &Values<'m>, b: &Values<'m>) -> bool {
+        if op == Op::NotEqual {
+            return !self.compare(Op::Equal, a, b);
+        }
+        a.as_slice().iter().any(|a| b.as_slice().iter().any(|b| self.compare_one(op, a, b)))
+    }
+
+    fn compare_one(&self, op: Op, a: &Value<'m>, b: &Value<'m>) -> bool {
+        if matches!((a, b), (Value::Null, _) | (_, Value::Null)) {
+            let null = |v: &Value<'m>| match v {
+                Value::Null => true,
+                Value::Part(part, _) => self.message.is_null(*part),
+                _ => false,
+            };
+            return op == Op::Equal && null(a) && null(b);
+        }
+        let (left, right) = (self.text_of(a), self.text_of(b));
+        let number = |v: &Value<'m>, text: &str| match v {
+            Value::Number(n) => Some(n.clone()),
+            _ => decimal(text),
+        };
+        let numeric = matches!(a, Value::Number(_)) || matches!(b, Value::Number(_)) || !matches!(op, Op::Equal);
+        let moments = matches!(a, Value::Moment(_)) || matches!(b, Value::Moment(_));
+        let order = if moments {
+            // Times compare as far as both are precise.
+            let common = left.len().min(right.len());
+            left.get(..common).zip(right.get(..common)).map(|(l, r)| l.cmp(r))
+        } else if numeric {
+            match (number(a, &left), number(b, &right)) {
+                (Some(l), Some(r)) => l.partial_cmp(&r),
+                _ if matches!(op, Op::Equal) => Some(left.cmp(&right)),
+                _ => None,
+            }
+        } else {
+            Some(left.cmp(&right))
+        };
+        matches!(
+            (op, order),
+            (Op::Equal, Some(Ordering::Equal))
+                | (Op::Less, Some(Ordering::Less))
+                | (Op::LessEqual, Some(Ordering::Less | Ordering::Equal))
+                | (Op::Greater, Some(Ordering::Greater))
+                | (Op::GreaterEqual, Some(Ordering::Greater | Ordering::Equal))
+        )
+    }
+
+    fn arithmetic(&mut self, op: Op, a: &'m X, b: &'m X, env: &Env<'_, 'm>) -> Values<'m> {
+        let left = self.eval(a, env);
+        let right = self.eval(b, env);
+        let alive = left.alive || right.alive;
+        let (Some(left), Some(right)) = (left.first(), right.first()) else { return Values::none() };
+        if let Value::Duration(span) = right {
+            let text = self.text_of(&left);
+            let moved = crate::route::run::moment::add(&text, span, op == Op::Subtract);
+            return Values::option(moved.map(|m| Value::Moment(Cow::Owned(m))), alive);
+        }
+        let number = |run: &Self, v: &Value<'m>| match v {
+            Value::Number(n) => Some(n.clone()),
+            other => decimal(&run.text_of(other)),
+        };
+        let (Some(l), Some(r)) = (number(self, &left), number(self, &right)) else { return Values::none() };
+        let result = match op {
+            Op::Add => Some(l + r),
+            Op::Subtract => Some(l - r),
+            Op::Multiply => Some(l * r),
+            Op::Divide if r == Decimal::from(0) => None,
+            Op::Divide => Some((l / r).with_scale_round(20, bigdecimal::RoundingMode::HalfUp).normalized()),
+            _ => None,
+        };
+        Values::option(result.map(Value::Number), alive)
+    }
+
+    fn via(&mut self, inner: &'m X, table: usize, column: Option<usize>, env: &Env<'_, 'm>) -> Values<'m> {
+        let values = self.eval(inner, env);
+        let mut out = Values { alive: values.alive, ..Values::none() };
+        for value in values {
+            let text = self.text_of(&value).into_owned();
+            let Some(row) = self.row(table, &text, env) else { continue };
+            match column {
+                Some(column) => {
+                    if let Some(text) = row.columns.get(column).cloned().flatten() {
+                        out.push(Value::Text(Cow::Owned(text)));
+                    }
+                }
+                None => out.push(Value::Row(Box::new(row.clone()))),
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,262 @@
+//! Running a compiled route: message in, resources out. Total: no failure but a typed `Stop` with a place.
+
+mod body;
+mod convert;
+mod evaluate;
+mod function;
+mod moment;
+mod resource;
+mod systems;
+mod text;
+mod value;
+
+use crate::fhir::{Identity, Node, Save};
+use crate::hl7v2::{Message, NodeId, Placement, Structure};
+use crate::route::code::{Code, Line, On, Route, X};
+use crate::route::program::{Context, Finding, Matches, Output, RouteId, RouteInfo, RouteSet, Stop};
+use crate::route::scope::{Place, resolve};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+use value::Value;
+
+/// Look-ups resolved so far: (structure, group, look-up) -> place. Shared by all runs of a set; each is resolved once.
+pub(crate) type Places = RwLock<HashMap<(Structure, NodeId, usize), Option<std::sync::Arc<Place>>>>;
+
+/// One run of one route over one message.
+pub(crate) struct Run<'m> {
+    pub(crate) code: &'m Code,
+    pub(crate) route: &'m Route,
+    pub(crate) route_name: &'m str,
+    pub(crate) places: &'m Places,
+    pub(crate) message: &'m Message,
+    pub(crate) structure: Option<Structure>,
+    pub(crate) placement: Placement,
+    pub(crate) context: &'m Context<'m>,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) made: Vec<Made>,
+    pub(crate) zone: Option<Option<jiff::tz::TimeZone>>,
+    /// The route's resources of this run: resource index -> entries of `made`.
+    pub(crate) instances: Vec<Vec<Instance>>,
+    pub(crate) stop: Option<Stop>,
+    /// The segment that the current resource is made for, for references by name.
+    pub(crate) here: Option<u32>,
+    /// Where `""` deletes, for the resource being made.
+    pub(crate) deletes: Vec<Vec<&'static str>>,
+    /// Resources inside the one being made.
+    pub(crate) contained: Vec<Node>,
+}
+
+/// A resource of this run, saved or only referred to.
+pub(crate) struct Made {
+    pub(crate) save: Save,
+    /// `Reference.identifier` instead of an entry of its own.
+    pub(crate) logical: bool,
+    pub(crate) dropped: bool,
+    pub(crate) required: Vec<(Vec<&'static str>, Vec<String>, Line)>,
+    pub(crate) skip_when_missing: bool,
+}
+
+/// One resource of the route before its body is made.
+#[derive(Clone)]
+pub(crate) struct Instance {
+    pub(crate) entry: usize,
+    pub(crate) segment: Option<u32>,
+}
+
+/// What a map or body sees: its current values, and what it was passed.
+pub(crate) struct Env<'e, 'm> {
+    pub(crate) slots: RefCell<Vec<Option<Value<'m>>>>,
+    /// Evaluated in the caller's environment, and only when used.
+    pub(crate) arguments: &'m [X],
+    pub(crate) caller: Option<&'e Env<'e, 'm>>,
+}
+
+impl<'e, 'm> Env<'e, 'm> {
+    pub(crate) fn root() -> Self {
+        Self { slots: RefCell::new(Vec::new()), arguments: &[], caller: None }
+    }
+
+    pub(crate) fn slot(&self, n: usize) -> Option<Value<'m>> {
+        self.slots.borrow().get(n).cloned().flatten()
+    }
+
+    /// Puts a value into a slot and gives back what was there.
+    pub(crate) fn set(&self, n: usize, value: Option<Value<'m>>) -> Option<Value<'m>> {
+        let mut slots = self.slots.borrow_mut();
+        if slots.len() <= n {
+            slots.resize_with(n + 1, || None);
+        }
+        slots.get_mut(n).and_then(|s| std::mem::replace(s, value))
+    }
+}
+
+impl RouteSet {
+    pub(crate) fn new(hash: String, routes: Vec<RouteInfo>, code: Code) -> Self {
+        Self { hash, routes, code, places: Places::default() }
+    }
+
+    /// The routes that want the message: `on`, `from` and `when`. `otherwise` counts when no other names the type.
+    pub fn matching(&self, listener: &str, message: &Message) -> Matches {
+        let kind = message.message_type();
+        let mut parts = kind.split('^');
+        let (code, event) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        let structure = message.structure_id();
+        let named = |on: &On| match on {
+            On::Event { code: c, event: e, structure: s } => {
+                c == code && e.as_ref().is_none_or(|e| e == event) && s.as_ref().is_none_or(|s| structure.is_some_and(|id| id == s))
+            }
+            On::Otherwise => false,
+        };
+        let from = |route: &Route| listener.is_empty() || route.from.is_empty() || route.from.iter().any(|f| f == listener);
+        let mut wanting: Vec<usize> = Vec::new();
+        for (n, route) in self.code.routes.iter().enumerate() {
+            if from(route) && route.on.iter().any(named) {
+                wanting.push(n);
+            }
+        }
+        if wanting.is_empty() {
+            wanting.extend(self.code.routes.iter().enumerate().filter(|(_, r)| from(r) && r.on.contains(&On::Otherwise)).map(|(n, _)| n));
+        }
+        let mut matches = Matches::default();
+        for n in wanting {
+            let Some(route) = self.code.routes.get(n) else { continue };
+            let holds = match &route.when {
+                None => true,
+                Some(when) => {
+                    let context =
+                        Context { received: crate::exchange::Timestamp(0), zone: None, authority: None, message: crate::exchange::MessageId(0), listener };
+                    let mut run = self.start(RouteId(n), route, message, &context);
+                    run.holds(when, &Env::root())
+                }
+            };
+            if holds { matches.taken.push(RouteId(n)) } else { matches.filtered = true }
+        }
+        matches
+    }
+
+    /// Maps the message by one route.
+    ///
+    /// # Errors
+    /// A [`Stop`] when FHIR requires what the message does not have, when nothing identifies a resource, or when a table refuses a code.
+    pub fn run(&self, route: RouteId, message: &Message, context: &Context<'_>) -> Result<Output, Stop> {
+        let Some(code) = self.code.routes.get(route.0) else {
+            return Err(Stop { kind: "no-route", text: "the route set has no such route".to_owned(), places: Vec::new(), line: String::new() });
+        };
+        let run = self.start(route, code, message, context);
+        run.route()
+    }
+
+    fn start<'m>(&'m self, id: RouteId, route: &'m Route, message: &'m Message, context: &'m Context<'m>) -> Run<'m> {
+        let structure = message.structure();
+        let extra: Vec<(&str, &str)> = self.code.segment_places.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        let placement = match structure {
+            Some(structure) => message.place(structure, &extra),
+            None => Placement::flat(message.segment_count()),
+        };
+        Run {
+            code: &self.code,
+            route,
+            route_name: self.routes.get(id.0).map_or("", |r| &r.name),
+            places: &self.places,
+            message,
+            structure,
+            placement,
+            context,
+            findings: Vec::new(),
+            made: Vec::new(),
+            zone: None,
+            instances: Vec::new(),
+            stop: None,
+            here: None,
+            deletes: Vec::new(),
+            contained: Vec::new(),
+        }
+    }
+}
+
+impl<'m> Run<'m> {
+    pub(crate) fn finding(&mut self, kind: &'static str, text: impl Into<String>, place: &str, line: &Line) {
+        let finding = Finding { kind, text: text.into(), place: place.to_owned(), line: line.to_string() };
+        if self.findings.len() < MOST_FINDINGS && !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+
+    /// Remembers the first reason to stop; the run goes on so that nothing is half made, and reports it at the end.
+    pub(crate) fn halt(&mut self, kind: &'static str, text: impl Into<String>, places: Vec<String>, line: &Line) {
+        if self.stop.is_none() {
+            self.stop = Some(Stop { kind, text: text.into(), places, line: line.to_string() });
+        }
+    }
+
+    /// The segments that a look-up means, seen from a segment (or from the message).
+    pub(crate) fn segments(&self, lookup: usize, from: Option<u32>) -> Vec<u32> {
+        let Some(wanted) = self.code.lookups.get(lookup) else { return Vec::new() };
+        let all = || self.message.segments_named(&wanted.segment).filter_map(|n| u32::try_from(n).ok()).collect::<Vec<_>>();
+        let Some(structure) = self.structure.filter(|_| !wanted.all) else { return all() };
+        let group = from.and_then(|s| self.placement.segments.get(s as usize)).map_or(0, |p| p.group);
+        let Some(instance) = self.placement.groups.get(group as usize) else { return all() };
+        let key = (structure, instance.node, lookup);
+        let known = self.places.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let place = known.unwrap_or_else(|| {
+            let found = resolve(structure, instance.node, wanted).map(std::sync::Arc::new);
+            self.places.write().unwrap_or_else(PoisonError::into_inner).insert(key, found.clone());
+            found
+        });
+        let name = wanted.segment.as_str();
+        match place {
+            Some(place) => {
+                let mut at = group;
+                for _ in 0..place.up {
+                    at = self.placement.groups.get(at as usize).and_then(|g| g.parent).unwrap_or(0);
+                }
+                let found = self.in_group(at, name, Some(&place.nodes));
+                if !found.is_empty() || from.is_none() {
+                    return found;
+                }
+                found
+            }
+            // Not in the structure: the nearest group around that has one.
+            None => {
+                let mut at = Some(group);
+                while let Some(n) = at {
+                    let found = self.in_group(n, name, None);
+                    if !found.is_empty() {
+                        return found;
+                    }
+                    at = self.placement.groups.get(n as usize).and_then(|g| g.parent);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    fn in_group(&self, group: u32, name: &str, nodes: Option<&[NodeId]>) -> Vec<u32> {
+        let Some(instance) = self.placement.groups.get(group as usize) else { return Vec::new() };
+        (instance.first..instance.end)
+            .filter(|n| {
+                self.message.is_segment(*n as usize, name)
+                    && match (nodes, self.placement.segments.get(*n as usize).and_then(|p| p.node)) {
+                        (Some(nodes), Some(node)) => nodes.contains(&node),
+                        _ => true,
+                    }
+            })
+            .collect()
+    }
+}
+
+/// A message that breaks every rule must not fill the memory with findings.
+const MOST_FINDINGS: usize = 200;
+
+/// `system|value` of an Identifier that has both.
+pub(crate) fn identity_of(node: &Node) -> Option<Identity> {
+    let Node::Object(elements) = node else { return None };
+    let text = |name: &str| {
+        elements.iter().find(|(n, _)| *n == name).and_then(|(_, v)| match v {
+            Node::Text(t) if !t.is_empty() => Some(t.clone()),
+            _ => None,
+        })
+    };
+    Some(Identity { system: text("system")?, value: text("value")? })
+}

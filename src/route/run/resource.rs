@@ -1,0 +1,559 @@
+//! The resources of a message: made in the route's order, identified, joined where they are one, and linked.
+
+use crate::fhir::{Identity, ListMerge, Node, Save, SaveMode};
+use crate::route::code::{Body, Missing, Resource, SaveX, Shared, X};
+use crate::route::program::{Output, Stop};
+use crate::route::run::body::{Building, missing_text};
+use crate::route::run::value::{Value, Values};
+use crate::route::run::{Env, Instance, Made, Run, identity_of};
+use std::cell::RefCell;
+
+/// The system of derived identities: URIs (FHIR R4, Identifier.system).
+const URI: &str = "urn:ietf:rfc:3986";
+
+impl<'m> Run<'m> {
+    pub(crate) fn route(mut self) -> Result<Output, Stop> {
+        let route = self.route;
+        let mut work: Vec<(&'m Resource, usize, Option<Value<'m>>)> = Vec::new();
+        for resource in &route.resources {
+            let mut instances = Vec::new();
+            let values = match &resource.each {
+                Some(each) => self.eval(each, &Env::root()),
+                None => Values::none(),
+            };
+            for value in values {
+                let env = Env { slots: RefCell::new(vec![Some(value.clone())]), arguments: &[], caller: None };
+                if let Some(when) = &resource.when
+                    && !self.holds(when, &env)
+                {
+                    continue;
+                }
+                let segment = match &value {
+                    Value::Segment(n) => Some(*n),
+                    Value::Part(_, at) => Some(at.segment),
+                    _ => None,
+                };
+                let entry = self.made.len();
+                self.made.push(placeholder(resource));
+                instances.push(Instance { entry, segment });
+                work.push((resource, entry, Some(value)));
+            }
+            if instances.len() > 1 {
+                for (n, instance) in instances.iter().enumerate() {
+                    if let Some(made) = self.made.get_mut(instance.entry) {
+                        made.save.name = format!("{}[{}]", resource.name, n + 1);
+                    }
+                }
+            }
+            self.instances.push(instances);
+        }
+        for (resource, entry, value) in work {
+            self.make(resource, entry, value);
+        }
+        self.finish()
+    }
+
+    /// One resource of the route.
+    fn make(&mut self, resource: &'m Resource, entry: usize, value: Option<Value<'m>>) {
+        self.here = match &value {
+            Some(Value::Segment(n)) => Some(*n),
+            Some(Value::Part(_, at)) => Some(at.segment),
+            _ => None,
+        };
+        self.deletes.clear();
+        self.contained.clear();
+        let stopped_before = self.stop.is_some();
+        let env = Env { slots: RefCell::new(vec![value.clone()]), arguments: &[], caller: None };
+        let mut building = Building::default();
+        for (from, map) in &resource.maps {
+            let Some(map) = self.code.maps.get(*map) else { continue };
+            let sources: Values<'m> = match from {
+                Some(x) => self.eval(x, &env),
+                None => Values::option(value.clone(), true),
+            };
+            for source in sources {
+                let inner = Env { slots: RefCell::new(vec![Some(source)]), arguments: &[], caller: Some(&env) };
+                let mut part = Building::default();
+                self.top_body(&map.body, &inner, &mut part);
+                building.merge(part);
+            }
+        }
+        self.lines(&resource.body, &env, &mut building, true);
+        self.attach_contained(&mut building);
+        let alive = building.alive && !building.elements.is_empty();
+        if !alive {
+            self.drop_entry(entry);
+            return;
+        }
+        let mut required = Vec::new();
+        for r in &resource.body.required {
+            required.push((r.names.clone(), r.places.clone(), r.line.clone()));
+        }
+        let skip = resource.save.missing == Missing::Skip;
+        let deletes = std::mem::take(&mut self.deletes);
+        let initial = resource.save.initial.as_ref().and_then(|body| {
+            let mut part = Building::default();
+            self.lines(body, &env, &mut part, false);
+            (!part.elements.is_empty()).then(|| part.finish())
+        });
+        let place = self.made.get(entry).map_or_else(String::new, |m| m.save.name.clone());
+        let Some(identity) = self.identity(&resource.save, &env, &mut building, resource.resource_type, &place) else {
+            self.drop_entry(entry);
+            return;
+        };
+        // A part that FHIR requires was missing inside: with `skip` only this resource goes.
+        if skip && !stopped_before && self.stop.is_some() {
+            self.stop = None;
+            self.drop_entry(entry);
+            return;
+        }
+        if let Some(made) = self.made.get_mut(entry) {
+            made.save.body = with_type(resource.resource_type, building.finish());
+            made.save.identity = identity;
+            made.save.deletes = deletes;
+            made.save.initial = initial;
+            made.required = required;
+            made.skip_when_missing = skip;
+            made.logical = matches!(resource.save.shared, Some(Shared::Logical));
+        }
+    }
+
+    /// A map's body for a resource: its lines are the resource's own.
+    fn top_body(&mut self, body: &'m Body, env: &Env<'_, 'm>, building: &mut Building) {
+        if let Some(when) = &body.when
+            && !self.holds(when, env)
+        {
+            return;
+        }
+        if body.each.is_none() && body.from.is_none() && body.value.is_none() && body.first.is_empty() {
+            self.lines(body, env, building, true);
+            return;
+        }
+        let mut out = Vec::new();
+        building.alive |= self.body(body, env, "", &mut out);
+        for (_, node) in out {
+            if let Node::Object(elements) = node {
+                let mut part = Building::default();
+                part.take(elements, body);
+                building.merge(part);
+            }
+        }
+    }
+
+    /// What makes the resource the same one next time; `None` if there is nothing and the route says to skip it.
+    fn identity(&mut self, save: &'m SaveX, env: &Env<'_, 'm>, building: &mut Building, resource_type: &'static str, place: &str) -> Option<Vec<Identity>> {
+        if save.mode == SaveMode::Create && save.by.is_empty() && !save.derived {
+            return Some(Vec::new());
+        }
+        let mut identity: Vec<Identity> = Vec::new();
+        for x in &save.by {
+            if matches!(x, X::Nothing) {
+                let found = identifiers(building);
+                identity.extend(found);
+                continue;
+            }
+            for value in self.eval(x, env) {
+                if let Value::Node(_, node) = value
+                    && let Some(one) = identity_of(&node)
+                    && !self.code.systems.ignore.contains(&one.value)
+                {
+                    identity.push(one);
+                }
+            }
+        }
+        dedup(&mut identity);
+        let derive = save.derived && identity.is_empty() || (identity.is_empty() && save.missing == Missing::Derive);
+        if derive {
+            let one = Identity { system: URI.to_owned(), value: format!("urn:uuid:{}", self.derived(place)) };
+            if crate::fhir::type_named(resource_type).and_then(|t| t.element("identifier")).is_some() {
+                add_identifier(building, &one, resource_type);
+            }
+            identity.push(one);
+        }
+        if identity.is_empty() {
+            if save.missing == Missing::Skip {
+                self.finding("no-identity", format!("{resource_type} was left out: nothing identifies it"), &save.places.join(", "), &save.line);
+                return None;
+            }
+            let places = if save.places.is_empty() { vec![format!("{resource_type}.identifier")] } else { save.places.clone() };
+            self.halt(
+                "no-identity",
+                format!(
+                    "nothing identifies this {resource_type}: {} held no value with a system; name the authority, or say `$missing: skip` or `derive`",
+                    places.join(", ")
+                ),
+                places,
+                &save.line,
+            );
+        }
+        Some(identity)
+    }
+
+    fn drop_entry(&mut self, entry: usize) {
+        if let Some(made) = self.made.get_mut(entry) {
+            made.dropped = true;
+        }
+    }
+
+    /// A resource that a type map makes because a reference wants it; the result is the Reference.
+    pub(crate) fn make_shared(&mut self, map: usize, value: Value<'m>, arguments: &'m [X], env: &Env<'_, 'm>, over: Option<&'m Body>) -> Option<Node> {
+        let code = self.code.maps.get(map)?;
+        let place = match &value {
+            Value::Part(part, at) => format!("{}/{}/{}/{}", code.head, at.segment, at.field, part.start),
+            Value::Segment(n) => format!("{}/{n}", code.head),
+            _ => code.head.to_string(),
+        };
+        let inner = Env { slots: RefCell::new(vec![Some(value)]), arguments, caller: Some(env) };
+        if let Some(when) = &code.body.when
+            && !self.holds(when, &inner)
+        {
+            return None;
+        }
+        let resource = code.resource?;
+        if let Some(item) = &code.body.value {
+            let mut out = Vec::new();
+            self.item(item, &inner, "value", &mut out);
+            return out.into_iter().next().map(|(_, node)| node);
+        }
+        let deletes = std::mem::take(&mut self.deletes);
+        let mut building = Building::default();
+        self.lines(&code.body, &inner, &mut building, false);
+        if let Some(over) = over {
+            self.lines(over, env, &mut building, false);
+        }
+        self.deletes = deletes;
+        if !building.alive || building.elements.is_empty() {
+            return None;
+        }
+        self.check_required(&code.body, &building);
+        let route = self.route;
+        let shared = route.shared.iter().find(|(ty, _)| *ty == resource).map(|(_, how)| *how);
+        let how = shared.or(code.save.as_ref().and_then(|s| s.shared)).unwrap_or(Shared::Save(code.save.as_ref().map_or(SaveMode::CreateIfNone, |s| s.mode)));
+        match how {
+            Shared::Logical => logical_reference(&building),
+            Shared::Contained => Some(self.contain(building, resource)),
+            Shared::Save(mode) => {
+                let identity = match &code.save {
+                    Some(save) => self.identity(save, &inner, &mut building, resource, &place)?,
+                    None => {
+                        let mut found = identifiers(&building);
+                        dedup(&mut found);
+                        if found.is_empty() {
+                            let one = Identity { system: URI.to_owned(), value: format!("urn:uuid:{}", self.derived(&place)) };
+                            add_identifier(&mut building, &one, resource);
+                            found.push(one);
+                        }
+                        found
+                    }
+                };
+                let body = with_type(resource, building.finish());
+                if let Some(known) = self.same(resource, &identity) {
+                    if self.made.get(known).is_some_and(|m| m.save.body != body) {
+                        let line = code.save.as_ref().map_or_else(|| std::sync::Arc::from(""), |s| s.line.clone());
+                        self.finding("differing", format!("one {resource} is described in two ways; the first was taken"), &code.head, &line);
+                    }
+                    return self.reference_node(known);
+                }
+                let entry = self.made.len();
+                let count = self.made.iter().filter(|m| m.save.resource_type == resource).count();
+                let name = format!("{}[{}]", resource.to_lowercase(), count + 1);
+                let merge: Vec<(&'static str, ListMerge)> = code.save.as_ref().map(|s| s.merge.clone()).unwrap_or_default();
+                self.made.push(Made {
+                    save: Save { name, resource_type: resource, mode, identity, body, deletes: Vec::new(), merge, initial: None },
+                    logical: false,
+                    dropped: false,
+                    required: Vec::new(),
+                    skip_when_missing: false,
+                });
+                self.reference_node(entry)
+            }
+        }
+    }
+
+    /// An entry of the same type with a common identity.
+    fn same(&self, resource: &str, identity: &[Identity]) -> Option<usize> {
+        self.made.iter().position(|m| m.save.resource_type == resource && !m.dropped && m.save.identity.iter().any(|i| identity.contains(i)))
+    }
+
+    fn contain(&mut self, mut building: Building, resource: &'static str) -> Node {
+        let id = format!("{}{}", resource.to_lowercase(), self.contained.len() + 1);
+        let Node::Object(mut elements) = with_type(resource, building.finish()) else { return Node::Object(Vec::new()) };
+        elements.insert(1, ("id", Node::Text(id.clone())));
+        self.contained.push(Node::Object(elements));
+        Node::Object(vec![("reference", Node::Text(format!("#{id}")))])
+    }
+
+    fn attach_contained(&mut self, building: &mut Building) {
+        if !self.contained.is_empty() {
+            building.elements.push((CONTAINED, "contained", Node::List(std::mem::take(&mut self.contained))));
+        }
+    }
+
+    pub(crate) fn reference_node(&self, entry: usize) -> Option<Node> {
+        let made = self.made.get(entry)?;
+        if made.dropped {
+            return None;
+        }
+        Some(Node::Object(vec![("reference", Node::Link(entry))]))
+    }
+
+    /// A resource by its name in the route: the nearest ones, like a segment's name.
+    pub(crate) fn resource_reference(&mut self, index: usize, all: bool, place: &'static str) -> Values<'m> {
+        let Some(instances) = self.instances.get(index) else { return Values::none() };
+        let mut near: Vec<usize> = instances.iter().map(|i| i.entry).collect();
+        if !all
+            && near.len() > 1
+            && let Some(here) = self.here
+        {
+            let mut group = self.placement.segments.get(here as usize).map(|p| p.group);
+            while let Some(g) = group.and_then(|g| self.placement.groups.get(g as usize)) {
+                let inside: Vec<usize> = instances.iter().filter(|i| i.segment.is_some_and(|s| (g.first..g.end).contains(&s))).map(|i| i.entry).collect();
+                if !inside.is_empty() {
+                    near = inside;
+                    break;
+                }
+                group = g.parent;
+            }
+        }
+        let mut values = Values { alive: true, ..Values::none() };
+        for entry in near {
+            if place.is_empty() {
+                values.push(Value::Made(entry));
+            } else if let Some(node) = self.reference_node(entry) {
+                values.push(Value::Node(place, node));
+            }
+        }
+        values
+    }
+
+    /// Joins what is one, drops what was skipped, and numbers links anew.
+    fn finish(mut self) -> Result<Output, Stop> {
+        let count = self.made.len();
+        let mut to: Vec<Option<usize>> = (0..count).map(Some).collect();
+        for n in 0..count {
+            let Some(made) = self.made.get(n) else { continue };
+            if made.dropped {
+                to[n] = None;
+                continue;
+            }
+            let same = (0..n).find(|m| {
+                to[*m] == Some(*m)
+                    && self.made.get(*m).is_some_and(|other| {
+                        other.save.resource_type == made.save.resource_type && other.save.identity.iter().any(|i| made.save.identity.contains(i))
+                    })
+            });
+            if let Some(first) = same {
+                to[n] = Some(first);
+                let differs = self.made.get(first).is_some_and(|f| f.save.body != made.save.body);
+                if differs {
+                    let text = format!("{} and another {} of this message have one identity; the first was taken", made.save.name, made.save.resource_type);
+                    let line: std::sync::Arc<str> = std::sync::Arc::from("");
+                    self.finding("differing", text, "", &line);
+                }
+            }
+        }
+        // Dropping one may leave another without what FHIR requires, so this goes on until nothing changes.
+        loop {
+            let mut again = None;
+            for n in 0..count {
+                if to[n] != Some(n) {
+                    continue;
+                }
+                let lost = {
+                    let Some(made) = self.made.get_mut(n) else { continue };
+                    strip(&mut made.save.body, &to);
+                    lost_requirement(made)
+                };
+                if let Some((element, places, line)) = lost {
+                    let Some(made) = self.made.get(n) else { continue };
+                    if made.skip_when_missing {
+                        let text = format!("{} was left out: {element} stayed empty", made.save.name);
+                        self.finding("skipped", text, &places.join(", "), &line);
+                        again = Some(n);
+                        break;
+                    }
+                    let (text, places) = missing_text(made.save.resource_type, element, &places);
+                    self.halt("required-empty", text, places, &line);
+                }
+            }
+            match again {
+                Some(n) => {
+                    for link in &mut to {
+                        if *link == Some(n) {
+                            *link = None;
+                        }
+                    }
+                }
+                None => break,
+            }
+        }
+        if let Some(stop) = self.stop {
+            return Err(stop);
+        }
+        let mut index = vec![None; count];
+        let mut next = 0;
+        for n in 0..count {
+            if to[n] == Some(n) && !self.made.get(n).is_some_and(|m| m.logical) {
+                index[n] = Some(next);
+                next += 1;
+            }
+        }
+        let mut output = Output { findings: self.findings, ..Output::default() };
+        let links: Vec<Option<usize>> = (0..count).map(|n| to[n].and_then(|t| index[t])).collect();
+        for (n, mut made) in self.made.into_iter().enumerate() {
+            if index[n].is_some() {
+                renumber(&mut made.save.body, &links);
+                output.saves.entries.push(made.save);
+            }
+        }
+        Ok(output)
+    }
+}
+
+/// `contained` comes after `text` in every resource.
+const CONTAINED: u16 = 5;
+
+fn placeholder(resource: &Resource) -> Made {
+    Made {
+        save: Save {
+            name: resource.name.to_string(),
+            resource_type: resource.resource_type,
+            mode: resource.save.mode,
+            identity: Vec::new(),
+            body: Node::Object(Vec::new()),
+            deletes: Vec::new(),
+            merge: resource.save.merge.clone(),
+            initial: None,
+        },
+        logical: false,
+        dropped: false,
+        required: Vec::new(),
+        skip_when_missing: false,
+    }
+}
+
+fn with_type(resource: &str, node: Node) -> Node {
+    let Node::Object(mut elements) = node else { return node };
+    elements.insert(0, ("resourceType", Node::Text(resource.to_owned())));
+    Node::Object(elements)
+}
+
+fn identifiers(building: &Building) -> Vec<Identity> {
+    let found = building.elements.iter().find(|(_, name, _)| *name == "identifier").map(|(.., node)| node);
+    match found {
+        Some(Node::List(list)) => list.iter().filter_map(identity_of).collect(),
+        Some(one) => identity_of(one).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+fn add_identifier(building: &mut Building, identity: &Identity, resource_type: &str) {
+    let Some(element) = crate::fhir::type_named(resource_type).and_then(|t| t.element("identifier")) else { return };
+    let node = Node::Object(vec![("system", Node::Text(identity.system.clone())), ("value", Node::Text(identity.value.clone()))]);
+    match building.elements.iter_mut().find(|(_, name, _)| *name == "identifier") {
+        Some((_, _, Node::List(list))) => list.push(node),
+        Some(_) => {}
+        None => {
+            let node = if element.is_list() { Node::List(vec![node]) } else { node };
+            building.elements.push((element.position(), "identifier", node));
+        }
+    }
+}
+
+fn dedup(identity: &mut Vec<Identity>) {
+    let mut kept: Vec<Identity> = Vec::with_capacity(identity.len());
+    for one in identity.drain(..) {
+        if !kept.contains(&one) {
+            kept.push(one);
+        }
+    }
+    *identity = kept;
+}
+
+/// `Reference.identifier` and `display`, for what is never saved.
+fn logical_reference(building: &Building) -> Option<Node> {
+    let element = |wanted: &str| building.elements.iter().find(|(_, name, _)| *name == wanted).map(|(.., node)| node);
+    let mut reference = Vec::new();
+    let identifier = match element("identifier") {
+        Some(Node::List(list)) => list.first().cloned(),
+        other => other.cloned(),
+    };
+    if let Some(identifier) = identifier {
+        reference.push(("identifier", identifier));
+    }
+    let display = match element("name") {
+        Some(Node::Text(text)) => Some(text.clone()),
+        Some(Node::List(list)) => list.first().and_then(person_name),
+        Some(other) => person_name(other),
+        None => None,
+    };
+    if let Some(display) = display {
+        reference.push(("display", Node::Text(display)));
+    }
+    (!reference.is_empty()).then_some(Node::Object(reference))
+}
+
+fn person_name(node: &Node) -> Option<String> {
+    let Node::Object(elements) = node else { return None };
+    let texts = |wanted: &str| -> Vec<String> {
+        match elements.iter().find(|(n, _)| *n == wanted).map(|(_, v)| v) {
+            Some(Node::Text(t)) => vec![t.clone()],
+            Some(Node::List(list)) => list.iter().filter_map(|n| if let Node::Text(t) = n { Some(t.clone()) } else { None }).collect(),
+            _ => Vec::new(),
+        }
+    };
+    if let Some(text) = texts("text").into_iter().next() {
+        return Some(text);
+    }
+    let parts: Vec<String> = ["prefix", "given", "family", "suffix"].into_iter().flat_map(texts).collect();
+    (!parts.is_empty()).then(|| parts.join(" "))
+}
+
+/// Removes references to what is not there any more.
+fn strip(node: &mut Node, to: &[Option<usize>]) {
+    let gone = |node: &Node| match node {
+        Node::Object(elements) => elements.iter().any(|(_, v)| matches!(v, Node::Link(n) if to.get(*n).copied().flatten().is_none())),
+        _ => false,
+    };
+    match node {
+        Node::Object(elements) => {
+            elements.retain(|(_, child)| !gone(child));
+            for (_, child) in elements.iter_mut() {
+                strip(child, to);
+            }
+            elements.retain(|(_, child)| !matches!(child, Node::List(list) if list.is_empty()));
+        }
+        Node::List(list) => {
+            list.retain(|child| !gone(child));
+            for child in list.iter_mut() {
+                strip(child, to);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn lost_requirement(made: &Made) -> Option<(&'static str, Vec<String>, std::sync::Arc<str>)> {
+    let Node::Object(elements) = &made.save.body else { return None };
+    let initial = match &made.save.initial {
+        Some(Node::Object(initial)) => initial.as_slice(),
+        _ => &[],
+    };
+    made.required.iter().find_map(|(names, places, line)| {
+        let there = |list: &[(&'static str, Node)]| list.iter().any(|(n, _)| names.contains(n) || n.strip_prefix('_').is_some_and(|p| names.contains(&p)));
+        if there(elements) || there(initial) { None } else { Some((names.first().copied().unwrap_or(""), places.clone(), line.clone())) }
+    })
+}
+
+fn renumber(node: &mut Node, links: &[Option<usize>]) {
+    match node {
+        Node::Object(elements) => elements.iter_mut().for_each(|(_, child)| renumber(child, links)),
+        Node::List(list) => list.iter_mut().for_each(|child| renumber(child, links)),
+        Node::Link(n) => {
+            if let Some(Some(new)) = links.get(*n) {
+                *n = *new;
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,151 @@
+//! Assigning authorities and coding systems to URIs, by `systems:` documents and HL7's own rules.
+
+use crate::hl7v2::{Level, Part};
+use crate::route::run::Run;
+use crate::route::run::value::Value;
+
+impl<'m> Run<'m> {
+    /// An HD, an entity identifier's namespace, or a coding system's name as a URI. `types` is what CX.5 says of the identifier.
+    pub(crate) fn system_uri(&self, value: &Value<'m>, kind: &str) -> Option<String> {
+        let (namespace, universal, universal_type) = match value {
+            Value::Part(part, _) if part.level != Level::Subcomponent && self.has_pieces(*part) => {
+                (self.piece(*part, 1), self.piece(*part, 2), self.piece(*part, 3))
+            }
+            other => {
+                let text = self.text_of(other).trim().to_owned();
+                (text, String::new(), String::new())
+            }
+        };
+        self.resolve_system(&namespace, &universal, &universal_type, kind)
+    }
+
+    fn has_pieces(&self, part: Part) -> bool {
+        match part.level {
+            Level::Field | Level::Repetition => self.message.component_count(part) > 1,
+            Level::Component => self.message.subcomponent_count(part) > 1,
+            Level::Subcomponent => false,
+        }
+    }
+
+    fn piece(&self, part: Part, n: u16) -> String {
+        let below = self.down(part, n);
+        if self.is_valued(below) { self.leaf_text(below).trim().to_owned() } else { String::new() }
+    }
+
+    fn resolve_system(&self, namespace: &str, universal: &str, universal_type: &str, kind: &str) -> Option<String> {
+        if let Some(uri) = self.ruled(namespace, universal, kind) {
+            return Some(uri);
+        }
+        if let Some(uri) = by_rule(universal, universal_type) {
+            return Some(uri);
+        }
+        if universal.is_empty()
+            && let Some(uri) = by_rule(namespace, "").or_else(|| table_uri(namespace))
+        {
+            return Some(uri);
+        }
+        let name = if namespace.is_empty() { universal } else { namespace };
+        if name.is_empty() {
+            return None;
+        }
+        self.template(self.code.systems.unknown.as_deref()?, name)
+    }
+
+    /// A row of a `systems:` document.
+    fn ruled(&self, namespace: &str, universal: &str, kind: &str) -> Option<String> {
+        let found = self.code.systems.rules.iter().find(|rule| {
+            let by_universal = rule.universal.as_ref().is_some_and(|u| u == universal || (universal.is_empty() && u == namespace));
+            let by_namespace = rule.namespace.as_ref().is_some_and(|n| n.eq_ignore_ascii_case(namespace));
+            let fits = match (&rule.universal, &rule.namespace) {
+                (Some(_), Some(_)) => by_universal && by_namespace,
+                _ => by_universal || by_namespace,
+            };
+            fits && (rule.types.is_empty() || rule.types.iter().any(|t| t == kind))
+        })?;
+        Some(found.system.clone())
+    }
+
+    /// Is the authority or coding system in a `systems:` document, or clear by itself?
+    pub(crate) fn is_known_system(&self, value: &Value<'m>) -> bool {
+        let (namespace, universal, kind) = match value {
+            Value::Part(part, _) if self.has_pieces(*part) => (self.piece(*part, 1), self.piece(*part, 2), self.piece(*part, 3)),
+            other => (self.text_of(other).trim().to_owned(), String::new(), String::new()),
+        };
+        let row = self.code.systems.rules.iter().any(|r| {
+            r.universal.as_ref().is_some_and(|u| *u == universal || *u == namespace)
+                || (r.universal.is_none() && r.namespace.as_ref().is_some_and(|n| n.eq_ignore_ascii_case(&namespace)))
+        });
+        row || by_rule(&universal, &kind).is_some() || by_rule(&namespace, "").is_some() || table_uri(&namespace).is_some()
+    }
+
+    /// The authority of an identifier that names none: the listener's, else the `missing:` template.
+    pub(crate) fn missing_system(&self, kind: &str) -> Option<String> {
+        if let Some(authority) = self.context.authority {
+            let mut pieces = authority.split(['&', '^']);
+            let namespace = pieces.next().unwrap_or("");
+            let universal = pieces.next().unwrap_or("");
+            let universal_type = pieces.next().unwrap_or("");
+            return self.resolve_system(namespace, universal, universal_type, kind);
+        }
+        match self.code.systems.missing.as_deref() {
+            None | Some("refuse") => None,
+            Some(template) => self.template(template, ""),
+        }
+    }
+
+    fn template(&self, template: &str, namespace: &str) -> Option<String> {
+        if template == "refuse" {
+            return None;
+        }
+        let sender = self.sender().map_or_else(String::new, |v| self.text_of(&v).trim().to_owned());
+        let sender = if sender.is_empty() { "unknown".to_owned() } else { escape(&sender) };
+        Some(template.replace("{sender}", &sender).replace("{namespace}", &escape(namespace)).replace("{listener}", &escape(self.context.listener)))
+    }
+}
+
+/// ISO, UUID and URI authorities need no table (HD.3, table 0301); without a type, the form tells.
+fn by_rule(id: &str, kind: &str) -> Option<String> {
+    if id.is_empty() {
+        return None;
+    }
+    let oid = |t: &str| {
+        t.contains('.')
+            && t.starts_with(['0', '1', '2'])
+            && t.split('.').all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) && (n == "0" || !n.starts_with('0')))
+    };
+    let bare = id.strip_prefix("urn:oid:").unwrap_or(id);
+    match kind.to_ascii_uppercase().as_str() {
+        "ISO" if oid(bare) => Some(format!("urn:oid:{bare}")),
+        "UUID" | "GUID" => uuid::Uuid::parse_str(id).ok().map(|u| format!("urn:uuid:{u}")),
+        "URI" | "URL" if id.contains(':') && !id.contains(char::is_whitespace) => Some(id.to_owned()),
+        "DNS" if !id.contains(char::is_whitespace) => Some(format!("urn:dns:{}", escape(&id.to_ascii_lowercase()))),
+        "" | "ISO" if oid(bare) && bare.matches('.').count() >= 3 => Some(format!("urn:oid:{bare}")),
+        "" if id.contains("://") || id.starts_with("urn:") => (!id.contains(char::is_whitespace)).then(|| id.to_owned()),
+        "" if id.len() == 36 => uuid::Uuid::parse_str(id).ok().map(|u| format!("urn:uuid:{u}")),
+        _ => None,
+    }
+}
+
+/// `HL70002` is HL7's own table 0002 (table 0396).
+fn table_uri(name: &str) -> Option<String> {
+    let number = name.strip_prefix("HL7").or_else(|| name.strip_prefix("hl7"))?;
+    (number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit())).then(|| table_system(number))
+}
+
+/// The FHIR URI of an HL7 v2 table (terminology.hl7.org).
+pub(crate) fn table_system(number: &str) -> String {
+    format!("http://terminology.hl7.org/CodeSystem/v2-{number}")
+}
+
+/// What may stand in a URI's path segment stays, the rest is percent-encoded.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

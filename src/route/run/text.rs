@@ -1,0 +1,97 @@
+//! v2 parts as text: the first leaf, what a person reads, what was sent.
+
+use crate::hl7v2::{Level, Part};
+use crate::route::run::Run;
+use crate::route::run::value::Value;
+use std::borrow::Cow;
+
+impl<'m> Run<'m> {
+    /// One level down; component 1 of a simpler value is the value itself.
+    pub(crate) fn down(&self, part: Part, n: u16) -> Part {
+        match part.level {
+            Level::Field | Level::Repetition => self.message.component(part, usize::from(n)),
+            Level::Component | Level::Subcomponent => self.message.subcomponent(part, usize::from(n)),
+        }
+    }
+
+    /// The first primitive of a value: a composite stands for its first component.
+    pub(crate) fn leaf(&self, part: Part) -> Part {
+        let mut at = part;
+        if at.level == Level::Field {
+            at = self.message.repetition(at, 1);
+        }
+        if at.level == Level::Repetition {
+            at = self.message.component(at, 1);
+        }
+        if at.level == Level::Component {
+            at = self.message.subcomponent(at, 1);
+        }
+        at
+    }
+
+    pub(crate) fn leaf_text(&self, part: Part) -> Cow<'m, str> {
+        let leaf = self.leaf(part);
+        if self.message.is_valued(leaf) { self.message.text(leaf) } else { Cow::Borrowed("") }
+    }
+
+    pub(crate) fn is_valued(&self, part: Part) -> bool {
+        self.message.is_valued(part) && self.has_content(part)
+    }
+
+    /// `""^""` is no content.
+    fn has_content(&self, part: Part) -> bool {
+        let raw = self.message.raw(part);
+        if !raw.contains(&b'"') {
+            return true;
+        }
+        let delimiters = self.message.delimiters();
+        raw.split(|b| Some(*b) == delimiters.repetition || *b == delimiters.component || Some(*b) == delimiters.subcomponent)
+            .any(|piece| !piece.is_empty() && piece != b"\"\"")
+    }
+
+    /// Any value as text, for comparisons and text functions.
+    pub(crate) fn text_of(&self, value: &Value<'m>) -> Cow<'m, str> {
+        match value {
+            Value::Part(part, _) => self.leaf_text(*part),
+            Value::Segment(_) | Value::Node(..) | Value::Made(_) | Value::Null => Cow::Borrowed(""),
+            Value::Text(text) | Value::Moment(text) => text.clone(),
+            Value::Number(n) => Cow::Owned(plain(n)),
+            Value::Bool(b) => Cow::Borrowed(if *b { "true" } else { "false" }),
+            Value::Duration(span) => Cow::Owned(span.count.to_string()),
+            Value::Row(row) => Cow::Owned(row.code.clone()),
+            Value::Sn(sn) => Cow::Owned(sn.concat()),
+        }
+    }
+
+    /// As a person reads it: names in the order they are spoken, addresses with commas, codes by their text.
+    pub(crate) fn readable(&self, value: &Value<'m>, datatype: Option<&str>) -> Cow<'m, str> {
+        let Value::Part(part, _) = value else { return self.text_of(value) };
+        let whole = if part.level == Level::Field { self.message.repetition(*part, 1) } else { *part };
+        let piece = |n: u16| {
+            let part = self.down(whole, n);
+            if self.is_valued(part) { self.leaf_text(part) } else { Cow::Borrowed("") }
+        };
+        let (order, separator): (&[u16], &str) = match datatype {
+            Some("XPN" | "PN") => (&[5, 2, 3, 1, 4, 6], " "),
+            Some("XCN" | "CNN" | "PPN") => (&[6, 3, 4, 2, 5, 7], " "),
+            Some("XAD" | "AD" | "SAD") => (&[1, 2, 5, 3, 4, 6], ", "),
+            Some("CWE" | "CE" | "CNE" | "CF") => {
+                let text = [9, 2, 1, 5, 4].into_iter().map(piece).find(|t| !t.is_empty());
+                return text.unwrap_or(Cow::Borrowed(""));
+            }
+            Some("XON" | "FN" | "CX" | "EI" | "HD" | "DLN" | "MSG" | "PT" | "DR" | "TS") | None => return self.leaf_text(whole),
+            Some("SN" | "NR" | "CQ" | "MO") => (&[1, 2, 3, 4], " "),
+            Some(_) => (&[1, 2, 3, 4, 5, 6, 7, 8], " "),
+        };
+        let parts: Vec<Cow<'m, str>> = order.iter().map(|n| piece(*n)).filter(|p| !p.is_empty()).collect();
+        match parts.as_slice() {
+            [one] => one.clone(),
+            several => Cow::Owned(several.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(separator)),
+        }
+    }
+}
+
+/// A decimal without an exponent.
+pub(crate) fn plain(n: &crate::route::code::Decimal) -> String {
+    n.to_plain_string()
+}

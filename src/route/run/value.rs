@@ -1,0 +1,158 @@
+//! What an expression yields while a message is mapped.
+
+use crate::fhir::Node;
+use crate::hl7v2::Part;
+use crate::route::code::{Decimal, Row};
+use std::borrow::Cow;
+
+/// One value.
+#[derive(Clone)]
+pub(crate) enum Value<'m> {
+    /// A v2 field repetition, component or subcomponent, and the segment and field that it stands in.
+    Part(Part, At),
+    Segment(u32),
+    Text(Cow<'m, str>),
+    Number(Decimal),
+    Bool(bool),
+    /// A time in v2's notation.
+    Moment(Cow<'m, str>),
+    Duration(Span),
+    /// A table's row.
+    Row(Box<Row>),
+    /// A structured numeric that `sn()` read from text: comparator, first number, separator, second number.
+    Sn(Box<[String; 4]>),
+    /// FHIR, under its JSON name.
+    Node(&'static str, Node),
+    /// A resource of this run, to be referred to.
+    Made(usize),
+    /// v2's `""`.
+    Null,
+}
+
+/// Where a part stands: the segment's index and the field's number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct At {
+    pub(crate) segment: u32,
+    pub(crate) field: u16,
+}
+
+/// A length of time: calendar months and exact seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Span {
+    pub(crate) months: i32,
+    pub(crate) seconds: i64,
+    /// The number as written, and its UCUM unit, for FHIR's Duration.
+    pub(crate) unit: &'static str,
+    pub(crate) count: i64,
+}
+
+/// Zero or more values.
+pub(crate) struct Values<'m> {
+    pub(crate) items: Items<'m>,
+    /// Did the message contribute? Constants alone bring no element to life.
+    pub(crate) alive: bool,
+}
+
+pub(crate) enum Items<'m> {
+    None,
+    One(Value<'m>),
+    Many(Vec<Value<'m>>),
+}
+
+impl<'m> Values<'m> {
+    pub(crate) const NONE: Values<'static> = Values { items: Items::None, alive: false };
+
+    pub(crate) fn none() -> Self {
+        Self { items: Items::None, alive: false }
+    }
+
+    pub(crate) fn one(value: Value<'m>) -> Self {
+        Self { items: Items::One(value), alive: true }
+    }
+
+    pub(crate) fn constant(value: Value<'m>) -> Self {
+        Self { items: Items::One(value), alive: false }
+    }
+
+    pub(crate) fn option(value: Option<Value<'m>>, alive: bool) -> Self {
+        match value {
+            Some(value) => Self { items: Items::One(value), alive },
+            None => Self::none(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        match &self.items {
+            Items::None => true,
+            Items::One(_) => false,
+            Items::Many(v) => v.is_empty(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match &self.items {
+            Items::None => 0,
+            Items::One(_) => 1,
+            Items::Many(v) => v.len(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, value: Value<'m>) {
+        self.items = match std::mem::replace(&mut self.items, Items::None) {
+            Items::None => Items::One(value),
+            Items::One(first) => Items::Many(vec![first, value]),
+            Items::Many(mut all) => {
+                all.push(value);
+                Items::Many(all)
+            }
+        };
+    }
+
+    pub(crate) fn as_slice(&self) -> &[Value<'m>] {
+        match &self.items {
+            Items::None => &[],
+            Items::One(value) => std::slice::from_ref(value),
+            Items::Many(all) => all,
+        }
+    }
+
+    pub(crate) fn first(self) -> Option<Value<'m>> {
+        match self.items {
+            Items::None => None,
+            Items::One(value) => Some(value),
+            Items::Many(all) => all.into_iter().next(),
+        }
+    }
+
+    pub(crate) fn last(self) -> Option<Value<'m>> {
+        match self.items {
+            Items::None => None,
+            Items::One(value) => Some(value),
+            Items::Many(all) => all.into_iter().next_back(),
+        }
+    }
+}
+
+impl<'m> IntoIterator for Values<'m> {
+    type Item = Value<'m>;
+    type IntoIter = IntoValues<'m>;
+
+    fn into_iter(self) -> IntoValues<'m> {
+        match self.items {
+            Items::None => IntoValues(None, Vec::new().into_iter()),
+            Items::One(value) => IntoValues(Some(value), Vec::new().into_iter()),
+            Items::Many(all) => IntoValues(None, all.into_iter()),
+        }
+    }
+}
+
+/// Iterates without an allocation for one value.
+pub(crate) struct IntoValues<'m>(Option<Value<'m>>, std::vec::IntoIter<Value<'m>>);
+
+impl<'m> Iterator for IntoValues<'m> {
+    type Item = Value<'m>;
+
+    fn next(&mut self) -> Option<Value<'m>> {
+        self.0.take().or_else(|| self.1.next())
+    }
+}
