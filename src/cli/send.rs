@@ -216,21 +216,27 @@ impl Client {
         self.outgoing.clear();
         let mut outgoing = std::mem::take(&mut self.outgoing);
         Mllp::write_frame(message, &mut outgoing);
-        let fresh = self.connect().await?;
-        let mut answer = self.exchange_frame(&outgoing).await.map(|b| b.to_vec());
-        if !fresh && matches!(answer, Err(Failure::Closed)) {
-            // Some receivers close after each answer; that was found out only by writing.
-            self.connect().await?;
-            answer = self.exchange_frame(&outgoing).await.map(|b| b.to_vec());
-        }
+        self.drop_if_closed();
+        self.connect().await?;
+        let answer = self.exchange_frame(&outgoing).await.map(|b| b.to_vec());
         self.outgoing = outgoing;
         answer
     }
 
-    /// Connects if needed; true if it did.
-    pub(crate) async fn connect(&mut self) -> Result<bool, Failure> {
+    /// Some receivers close after each answer. That is found out before a message is written: written ones are never sent twice.
+    fn drop_if_closed(&mut self) {
+        if let Some(stream) = &self.stream
+            && !matches!(stream.try_read(&mut [0; 64]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+        {
+            // Closed, or it says something that nobody asked for: either way not a connection to go on with.
+            self.stream = None;
+        }
+    }
+
+    /// Connects if needed.
+    pub(crate) async fn connect(&mut self) -> Result<(), Failure> {
         if self.stream.is_some() {
-            return Ok(false);
+            return Ok(());
         }
         let failed = |what: String| Failure::Connect(format!("{} ({what})", self.address));
         let stream = match tokio::time::timeout(self.timeout, TcpStream::connect(self.address)).await {
@@ -243,7 +249,7 @@ impl Client {
         self.stream = Some(stream);
         self.mllp = Mllp::new(ACK_BYTES_MAX);
         self.incoming.clear();
-        Ok(true)
+        Ok(())
     }
 
     /// Sends a frame as it is. After any failure the connection is dropped: a late answer must not count for the next message.

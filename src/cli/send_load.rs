@@ -346,7 +346,7 @@ async fn connected(client: &mut Client, timeout: Duration) -> bool {
     let give_up = Instant::now() + timeout;
     loop {
         match client.connect().await {
-            Ok(_) => return true,
+            Ok(()) => return true,
             Err(_) if Instant::now() >= give_up => return false,
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
