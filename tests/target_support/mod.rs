@@ -8,10 +8,10 @@ use kiln::target::{Auth, FhirConfig, Job, Receipt, Saved, Sending, Setback, Targ
 use serde_json::Value;
 use std::time::Duration;
 
-pub const SECRET: [u8; 32] = [42; 32];
+pub(crate) const SECRET: [u8; 32] = [42; 32];
 
 /// A body from JSON; a reference `"@1"` is a link to entry 1. Element names leak, which a test may.
-pub fn node(value: &Value) -> Node {
+pub(crate) fn node(value: &Value) -> Node {
     match value {
         Value::Object(o) => Node::Object(o.iter().map(|(k, v)| (&*k.clone().leak(), node(v))).collect()),
         Value::Array(a) => Node::List(a.iter().map(node).collect()),
@@ -23,7 +23,7 @@ pub fn node(value: &Value) -> Node {
 }
 
 /// One entry; `identity` is `system|value`, and stands in the body as an identifier where the type has one.
-pub fn save(mode: SaveMode, resource_type: &'static str, identity: &[&str], mut body: Value) -> Save {
+pub(crate) fn save(mode: SaveMode, resource_type: &'static str, identity: &[&str], mut body: Value) -> Save {
     let identity: Vec<Identity> = identity
         .iter()
         .map(|i| i.split_once('|').expect("system|value"))
@@ -40,44 +40,44 @@ pub fn save(mode: SaveMode, resource_type: &'static str, identity: &[&str], mut 
 }
 
 /// A delivery, and what the engine would know about it.
-pub struct Delivery {
-    pub number: u64,
-    pub saves: Saves,
-    pub known: Vec<Option<KnownId>>,
-    pub done: Vec<Saved>,
-    pub after_ambiguous: bool,
-    pub send: Sending,
+pub(crate) struct Delivery {
+    pub(crate) number: u64,
+    pub(crate) saves: Saves,
+    pub(crate) known: Vec<Option<KnownId>>,
+    pub(crate) done: Vec<Saved>,
+    pub(crate) after_ambiguous: bool,
+    pub(crate) send: Sending,
 }
 
 impl Delivery {
-    pub fn new(number: u64, entries: Vec<Save>) -> Self {
+    pub(crate) fn new(number: u64, entries: Vec<Save>) -> Self {
         let known = entries.iter().map(|_| None).collect();
         Self { number, saves: Saves { entries }, known, done: Vec::new(), after_ambiguous: false, send: Sending::Transaction }
     }
 
-    pub fn send(mut self, send: Sending) -> Self {
+    pub(crate) fn send(mut self, send: Sending) -> Self {
         self.send = send;
         self
     }
 
-    pub fn known(mut self, entry: usize, id: &str, etag: Option<&str>) -> Self {
+    pub(crate) fn known(mut self, entry: usize, id: &str, etag: Option<&str>) -> Self {
         self.known[entry] = Some(KnownId { id: id.to_owned(), etag: etag.map(str::to_owned) });
         self
     }
 
-    pub fn ambiguous(mut self) -> Self {
+    pub(crate) fn ambiguous(mut self) -> Self {
         self.after_ambiguous = true;
         self
     }
 
-    pub async fn to(&self, target: &Target) -> Result<Receipt, Setback> {
+    pub(crate) async fn to(&self, target: &Target) -> Result<Receipt, Setback> {
         let delivery = DeliveryId { message: MessageId(self.number), number: 0 };
         let job = Job { delivery, saves: &self.saves, known: &self.known, done: &self.done, after_ambiguous: self.after_ambiguous };
         target.deliver(job, self.send).await
     }
 }
 
-pub fn fhir_target(base: &str, timeout: Duration) -> Target {
+pub(crate) fn fhir_target(base: &str, timeout: Duration) -> Target {
     let config = FhirConfig { base: base.to_owned(), auth: Auth::None, headers: Vec::new(), timeout, secret: Secret::new(SECRET) };
     Target::open(TargetConfig::Fhir(config)).expect("the target opens")
 }
