@@ -1,6 +1,7 @@
 //! What an engine is made of: listeners that are bound, targets that are open, and its own limits.
 
-use crate::listener::Listener;
+use crate::listener::{Listener, ListenerConfig};
+use crate::metrics::Metrics;
 use crate::site::ListenerSite;
 use crate::target::{Sending, Target};
 use std::sync::Arc;
@@ -29,6 +30,14 @@ pub struct ListenerSetup {
     pub listener: Listener,
     /// How its messages are taken in.
     pub site: ListenerSite,
+}
+
+impl ListenerSetup {
+    /// Binds the socket that the site names.
+    pub fn bind(site: ListenerSite, metrics: &Arc<Metrics>) -> std::io::Result<Self> {
+        let config: ListenerConfig = site.socket.clone();
+        Ok(Self { listener: Listener::bind(config, Arc::clone(metrics))?, site })
+    }
 }
 
 /// A target that is open, and how it is used.

@@ -2,11 +2,19 @@
 //!
 //! Never says AA without a `Stored`, and holds nothing that must survive: what is pending is the journal's word.
 
+mod acknowledgement;
 mod backoff;
 mod breaker;
 mod config;
+mod delivery;
+mod dispatch;
 mod guard;
+mod intake;
+mod keys;
+mod mapping;
+mod receipt;
 mod routes;
+mod shared;
 mod start;
 mod window;
 

@@ -104,7 +104,7 @@ impl Routes {
             }
         }
         let options = LoadOptions { listeners: packed.listeners, targets: packed.targets, overlays: packed.overlays };
-        let _ = (sources, options);
-        Err(RoutesFault::Faulty { hash: program.hash.clone(), version: packed.kiln })
+        let loaded = crate::route::load(sources, &options);
+        Self::from_loaded(loaded, options).ok_or(RoutesFault::Faulty { hash: program.hash.clone(), version: packed.kiln })
     }
 }

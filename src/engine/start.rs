@@ -1,12 +1,21 @@
 //! An engine's life: start, new routes, replay, and the order in which it stops.
 
+use crate::engine::acknowledgement::Own;
+use crate::engine::dispatch::{Dispatcher, Lane};
+use crate::engine::intake::Gate;
+use crate::engine::shared::{Shared, exit_because_disk_failed, now};
 use crate::engine::{EngineConfig, ListenerSetup, Routes, TargetSetup};
 use crate::exchange::{DeliveryId, OrderKey};
 use crate::journal::{Journal, JournalError};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Queue};
+use futures_util::future::BoxFuture;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// Why an engine did not start. Nothing runs then.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +69,23 @@ pub struct Shutdown {
 }
 
 /// A running engine.
-pub struct Engine {}
+pub struct Engine {
+    shared: Arc<Shared>,
+    lanes: Vec<Arc<Lane>>,
+    addresses: Vec<(Arc<str>, SocketAddr)>,
+    /// One set at a time is applied.
+    applying: tokio::sync::Mutex<()>,
+    stop_intake: CancellationToken,
+    stop_dispatch: CancellationToken,
+    stop_watch: CancellationToken,
+    intake: JoinSet<()>,
+    dispatch: JoinSet<()>,
+    watch: JoinSet<()>,
+}
 
-#[allow(clippy::todo, unused_variables, clippy::unused_async, reason = "signatures first; the bodies follow within the hour")]
+/// How often gauges are read from the journal and its room is asked.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 impl Engine {
     /// Starts it: keeps the route set, resumes what the journal holds for each target, then serves the listeners.
     pub async fn start(
@@ -73,37 +96,173 @@ impl Engine {
         routes: Routes,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartFault> {
-        todo!()
+        journal.put_program(routes.pack(now())).await?;
+        metrics.reload(true);
+        for setup in &targets {
+            if let Some(state) = journal.target_state(&setup.name).await? {
+                setup.target.resume(&state).map_err(|source| StartFault::Target { target: Arc::clone(&setup.name), source })?;
+            }
+        }
+        let mut addresses = Vec::new();
+        for setup in &listeners {
+            let name = Arc::clone(&setup.site.socket.name);
+            let address = setup.listener.local_address().map_err(|source| StartFault::Listener { listener: Arc::clone(&name), source })?;
+            addresses.push((name, address));
+        }
+        let sites = listeners.iter().map(|setup| (Arc::clone(&setup.site.socket.name), setup.site.clone())).collect();
+        let shared = Arc::new(Shared::new(journal, metrics, routes, sites));
+        let mut engine = Self {
+            lanes: targets.into_iter().map(|setup| Arc::new(Lane::new(setup))).collect(),
+            shared,
+            addresses,
+            applying: tokio::sync::Mutex::default(),
+            stop_intake: CancellationToken::new(),
+            stop_dispatch: CancellationToken::new(),
+            stop_watch: CancellationToken::new(),
+            intake: JoinSet::new(),
+            dispatch: JoinSet::new(),
+            watch: JoinSet::new(),
+        };
+        let (say_room, room) = watch::channel(engine.shared.journal.has_room());
+        engine.watch.spawn(look(Arc::clone(&engine.shared), engine.lanes.clone(), say_room, engine.stop_watch.clone()));
+        let shared = Arc::clone(&engine.shared);
+        engine.watch.spawn(async move {
+            shared.journal.failed().await;
+            exit_because_disk_failed();
+        });
+        for lane in &engine.lanes {
+            let dispatcher = Dispatcher::new(Arc::clone(&engine.shared), Arc::clone(lane), config.window);
+            engine.dispatch.spawn(dispatcher.run(engine.stop_dispatch.clone()));
+        }
+        let own = Own { application: config.application, facility: config.facility };
+        for ListenerSetup { listener, site } in listeners {
+            let gate = Gate::new(Arc::clone(&engine.shared), site, own.clone(), room.clone());
+            engine.intake.spawn(listener.run(Arc::new(gate), engine.stop_intake.clone()));
+        }
+        Ok(engine)
     }
 
     /// Each listener's name and the address that it is bound to.
     pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
-        todo!()
+        self.addresses.clone()
     }
 
-    /// Puts a route set in the place of the current one, whole. Deliveries that were tried already keep theirs.
-    pub async fn apply(&self, routes: Routes) -> Result<(), ApplyFault> {
-        todo!()
+    /// The journal, for reading.
+    pub fn journal(&self) -> &Journal {
+        &self.shared.journal
     }
 
     /// The route set that new messages meet.
     pub fn routes(&self) -> Arc<Routes> {
-        todo!()
+        self.shared.routes.load_full()
+    }
+
+    /// Puts a route set in the place of the current one, whole. Deliveries that were tried already keep theirs.
+    pub async fn apply(&self, routes: Routes) -> Result<(), ApplyFault> {
+        let _one_at_a_time = self.applying.lock().await;
+        let applied = self.try_apply(routes).await;
+        self.shared.metrics.reload(applied.is_ok());
+        applied
+    }
+
+    async fn try_apply(&self, routes: Routes) -> Result<(), ApplyFault> {
+        self.refuse_to_orphan(&routes).await?;
+        self.shared.journal.put_program(routes.pack(now())).await?;
+        tracing::info!(hash = routes.set.hash(), "applied a route set");
+        self.shared.routes.store(Arc::new(routes));
+        Ok(())
+    }
+
+    /// A route that goes away must not leave deliveries behind that nobody can make.
+    async fn refuse_to_orphan(&self, routes: &Routes) -> Result<(), ApplyFault> {
+        const PAGE: usize = 10_000;
+        let current = self.routes();
+        let gone: Vec<Arc<str>> = current.set.routes().map(|(_, info)| &info.name).filter(|name| routes.set.named(name).is_none()).cloned().collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        for lane in &self.lanes {
+            let (mut after, mut waiting) = (None, HashMap::<Arc<str>, u64>::new());
+            loop {
+                let page = self.shared.journal.pending(&lane.setup.name, after, PAGE).await?;
+                // What was tried already keeps its set, which has the route.
+                for pending in page.iter().filter(|p| p.program.is_none() && gone.contains(&p.route)) {
+                    *waiting.entry(Arc::clone(&pending.route)).or_default() += 1;
+                }
+                after = page.last().map(|p| p.id);
+                if page.len() < PAGE {
+                    break;
+                }
+            }
+            if let Some((route, waiting)) = waiting.into_iter().next() {
+                return Err(ApplyFault::RouteWithPending { route, target: Arc::clone(&lane.setup.name), waiting });
+            }
+        }
+        Ok(())
     }
 
     /// Makes parked deliveries of these keys pending again. Returns how many.
     pub async fn resume_parked(&self, target: &str, keys: &[OrderKey]) -> Result<u64, JournalError> {
-        todo!()
+        let lane = self.lanes.iter().find(|lane| &*lane.setup.name == target).ok_or(JournalError::Missing)?;
+        lane.change_queue(self.shared.journal.resume_parked(target, keys, now())).await
     }
 
     /// Makes dead letters, skipped and superseded deliveries pending again. Returns how many.
     pub async fn replay(&self, deliveries: &[DeliveryId]) -> Result<u64, JournalError> {
-        todo!()
+        // The deliveries may belong to several targets: all of them hold still.
+        let mut change: BoxFuture<'_, Result<u64, JournalError>> = Box::pin(self.shared.journal.replay(deliveries, now()));
+        for lane in &self.lanes {
+            change = Box::pin(lane.change_queue(change));
+        }
+        change.await
     }
 
     /// Stops in order: accept nothing more, answer what was read, finish the deliveries that run, close the journal.
     /// What is not done at the deadline is dropped where that is safe: unanswered messages were not acknowledged, deliveries resume.
-    pub async fn shutdown(self, deadline: Duration) -> Shutdown {
-        todo!()
+    pub async fn shutdown(mut self, deadline: Duration) -> Shutdown {
+        let deadline = tokio::time::Instant::now() + deadline;
+        self.stop_intake.cancel();
+        let answered = finish(&mut self.intake, deadline).await;
+        self.stop_dispatch.cancel();
+        let delivered = finish(&mut self.dispatch, deadline).await;
+        self.stop_watch.cancel();
+        self.watch.shutdown().await;
+        self.shared.journal.close().await;
+        Shutdown { answered, delivered }
+    }
+}
+
+/// Waits for all tasks; at the deadline drops what is left. True if nothing was.
+async fn finish(tasks: &mut JoinSet<()>, deadline: tokio::time::Instant) -> bool {
+    let all = async { while tasks.join_next().await.is_some() {} };
+    let in_time = tokio::time::timeout_at(deadline, all).await.is_ok();
+    tasks.shutdown().await;
+    in_time
+}
+
+/// Keeps the gauges, and tells the listeners whether there is room.
+async fn look(shared: Arc<Shared>, lanes: Vec<Arc<Lane>>, say_room: watch::Sender<bool>, closing: CancellationToken) {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while closing.run_until_cancelled(ticks.tick()).await.is_some() {
+        for lane in &lanes {
+            let counts = shared.journal.counts(&lane.setup.name);
+            let waited_ms = counts.oldest_waiting.map_or(0, |at| now().0.saturating_sub(at.0));
+            let queue = Queue {
+                backlog: counts.backlog,
+                parked: counts.parked,
+                dead_letters: counts.dead_letters,
+                oldest_waiting: Duration::from_millis(u64::try_from(waited_ms).unwrap_or(0)),
+            };
+            shared.metrics.queue(&lane.setup.name, queue);
+        }
+        shared.metrics.journal_size(shared.journal.bytes(), shared.journal.wal_bytes());
+        let room = shared.journal.has_room();
+        let changed = say_room.send_if_modified(|was| std::mem::replace(was, room) != room);
+        if changed && room {
+            tracing::info!("the journal has room again: messages are read");
+        } else if changed {
+            tracing::error!("the journal's disk is below its low-water mark: nothing is accepted or read until there is room");
+        }
     }
 }

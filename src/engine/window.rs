@@ -6,6 +6,19 @@ use crate::exchange::{DeliveryId, OrderKey, Timestamp};
 use crate::journal::Pending;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+/// How a delivery goes on after an attempt that did not succeed.
+#[derive(Clone, Debug)]
+pub(super) struct Again {
+    /// Not before this time.
+    pub(super) not_before: Timestamp,
+    /// True if some attempt may have happened.
+    pub(super) ambiguous: bool,
+    /// The hash of the route set that it began with.
+    pub(super) program: Option<String>,
+    /// True if the target was at fault: the wait ends when it is back.
+    pub(super) target_at_fault: bool,
+}
+
 /// What a delivery in the window is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -39,8 +52,9 @@ pub(super) struct Window {
     entries: BTreeMap<DeliveryId, Entry>,
     lines: HashMap<OrderKey, Line>,
     ready: BTreeSet<DeliveryId>,
+    /// First in their lines too, but to be parked.
+    ready_blocked: BTreeSet<DeliveryId>,
     delayed: BTreeSet<(Timestamp, DeliveryId)>,
-    running: usize,
 }
 
 impl Window {
@@ -50,13 +64,9 @@ impl Window {
     }
 
     /// How many run or are being parked.
-    pub(super) fn running(&self) -> usize {
-        self.running
-    }
-
-    /// True if the delivery is here.
-    pub(super) fn contains(&self, id: DeliveryId) -> bool {
-        self.entries.contains_key(&id)
+    #[cfg(test)]
+    fn running(&self) -> usize {
+        self.entries.values().filter(|e| matches!(e.state, State::Running | State::Parking)).count()
     }
 
     /// Takes a delivery in; one that is here already is left alone. A replayed one may be older than others that are here:
@@ -79,6 +89,7 @@ impl Window {
         }
         for other in overtaken {
             self.ready.remove(&other);
+            self.ready_blocked.remove(&other);
         }
         let state = match pending.not_before {
             Some(at) => {
@@ -126,9 +137,18 @@ impl Window {
     /// The oldest delivery that may start, now running; `None` if none may.
     pub(super) fn start(&mut self) -> Option<Pending> {
         let id = self.ready.pop_first()?;
+        Some(self.begin(id, State::Running))
+    }
+
+    /// The oldest delivery that is to be parked; it holds its place until [`Window::finish`].
+    pub(super) fn start_blocked(&mut self) -> Option<Pending> {
+        let id = self.ready_blocked.pop_first()?;
+        Some(self.begin(id, State::Parking))
+    }
+
+    fn begin(&mut self, id: DeliveryId, state: State) -> Pending {
         let entry = self.entries.get_mut(&id).expect("what is ready is in the window");
-        entry.state = if entry.pending.blocked { State::Parking } else { State::Running };
-        self.running += 1;
+        entry.state = state;
         let pending = entry.pending.clone();
         for key in &pending.keys {
             let line = self.lines.get_mut(key).expect("a key of an entry has a line");
@@ -136,20 +156,26 @@ impl Window {
             debug_assert_eq!(front, Some(id), "what is ready is first in all of its lines");
             line.running = Some(id);
         }
-        Some(pending)
+        pending
     }
 
     /// The delivery is settled for good: it leaves, and whoever waited for it may be ready.
     pub(super) fn finish(&mut self, id: DeliveryId) {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.leave_lines(id, &entry.pending.keys);
-        if matches!(entry.state, State::Running | State::Parking) {
-            self.running -= 1;
-        }
         if let State::Delayed(at, _) = entry.state {
             self.delayed.remove(&(at, id));
         }
         self.ready.remove(&id);
+        self.ready_blocked.remove(&id);
+    }
+
+    /// Drops what waits to be parked: whether it still must is read anew.
+    pub(super) fn forget_blocked(&mut self) {
+        let blocked: Vec<_> = self.entries.iter().filter(|(_, e)| e.pending.blocked && e.state == State::Waiting).map(|(id, _)| *id).collect();
+        for id in blocked {
+            self.finish(id);
+        }
     }
 
     fn leave_lines(&mut self, id: DeliveryId, keys: &[OrderKey]) {
@@ -174,7 +200,8 @@ impl Window {
     }
 
     /// The delivery did not succeed and goes back to its place. It keeps its turn: later ones with its keys wait for it.
-    pub(super) fn put_back(&mut self, id: DeliveryId, not_before: Timestamp, ambiguous: bool, program: Option<String>, target_at_fault: bool) {
+    pub(super) fn put_back(&mut self, id: DeliveryId, again: Again, now: Timestamp) {
+        let Again { not_before, ambiguous, program, target_at_fault } = again;
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if entry.state != State::Running {
             return;
@@ -184,7 +211,7 @@ impl Window {
         entry.pending.ambiguous = ambiguous;
         entry.pending.program = entry.pending.program.take().or(program);
         entry.pending.not_before = Some(not_before);
-        self.running -= 1;
+        entry.pending.first_attempt = entry.pending.first_attempt.or(Some(now));
         self.delayed.insert((not_before, id));
         let keys = entry.pending.keys.clone();
         for key in keys {
@@ -212,6 +239,7 @@ impl Window {
             freed.push(*other);
         }
         for other in freed {
+            self.ready.remove(&other);
             self.consider(other);
         }
     }
@@ -221,7 +249,8 @@ impl Window {
         let Some(entry) = self.entries.get(&id) else { return };
         let first = |key: &OrderKey| self.lines.get(key).is_some_and(|line| line.running.is_none() && line.waiting.front() == Some(&id));
         if entry.state == State::Waiting && entry.pending.keys.iter().all(first) {
-            self.ready.insert(id);
+            let set = if entry.pending.blocked { &mut self.ready_blocked } else { &mut self.ready };
+            set.insert(id);
         }
     }
 
@@ -256,6 +285,10 @@ mod tests {
         }
     }
 
+    fn again(at: i64) -> Again {
+        Again { not_before: Timestamp(at), ambiguous: false, program: None, target_at_fault: true }
+    }
+
     fn started(window: &mut Window) -> Vec<u64> {
         std::iter::from_fn(|| window.start()).map(|p| p.id.message.0).collect()
     }
@@ -281,13 +314,13 @@ mod tests {
         window.add(pending(1, &[7]));
         window.add(pending(2, &[7]));
         assert_eq!(started(&mut window), [1]);
-        window.put_back(id(1), Timestamp(100), false, None, true);
+        window.put_back(id(1), again(100), Timestamp(0));
         window.wake(Timestamp(99));
         assert_eq!(started(&mut window), [] as [u64; 0]);
         assert_eq!(window.next_wake(), Some(Timestamp(100)));
         window.wake(Timestamp(100));
         assert_eq!(started(&mut window), [1]);
-        window.put_back(id(1), Timestamp(1_000), false, None, true);
+        window.put_back(id(1), again(1_000), Timestamp(0));
         window.wake_all_of_target();
         assert_eq!(started(&mut window), [1]);
     }
@@ -302,7 +335,7 @@ mod tests {
         window.block_behind(first.id, &first.keys);
         window.finish(first.id);
         let blocked: Vec<_> = std::iter::from_fn(|| {
-            let next = window.start()?;
+            let next = window.start_blocked().or_else(|| window.start())?;
             window.finish(next.id);
             Some((next.id.message.0, next.blocked))
         })
@@ -365,7 +398,7 @@ mod tests {
                     Step::Add(keys) => { next += 1; window.add(pending(next, &keys)); unfinished.insert(next, keys); }
                     Step::Start => check_start(&mut window, &unfinished, &mut running),
                     Step::Finish(n) if !running.is_empty() => { let n = running.swap_remove(n % running.len()); window.finish(id(n)); unfinished.remove(&n); }
-                    Step::PutBack(n) if !running.is_empty() => { let n = running.swap_remove(n % running.len()); window.put_back(id(n), Timestamp(now + 1), false, None, false); }
+                    Step::PutBack(n) if !running.is_empty() => { let n = running.swap_remove(n % running.len()); window.put_back(id(n), again(now + 1), Timestamp(now)); }
                     Step::Wake => { now += 1; window.wake(Timestamp(now)); }
                     Step::Finish(_) | Step::PutBack(_) => {}
                 }

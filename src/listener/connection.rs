@@ -128,7 +128,8 @@ impl Connection<'_> {
             } else {
                 frame_began = None;
             }
-            let may_read = reading && !more_frames && replies.len() < self.config.in_flight_max;
+            let wants_more = reading && !more_frames && replies.len() < self.config.in_flight_max;
+            let may_read = wants_more && intake.has_room();
             tokio::select! {
                 biased;
                 Some(reply) = replies.next(), if !replies.is_empty() => {
@@ -149,6 +150,8 @@ impl Connection<'_> {
                     }
                     Err(_) => return End::Broken,
                 },
+                // No limit runs against a peer while it is Kiln that has no room.
+                () = intake.room(), if wants_more && !may_read => last_byte = Instant::now(),
                 () = timer.as_mut(), if may_read => {
                     let now = Instant::now();
                     let idle = last_byte + self.config.idle_timeout.unwrap_or(NEVER);

@@ -86,6 +86,16 @@ pub enum Reply {
 pub trait Intake: Send + Sync + 'static {
     /// Takes one frame; resolves when its reply is known. Several of one connection may run at once; their replies are sent in order.
     fn take(&self, received: Received) -> impl Future<Output = Reply> + Send;
+
+    /// False while nothing can be stored: then nothing is accepted and no socket is read, and peers keep what they have.
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    /// Returns when there is room again; at once if there is.
+    fn room(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// A bound socket; [`Listener::run`] serves it.
@@ -119,7 +129,7 @@ impl Listener {
     pub async fn run<I: Intake>(self, intake: Arc<I>, closing: CancellationToken) {
         let permits = Arc::new(Semaphore::new(self.config.connections_max));
         let tasks = TaskTracker::new();
-        while let Some((stream, peer, permit)) = self.accept(&permits, &closing).await {
+        while let Some((stream, peer, permit)) = self.accept(&permits, &closing, &*intake).await {
             let serve = connection::serve(stream, peer, Arc::clone(&self.config), Arc::clone(&self.metrics), Arc::clone(&intake), closing.clone());
             let (metrics, name) = (Arc::clone(&self.metrics), Arc::clone(&self.config.name));
             metrics.connections(&name, 1);
@@ -135,7 +145,12 @@ impl Listener {
     }
 
     /// The next peer that may connect; `None` when closing. The permit comes first: without one nothing is accepted.
-    async fn accept(&self, permits: &Arc<Semaphore>, closing: &CancellationToken) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    async fn accept<I: Intake>(
+        &self,
+        permits: &Arc<Semaphore>,
+        closing: &CancellationToken,
+        intake: &I,
+    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
         /// How long to wait when the system cannot give a socket, mostly for want of file descriptors.
         const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
         loop {
@@ -145,7 +160,10 @@ impl Listener {
             };
             let accepted = tokio::select! {
                 () = closing.cancelled() => return None,
-                accepted = self.socket.accept() => accepted,
+                accepted = async {
+                    intake.room().await;
+                    self.socket.accept().await
+                } => accepted,
             };
             match accepted {
                 Ok((stream, peer)) if self.config.allow.allows(peer.ip()) => {

@@ -1,0 +1,76 @@
+//! The answer to a message. A positive one is made from a `Stored`, so that an AA before the fsync does not compile.
+
+use crate::exchange::Timestamp;
+use crate::hl7v2::{AckCode, AckRequest, Fault, Header, Location, acknowledge};
+use crate::journal::Stored;
+use jiff::tz::TimeZone;
+
+/// Who Kiln says it is when the sender's header cannot be read.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub(super) application: String,
+    pub(super) facility: String,
+}
+
+/// An acknowledgement, ready to be framed.
+pub(super) struct Acknowledgement {
+    code: AckCode,
+    bytes: Vec<u8>,
+}
+
+impl Acknowledgement {
+    /// AA: the message is on the disk. Its MSH-7 and MSH-10 come from the stored message, so that a duplicate gets the same bytes again.
+    pub(super) fn accept(stored: &Stored, header: &Header) -> Self {
+        let own = Own { application: String::new(), facility: String::new() };
+        Self::make(AckCode::ApplicationAccept, stored.received(), &control_id(stored), Some(header), &[], &own)
+    }
+
+    /// AR: the message is kept as refused, and this says why.
+    pub(super) fn refuse(stored: &Stored, header: Option<&Header>, fault: &Fault, own: &Own) -> Self {
+        let fault = std::slice::from_ref(fault);
+        Self::make(AckCode::ApplicationReject, stored.received(), &control_id(stored), header, fault, own)
+    }
+
+    /// AR 207: nothing is kept, the sender must send it again (`when-full: nak`).
+    pub(super) fn cannot_store(at: Timestamp, header: Option<&Header>, own: &Own) -> Self {
+        let fault = Fault::new(Location::default(), Fault::INTERNAL, "the message cannot be stored now; send it again later");
+        Self::make(AckCode::ApplicationReject, at, &format!("KT{}", at.0), header, &[fault], own)
+    }
+
+    fn make(code: AckCode, at: Timestamp, control_id: &str, header: Option<&Header>, faults: &[Fault], own: &Own) -> Self {
+        let request = AckRequest { header, code, faults, time: &hl7_time(at), control_id, application: &own.application, facility: &own.facility };
+        Self { code, bytes: acknowledge(&request) }
+    }
+
+    /// `AA` or `AR`.
+    pub(super) fn code(&self) -> &'static str {
+        self.code.name()
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// Our MSH-10: the journal's number of the message, at most 20 characters as ST had until 2.6.
+fn control_id(stored: &Stored) -> String {
+    format!("K{}", stored.id().0)
+}
+
+/// A time in UTC as HL7 writes it (DTM, chapter 2A): `20260309142501.123+0000`.
+fn hl7_time(at: Timestamp) -> String {
+    let time = jiff::Timestamp::from_millisecond(at.0).unwrap_or_default();
+    let t = TimeZone::UTC.to_datetime(time);
+    format!("{:04}{:02}{:02}{:02}{:02}{:02}.{:03}+0000", t.year(), t.month(), t.day(), t.hour(), t.minute(), t.second(), t.millisecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_hl7_has_them() {
+        assert_eq!(hl7_time(Timestamp(1_773_066_301_123)), "20260309142501.123+0000");
+        assert_eq!(hl7_time(Timestamp(0)), "19700101000000.000+0000");
+    }
+}

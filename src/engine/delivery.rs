@@ -1,0 +1,259 @@
+//! One attempt at a delivery: parse, run, save, and what its outcome means.
+//!
+//! Never lets two saves of one identity be in flight together, and never settles before the target has promised.
+
+use crate::engine::backoff;
+use crate::engine::dispatch::{Lane, store};
+use crate::engine::mapping::{self, Mapped};
+use crate::engine::receipt;
+use crate::engine::shared::{Shared, later, now};
+use crate::engine::window::Again;
+use crate::exchange::{Phi, Timestamp};
+use crate::fhir::{KnownId, SaveMode, Saves};
+use crate::journal::{IdentityKey, JournalError, Learned, Pending, ServerId, Settle, Settlement};
+use crate::metrics::Outcome;
+use crate::route::AfterDeadLetter;
+use crate::target::{Fault, Job, Receipt, Retry, Saved, Sending, Setback, Target};
+use futures_util::FutureExt;
+use std::hash::{BuildHasher, RandomState};
+use std::panic::AssertUnwindSafe;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+/// How a delivery's turn ended, for the dispatcher.
+pub(super) enum Ended {
+    /// Settled for good.
+    Settled,
+    /// Settled for good, and the target is back after a time of faults.
+    Recovered,
+    /// A dead letter behind which later deliveries of a common key wait.
+    Blocks,
+    /// It will be tried again.
+    Again(Again),
+    /// The journal is gone; the next start knows.
+    Unknown,
+}
+
+/// One attempt, from the stored message to the stored outcome. Catches panics: a defect costs one delivery, not the lane.
+pub(super) async fn attempt(shared: &Shared, lane: &Lane, pending: &Pending) -> Ended {
+    let attempt = Attempt { shared, lane, pending, began: std::time::Instant::now() };
+    let ended = match AssertUnwindSafe(Box::pin(attempt.make())).catch_unwind().await {
+        Ok(ended) => ended,
+        Err(_) => attempt.dead_letter("defect", "a defect in kiln: the attempt panicked; the log names the place".to_owned(), None, None, false).await,
+    };
+    // Whatever did not tell anything about the target leaves the probe to the next delivery.
+    lane.breaker().return_probe(now());
+    ended
+}
+
+struct Attempt<'a> {
+    shared: &'a Shared,
+    lane: &'a Lane,
+    pending: &'a Pending,
+    began: std::time::Instant,
+}
+
+impl Attempt<'_> {
+    async fn make(&self) -> Ended {
+        let envelope = match self.shared.journal.payload(self.pending.id.message).await {
+            Ok(envelope) => envelope,
+            Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
+            Err(error) => {
+                tracing::warn!(message = self.pending.id.message.0, %error, "could not read a message");
+                return Ended::Again(self.pause());
+            }
+        };
+        let routes = match self.shared.routes_for(self.pending.program.as_deref()).await {
+            Ok(routes) => routes,
+            Err(fault) => return self.dead_letter("no-program", fault.to_string(), None, None, false).await,
+        };
+        let program = Some(routes.set.hash().to_owned());
+        let Some(route) = routes.set.named(&self.pending.route) else {
+            let summary = format!("the route {} is not in the route set that applies to this delivery", self.pending.route);
+            return self.dead_letter("no-route", summary, None, program, false).await;
+        };
+        let info = routes.set.info(route);
+        let blocks = info.after_dead_letter == AfterDeadLetter::Wait;
+        let mapped = match mapping::run(self.shared, &routes.set, route, self.pending, &envelope) {
+            Mapped::Made(output) => output,
+            Mapped::Stopped { kind, text } => return self.dead_letter(kind, text, None, program, blocks).await,
+        };
+        for finding in &mapped.findings {
+            self.shared.metrics.finding(finding.kind);
+        }
+        let sending = self.lane.setup.send.unwrap_or_else(|| mapping::sending(info.send));
+        let retry_for = info.retry_for_seconds.map(Duration::from_secs);
+        let held = self.lane.guard.hold(self.pending.id, identities(&mapped.saves)).await;
+        let keys = self.identity_keys(&mapped.saves);
+        let known = match self.known(&keys).await {
+            Ok(known) => known,
+            Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
+            Err(_) => return Ended::Again(self.pause()),
+        };
+        // A plain create has nothing by which a repetition could find it: the journal must know before it is sent that it may have happened.
+        if mapped.saves.entries.iter().any(|save| save.mode == SaveMode::Create) && matches!(*self.lane.setup.target, Target::Fhir(_)) {
+            let begun = Settle { delivery: self.pending.id, at: now(), program: program.clone(), outcome: Settlement::Begun };
+            if !store(self.shared, begun).await {
+                return Ended::Unknown;
+            }
+        }
+        let done = match self.done(&mapped.saves, sending).await {
+            Ok(done) => done,
+            Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
+            Err(_) => return Ended::Again(self.pause()),
+        };
+        let job = Job { delivery: self.pending.id, saves: &mapped.saves, known: &known, done: &done, after_ambiguous: self.pending.ambiguous };
+        let outcome = if mapped.saves.entries.is_empty() { Ok(Receipt::default()) } else { Box::pin(self.lane.setup.target.deliver(job, sending)).await };
+        let ended = match outcome {
+            Ok(receipt) => self.delivered(receipt, &mapped, &keys, program).await,
+            Err(setback) => self.set_back(setback, &keys, program, retry_for, blocks).await,
+        };
+        // Only now: a receipt's identities are known to the journal before the next save of the same one looks them up.
+        drop(held);
+        ended
+    }
+
+    /// The names under which the journal knows each entry's identities. Only a server gives ids that are worth knowing.
+    fn identity_keys(&self, saves: &Saves) -> Vec<Vec<IdentityKey>> {
+        if !matches!(*self.lane.setup.target, Target::Fhir(_)) {
+            return vec![Vec::new(); saves.entries.len()];
+        }
+        let key = |resource_type: &str, system: &str, value: &str| self.shared.journal.identity_key(&self.lane.setup.name, resource_type, system, value);
+        saves.entries.iter().map(|save| save.identity.iter().map(|i| key(save.resource_type, &i.system, &i.value)).collect()).collect()
+    }
+
+    /// What earlier receipts told about each entry: the first of its identities that is known.
+    async fn known(&self, keys: &[Vec<IdentityKey>]) -> Result<Vec<Option<KnownId>>, JournalError> {
+        let all = keys.concat();
+        if all.is_empty() {
+            return Ok(vec![None; keys.len()]);
+        }
+        let mut found = self.shared.journal.known(&all).await?.into_iter();
+        let of_entry = |keys: &Vec<IdentityKey>| {
+            // Takes this entry's answers off the list, also those behind the first that is known.
+            let answers: Vec<_> = found.by_ref().take(keys.len()).collect();
+            answers.into_iter().flatten().next().map(|server| KnownId { id: server.id, etag: server.etag })
+        };
+        Ok(keys.iter().map(of_entry).collect())
+    }
+
+    /// What earlier attempts of this delivery saved already. A transaction saves all or nothing.
+    async fn done(&self, saves: &Saves, sending: Sending) -> Result<Vec<Saved>, JournalError> {
+        if self.pending.attempts == 0 || sending == Sending::Transaction || !matches!(*self.lane.setup.target, Target::Fhir(_)) {
+            return Ok(Vec::new());
+        }
+        let record = self.shared.journal.show(self.pending.id.message).await?;
+        let attempts = record.deliveries.iter().filter(|d| d.id == self.pending.id).flat_map(|d| &d.attempts);
+        Ok(attempts.filter_map(|attempt| attempt.detail.as_ref()).flat_map(|detail| receipt::read_partial(detail.expose(), saves)).collect())
+    }
+
+    async fn delivered(&self, receipt: Receipt, mapped: &crate::route::Output, keys: &[Vec<IdentityKey>], program: Option<String>) -> Ended {
+        let learned = receipt.saved.iter().flat_map(|saved| {
+            let server = ServerId { id: saved.id.clone(), etag: saved.etag.clone() };
+            keys.get(saved.entry).into_iter().flatten().map(move |identity| Learned { identity: *identity, server: server.clone() })
+        });
+        let outcome = Settlement::Delivered {
+            receipt: Phi::new(receipt::json(&receipt, mapped)),
+            learned: learned.collect(),
+            forget: of_entries(keys, &receipt.stale),
+            target_state: receipt.state,
+        };
+        let recovered = self.lane.breaker().succeeded();
+        if recovered {
+            self.shared.metrics.breaker(&self.lane.setup.name, false);
+            tracing::info!(target_name = %self.lane.setup.name, "the target is back");
+        }
+        if !self.settle(program, outcome).await {
+            return Ended::Unknown;
+        }
+        self.count(Outcome::Delivered);
+        if recovered { Ended::Recovered } else { Ended::Settled }
+    }
+
+    async fn set_back(&self, setback: Setback, keys: &[Vec<IdentityKey>], program: Option<String>, retry_for: Option<Duration>, blocks: bool) -> Ended {
+        let at = now();
+        let attempts = self.pending.attempts;
+        let (wait, outcome, target_at_fault) = match setback.fault {
+            Fault::Message if !self.lane.breaker().refused(self.pending.id.message, setback.code, at) => {
+                return self.dead_letter(setback.code, setback.summary, setback.detail, program, blocks).await;
+            }
+            Fault::Race => {
+                self.lane.breaker().succeeded();
+                (backoff::wait(backoff::RACE_WAIT_MIN, backoff::RACE_WAIT_MAX, attempts, setback.retry_after), Outcome::Race, false)
+            }
+            fault => {
+                // A refusal that everybody gets has opened the breaker already.
+                if fault == Fault::Message || self.lane.breaker().failed(at, setback.retry_after) {
+                    tracing::warn!(target_name = %self.lane.setup.name, code = setback.code, "the breaker is open: only probes are sent until the target is back");
+                }
+                self.shared.metrics.breaker(&self.lane.setup.name, self.lane.breaker().is_open());
+                (backoff::wait(backoff::WAIT_MIN, backoff::WAIT_MAX, attempts, setback.retry_after), Outcome::Transient, true)
+            }
+        };
+        let ambiguous = setback.retry == Retry::Ambiguous;
+        // After an attempt that may have happened, the target gets its settle time before anybody reads what is there.
+        let wait = if ambiguous { wait.max(self.lane.setup.settle) } else { wait };
+        let again = Again {
+            not_before: later(at, wait),
+            ambiguous: ambiguous || self.pending.ambiguous,
+            program: program.clone(),
+            target_at_fault: target_at_fault && !ambiguous,
+        };
+        if let (Some(retry_for), Some(first)) = (retry_for, self.pending.first_attempt)
+            && again.not_before > later(first, retry_for)
+        {
+            let summary = format!("given up after {} attempts in {} s: {}", attempts + 1, retry_for.as_secs(), setback.summary);
+            return self.dead_letter(setback.code, summary, setback.detail, program, blocks).await;
+        }
+        tracing::debug!(target_name = %self.lane.setup.name, message = self.pending.id.message.0, code = setback.code, attempts, "an attempt did not succeed");
+        let settlement = Settlement::Retry {
+            not_before: again.not_before,
+            ambiguous: again.ambiguous,
+            code: setback.code.to_owned(),
+            summary: setback.summary,
+            detail: receipt::with_partial(setback.detail, &setback.saved),
+            forget: of_entries(keys, &setback.stale),
+        };
+        if !self.settle(program, settlement).await {
+            return Ended::Unknown;
+        }
+        self.count(if ambiguous { Outcome::Ambiguous } else { outcome });
+        Ended::Again(again)
+    }
+
+    async fn dead_letter(&self, code: &'static str, summary: String, detail: Option<Phi<String>>, program: Option<String>, blocks: bool) -> Ended {
+        let (message, number, attempts) = (self.pending.id.message.0, self.pending.id.number, self.pending.attempts);
+        tracing::warn!(target_name = %self.lane.setup.name, route = %self.pending.route, message, number, code, attempts, "a delivery was given up");
+        let outcome = Settlement::DeadLetter { code: code.to_owned(), summary, detail, blocks };
+        if !self.settle(program, outcome).await {
+            return Ended::Unknown;
+        }
+        self.count(Outcome::DeadLetter);
+        if blocks { Ended::Blocks } else { Ended::Settled }
+    }
+
+    async fn settle(&self, program: Option<String>, outcome: Settlement) -> bool {
+        let at = Timestamp(now().0.max(self.pending.received.0));
+        store(self.shared, Settle { delivery: self.pending.id, at, program, outcome }).await
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.shared.metrics.delivery(&self.lane.setup.name, outcome, self.began.elapsed());
+    }
+
+    /// A short pause that is not the delivery's fault; nothing was tried.
+    fn pause(&self) -> Again {
+        const PAUSE: Duration = Duration::from_secs(1);
+        Again { not_before: later(now(), PAUSE), ambiguous: self.pending.ambiguous, program: self.pending.program.clone(), target_at_fault: false }
+    }
+}
+
+/// All identities of the saves, hashed for the guard. References count too: a `find` must not read what another delivery is writing.
+fn identities(saves: &Saves) -> Vec<u64> {
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    saves.entries.iter().flat_map(|save| save.identity.iter().map(|i| HASHER.hash_one((save.resource_type, &i.system, &i.value)))).collect()
+}
+
+fn of_entries(keys: &[Vec<IdentityKey>], entries: &[usize]) -> Vec<IdentityKey> {
+    entries.iter().filter_map(|entry| keys.get(*entry)).flatten().copied().collect()
+}

@@ -1,0 +1,270 @@
+//! One task per target that decides which delivery starts when.
+//!
+//! Never holds more than its window of the backlog, and never asks on a timer what the journal tells it by itself.
+
+use crate::engine::TargetSetup;
+use crate::engine::breaker::{Breaker, Permission};
+use crate::engine::delivery::{self, Ended};
+use crate::engine::guard::IdentityGuard;
+use crate::engine::shared::{Shared, now};
+use crate::engine::window::Window;
+use crate::exchange::{DeliveryId, Timestamp};
+use crate::journal::{JournalError, Pending, Settle, SettleFault, Settlement};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, RwLock};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How many deliveries are read from the journal at once.
+const PAGE: usize = 1_000;
+/// How many deliveries are parked at once; they share commits.
+const PARKING_MAX: usize = 256;
+/// How long to wait after the journal could not be read or written, other than for good.
+const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// A target in use: what its deliveries share.
+pub(super) struct Lane {
+    pub(super) setup: TargetSetup,
+    pub(super) guard: Arc<IdentityGuard>,
+    breaker: Mutex<Breaker>,
+    /// Set when something older than what the dispatcher has read may have become pending; it then reads the queue from its beginning.
+    stale: AtomicBool,
+    stale_now: Notify,
+    /// Held for reading while the dispatcher reads the queue, for writing while an operator changes it, so that nothing newer
+    /// is read between the change and the news of it.
+    queue: RwLock<()>,
+}
+
+impl Lane {
+    pub(super) fn new(setup: TargetSetup) -> Self {
+        Self {
+            setup,
+            guard: Arc::default(),
+            breaker: Mutex::new(Breaker::new()),
+            stale: AtomicBool::new(false),
+            stale_now: Notify::new(),
+            queue: RwLock::new(()),
+        }
+    }
+
+    pub(super) fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        // A few numbers, whole whatever happened to a holder.
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the dispatcher from reading the queue while `change` makes older deliveries pending again, then has it read all anew.
+    pub(super) async fn change_queue<T>(&self, change: impl Future<Output = T>) -> T {
+        let _no_reading = self.queue.write().await;
+        let changed = change.await;
+        self.stale.store(true, Ordering::Release);
+        self.stale_now.notify_one();
+        changed
+    }
+}
+
+/// What a task of the dispatcher reports.
+struct Report {
+    pending: Pending,
+    ended: Ended,
+}
+
+pub(super) struct Dispatcher {
+    shared: Arc<Shared>,
+    lane: Arc<Lane>,
+    capacity: usize,
+    window: Window,
+    /// The last delivery that was read from the journal.
+    cursor: Option<DeliveryId>,
+    /// True if the journal may have more after the cursor.
+    more: bool,
+    /// When the queue was last read from its beginning.
+    rescanned: Instant,
+    delivering: JoinSet<Report>,
+    parking: JoinSet<Report>,
+}
+
+impl Dispatcher {
+    pub(super) fn new(shared: Arc<Shared>, lane: Arc<Lane>, capacity: usize) -> Self {
+        Self {
+            shared,
+            lane,
+            capacity: capacity.max(1),
+            window: Window::default(),
+            cursor: None,
+            more: true,
+            rescanned: Instant::now(),
+            delivering: JoinSet::new(),
+            parking: JoinSet::new(),
+        }
+    }
+
+    /// Dispatches until `closing`, then lets the deliveries that run come to their end.
+    pub(super) async fn run(mut self, closing: CancellationToken) {
+        let arrivals = self.shared.journal.arrivals(&self.lane.setup.name);
+        let lane = Arc::clone(&self.lane);
+        while !closing.is_cancelled() {
+            if self.fill().await.is_err() {
+                break;
+            }
+            let next_start = self.start_what_may();
+            let next = [next_start, self.window.next_wake()].into_iter().flatten().min();
+            let look_again_at = self.look_again_at();
+            let look_again = async {
+                match look_again_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = closing.cancelled() => break,
+                Some(report) = self.delivering.join_next(), if !self.delivering.is_empty() => self.take(report),
+                Some(report) = self.parking.join_next(), if !self.parking.is_empty() => self.take(report),
+                () = lane.stale_now.notified() => {}
+                () = arrivals.notified(), if !self.more => self.more = true,
+                () = sleep_until(next) => {}
+                () = look_again => {}
+            }
+        }
+        while self.delivering.join_next().await.is_some() || self.parking.join_next().await.is_some() {}
+    }
+
+    /// Reads from the journal what the window has room for. `Err` when the journal is closed.
+    async fn fill(&mut self) -> Result<(), JournalError> {
+        let page = PAGE.min(self.capacity);
+        let lane = Arc::clone(&self.lane);
+        let _unchanged = lane.queue.read().await;
+        if lane.stale.swap(false, Ordering::Acquire) {
+            self.read_anew();
+        }
+        loop {
+            if self.look_again_at().is_some_and(|at| at <= Instant::now()) {
+                self.read_anew();
+            }
+            if !self.more || self.window.len() + page > self.capacity {
+                return Ok(());
+            }
+            match self.shared.journal.pending(&self.lane.setup.name, self.cursor, page).await {
+                Ok(found) => {
+                    self.more = found.len() == page;
+                    self.cursor = found.last().map_or(self.cursor, |last| Some(last.id));
+                    for pending in found {
+                        self.window.add(pending);
+                    }
+                }
+                Err(error @ (JournalError::Closed | JournalError::Failing)) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(target_name = %self.lane.setup.name, %error, "could not read what is pending");
+                    tokio::time::sleep(JOURNAL_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn read_anew(&mut self) {
+        self.window.forget_blocked();
+        (self.cursor, self.more, self.rescanned) = (None, true, Instant::now());
+    }
+
+    /// When to read the queue anew because, although all of it was read, the journal counts more than the window holds: somebody
+    /// changed it behind the engine's back. Not more than once a second, since what was stored just now is counted before it is announced.
+    fn look_again_at(&self) -> Option<Instant> {
+        const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+        let missed = !self.more && self.shared.journal.counts(&self.lane.setup.name).backlog > self.window.len() as u64;
+        missed.then(|| self.rescanned + AT_MOST_EVERY)
+    }
+
+    /// Starts everything that may start. Returns when the breaker wants to be asked again.
+    fn start_what_may(&mut self) -> Option<Timestamp> {
+        let at = now();
+        self.window.wake(at);
+        while self.parking.len() < PARKING_MAX
+            && let Some(pending) = self.window.start_blocked()
+        {
+            let shared = Arc::clone(&self.shared);
+            self.parking.spawn(async move {
+                let ended = park(&shared, pending.id).await;
+                Report { pending, ended }
+            });
+        }
+        let mut batch = Vec::new();
+        let mut wait = None;
+        while self.window.ready() > 0 && self.delivering.len() + batch.len() < self.lane.setup.parallel.max(1) {
+            match self.lane.breaker().permission(at) {
+                Permission::Yes | Permission::Probe => batch.extend(self.window.start()),
+                Permission::NotBefore(until) => {
+                    wait = Some(until);
+                    break;
+                }
+                Permission::AwaitProbe => break,
+            }
+        }
+        for pending in batch {
+            let (shared, lane) = (Arc::clone(&self.shared), Arc::clone(&self.lane));
+            self.delivering.spawn(async move {
+                let ended = delivery::attempt(&shared, &lane, &pending).await;
+                Report { pending, ended }
+            });
+        }
+        wait
+    }
+
+    /// Takes note of how a task ended.
+    fn take(&mut self, report: Result<Report, tokio::task::JoinError>) {
+        // Attempts catch panics and nobody aborts them, so that a report always comes; without one the place stays taken, in order.
+        let Ok(Report { pending, ended }) = report else {
+            tracing::error!(target_name = %self.lane.setup.name, "a delivery's task was lost");
+            return;
+        };
+        match ended {
+            Ended::Settled => self.window.finish(pending.id),
+            Ended::Recovered => {
+                self.window.finish(pending.id);
+                self.window.wake_all_of_target();
+            }
+            Ended::Blocks => {
+                self.window.block_behind(pending.id, &pending.keys);
+                self.window.finish(pending.id);
+            }
+            Ended::Again(again) => self.window.put_back(pending.id, again, now()),
+            // The outcome is not stored, so the delivery is still pending in the journal; it is left where it is.
+            Ended::Unknown => {}
+        }
+    }
+}
+
+/// Stores that a delivery waits behind a dead letter.
+async fn park(shared: &Shared, id: DeliveryId) -> Ended {
+    let reason = "waits behind an earlier delivery of the same patient, visit, order or appointment that was given up; replay or skip that one".to_owned();
+    let settle = Settle { delivery: id, at: now(), program: None, outcome: Settlement::Parked { reason } };
+    if store(shared, settle).await { Ended::Settled } else { Ended::Unknown }
+}
+
+/// Stores an outcome, and waits for room if the disk is full: an outcome that is known must not be lost. False if the journal is gone.
+pub(super) async fn store(shared: &Shared, settle: Settle) -> bool {
+    loop {
+        match shared.journal.settle(settle.clone()).await {
+            Ok(()) => return true,
+            Err(SettleFault::Full) => tokio::time::sleep(JOURNAL_PAUSE).await,
+            Err(SettleFault::Failing | SettleFault::Closed) => return false,
+            Err(SettleFault::Unknown) => {
+                tracing::error!(
+                    message = settle.delivery.message.0,
+                    number = settle.delivery.number,
+                    "the journal does not know a delivery that it handed out"
+                );
+                return true;
+            }
+        }
+    }
+}
+
+/// Sleeps until the wall clock says `at`; for ever without a time. A clock that jumps makes it look again, at most a minute late.
+async fn sleep_until(at: Option<Timestamp>) {
+    const LONGEST: Duration = Duration::from_secs(60);
+    let Some(at) = at else { return std::future::pending().await };
+    let wait = Duration::from_millis(u64::try_from(at.0.saturating_sub(now().0)).unwrap_or(0).saturating_add(1));
+    tokio::time::sleep(wait.min(LONGEST)).await;
+}

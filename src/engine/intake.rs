@@ -1,0 +1,197 @@
+//! From a frame to its acknowledgement: judge, key, store, answer.
+//!
+//! Never answers AA without a `Stored`, and never judges more than what Kiln needs to keep and route the message.
+
+use crate::engine::acknowledgement::{Acknowledgement, Own};
+use crate::engine::shared::{Shared, exit_because_disk_failed, now};
+use crate::engine::{keys, mapping};
+use crate::exchange::{ControlId, Envelope, Format, Phi};
+use crate::hl7v2::{Fault, Header, Location, Message, ParseOptions, Version, event_structure};
+use crate::journal::{Append, AppendFault, Disposition, NewDelivery};
+use crate::listener::{Intake, Received, Reply};
+use crate::site::{ListenerSite, Unrouted, WhenFull};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The intake of one listener.
+pub(super) struct Gate {
+    shared: Arc<Shared>,
+    site: ListenerSite,
+    options: ParseOptions,
+    own: Own,
+    /// False while the journal's disk is below its low-water mark.
+    room: watch::Receiver<bool>,
+}
+
+/// What was decided about a frame before it is stored.
+struct Judged {
+    envelope: Envelope,
+    disposition: Disposition,
+    deliveries: Vec<NewDelivery>,
+    /// `None` if it cannot be read.
+    header: Option<Header>,
+    /// Why it is refused.
+    fault: Option<Fault>,
+    /// True if it is an acknowledgement itself, which is never acknowledged.
+    answers: bool,
+}
+
+impl Gate {
+    pub(super) fn new(shared: Arc<Shared>, site: ListenerSite, own: Own, room: watch::Receiver<bool>) -> Self {
+        Self { options: mapping::parse_options(Some(&site)), shared, site, own, room }
+    }
+
+    /// Reads what is needed and decides. Nothing is stored yet.
+    fn judge(&self, received: &Received) -> Judged {
+        let header = Header::read(received.bytes.expose());
+        let message = match &header {
+            _ if received.oversize => Err(Fault::new(
+                Location::default(),
+                Fault::INTERNAL,
+                format!("the message is longer than {} bytes, the limit of this listener", self.site.socket.frame_bytes_max),
+            )),
+            Err(fault) => Err(fault.clone()),
+            Ok(_) => Message::parse(received.bytes.expose().clone(), &self.options),
+        };
+        let header = header.ok();
+        let mut judged = Judged {
+            envelope: envelope(received, header.as_ref()),
+            disposition: Disposition::Unrouted,
+            deliveries: Vec::new(),
+            header,
+            fault: None,
+            answers: false,
+        };
+        match message {
+            Ok(message) => self.judge_message(&message, received, &mut judged),
+            Err(fault) => judged.refuse(fault),
+        }
+        judged
+    }
+
+    fn judge_message(&self, message: &Message, received: &Received, judged: &mut Judged) {
+        let secret = self.shared.journal.secret();
+        judged.envelope.order_keys = keys::order_keys(message, self.site.authority.as_deref(), &received.listener, secret);
+        judged.answers = message.segments_named("MSA").next().is_some();
+        if judged.envelope.message_type.is_empty() {
+            return judged.refuse(Fault::new(Location::field("MSH", 9), Fault::MESSAGE_TYPE, "MSH-9 (message type) is empty"));
+        }
+        let routes = self.shared.routes.load();
+        let matches = routes.set.matching(&received.listener, message);
+        for route in &matches.taken {
+            let info = routes.set.info(*route);
+            judged.deliveries.extend(info.targets.iter().map(|target| NewDelivery { route: Arc::clone(&info.name), target: Arc::clone(target) }));
+        }
+        judged.disposition = match (matches.taken.is_empty(), matches.filtered, self.site.unrouted) {
+            (false, ..) => Disposition::Accepted,
+            (true, true, _) => Disposition::Filtered,
+            (true, false, Unrouted::Accept) => Disposition::Unrouted,
+            (true, false, Unrouted::Reject) => return judged.refuse(unrouted(message)),
+        };
+    }
+
+    /// The type as a label: only what the dictionary knows, so that no sender can make up names.
+    fn type_label<'a>(&self, judged: &'a Judged) -> &'a str {
+        let version = judged.header.as_ref().map_or(Version::V25, Header::version);
+        let known = judged.envelope.message_type.as_str();
+        if event_structure(version, known).is_some() { known } else { "other" }
+    }
+
+    async fn answer(&self, received: Received) -> (Reply, &'static str) {
+        let judged = self.judge(&received);
+        let listener = &*received.listener;
+        self.shared.metrics.received(listener, self.type_label(&judged), received.received.0 as f64 / 1_000.0);
+        let append = Append {
+            envelope: judged.envelope,
+            disposition: judged.disposition,
+            deliveries: judged.deliveries,
+            duplicate_window: if judged.fault.is_some() { None } else { self.site.duplicates },
+        };
+        let acknowledgement = match self.shared.journal.append(append).await {
+            Ok(stored) => {
+                if stored.is_duplicate() {
+                    self.shared.metrics.duplicate(listener);
+                }
+                if stored.same_control_id_other_content() {
+                    self.shared.metrics.finding("control-id-reused");
+                    tracing::warn!(listener, message = stored.id().0, "the sender used this control id before, for other content");
+                }
+                match (&judged.header, &judged.fault) {
+                    (Some(header), None) => Acknowledgement::accept(&stored, header),
+                    (header, Some(fault)) => Acknowledgement::refuse(&stored, header.as_ref(), fault, &self.own),
+                    (None, None) => unreachable!("a message without a readable header was refused"),
+                }
+            }
+            Err(AppendFault::Full | AppendFault::TooMuchBacklog) if self.site.when_full == WhenFull::Nak => {
+                Acknowledgement::cannot_store(now(), judged.header.as_ref(), &self.own)
+            }
+            Err(AppendFault::Failing) => exit_because_disk_failed(),
+            Err(fault) => {
+                tracing::warn!(listener, %fault, "a message could not be stored: closed the connection without an answer");
+                return (Reply::Close, "none");
+            }
+        };
+        if judged.answers && judged.fault.is_none() {
+            return (Reply::Silent, "none");
+        }
+        let code = acknowledgement.code();
+        (Reply::Ack(Phi::new(acknowledgement.into_bytes().into())), code)
+    }
+}
+
+impl Intake for Gate {
+    async fn take(&self, received: Received) -> Reply {
+        let began = std::time::Instant::now();
+        let listener = Arc::clone(&received.listener);
+        let (reply, code) = self.answer(received).await;
+        self.shared.metrics.acknowledged(&listener, code, began.elapsed());
+        reply
+    }
+
+    fn has_room(&self) -> bool {
+        self.site.when_full == WhenFull::Nak || *self.room.borrow()
+    }
+
+    async fn room(&self) {
+        if self.site.when_full == WhenFull::Nak {
+            return;
+        }
+        let mut room = self.room.clone();
+        if room.wait_for(|room| *room).await.is_err() {
+            // The engine is gone; the listeners are about to be told.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Judged {
+    fn refuse(&mut self, fault: Fault) {
+        self.disposition = Disposition::Refused { code: fault.code, text: fault.text.clone() };
+        self.deliveries.clear();
+        self.fault = Some(fault);
+    }
+}
+
+fn unrouted(message: &Message) -> Fault {
+    let has_event = message.is_valued(message.component(message.field(0, 9), 2));
+    let code = if has_event { Fault::EVENT } else { Fault::MESSAGE_TYPE };
+    Fault::new(Location::field("MSH", 9), code, "no route of this listener takes messages of this type")
+}
+
+/// What is known of a frame without looking past its MSH. Without a header the sender's address is all there is.
+fn envelope(received: &Received, header: Option<&Header>) -> Envelope {
+    let text = |get: fn(&Header) -> std::borrow::Cow<'_, str>| header.map(|h| get(h).into_owned()).unwrap_or_default();
+    Envelope {
+        listener: Arc::clone(&received.listener),
+        peer: received.peer.to_string(),
+        received: received.received,
+        format: Format::V2,
+        message_type: header.map(Header::message_type).unwrap_or_default(),
+        sending_application: text(Header::sending_application),
+        sending_facility: text(Header::sending_facility),
+        message_time: text(Header::message_time),
+        control_id: header.map_or_else(ControlId::default, Header::control_id),
+        order_keys: Vec::new(),
+        bytes: received.bytes.clone(),
+    }
+}

@@ -1,0 +1,70 @@
+//! From a stored message to what a target is to save.
+
+use crate::engine::shared::Shared;
+use crate::exchange::Envelope;
+use crate::hl7v2::{Charset, Message, ParseOptions};
+use crate::journal::Pending;
+use crate::route::{Context, Output, RouteId, RouteSet, Send, Stop};
+use crate::site::ListenerSite;
+use crate::target::Sending;
+use std::panic::AssertUnwindSafe;
+
+/// What a run came to.
+pub(super) enum Mapped {
+    /// Resources and how to save them; perhaps none.
+    Made(Output),
+    /// Nothing can be made of this message: a dead letter.
+    Stopped {
+        /// A stable word.
+        kind: &'static str,
+        /// A sentence without patient data.
+        text: String,
+    },
+}
+
+/// How frames of a listener are to be read.
+pub(super) fn parse_options(site: Option<&ListenerSite>) -> ParseOptions {
+    ParseOptions { charset: site.and_then(|site| site.charset.as_deref()).and_then(Charset::named) }
+}
+
+/// Runs a route over a stored message. A panic is a defect of Kiln and costs this delivery only.
+pub(super) fn run(shared: &Shared, set: &RouteSet, route: RouteId, pending: &Pending, envelope: &Envelope) -> Mapped {
+    let site = shared.listeners.get(&envelope.listener);
+    let context = Context {
+        received: envelope.received,
+        zone: site.and_then(|site| site.zone.as_deref()),
+        authority: site.and_then(|site| site.authority.as_deref()),
+        message: pending.id.message,
+        listener: &envelope.listener,
+    };
+    let made = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let message = Message::parse(envelope.bytes.expose().clone(), &parse_options(site)).map_err(|fault| ("unreadable", fault.to_string()))?;
+        set.run(route, &message, &context).map_err(|stop| (stop.kind, sentence(&stop)))
+    }));
+    match made {
+        Ok(Ok(output)) => Mapped::Made(output),
+        Ok(Err((kind, text))) => Mapped::Stopped { kind, text },
+        Err(_) => Mapped::Stopped { kind: "defect", text: "a defect in kiln: the run of the route panicked; the log names the place".to_owned() },
+    }
+}
+
+/// What stopped a run, with the fields that were missing and the line of the route.
+fn sentence(stop: &Stop) -> String {
+    let mut text = stop.text.clone();
+    if !stop.places.is_empty() {
+        text.push_str(&format!(" ({})", stop.places.join(", ")));
+    }
+    if !stop.line.is_empty() {
+        text.push_str(&format!(" at {}", stop.line));
+    }
+    text
+}
+
+/// `send:` of a route in the words of a target.
+pub(super) fn sending(send: Send) -> Sending {
+    match send {
+        Send::Transaction => Sending::Transaction,
+        Send::Batch => Sending::Batch,
+        Send::Single => Sending::Single,
+    }
+}

@@ -1,0 +1,69 @@
+//! What intake, dispatch and delivery share: the journal, the current routes, the clock.
+
+use crate::engine::{Routes, RoutesFault};
+use crate::exchange::Timestamp;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::site::ListenerSite;
+use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Exit code when the journal's disk has failed (EX_IOERR of sysexits.h). The next start recovers.
+pub(super) const EXIT_DISK_FAILED: i32 = 74;
+
+/// How many route sets are kept ready besides the current one, for deliveries that began with them.
+const SETS_KEPT: usize = 8;
+
+pub(super) struct Shared {
+    pub(super) journal: Journal,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) routes: ArcSwap<Routes>,
+    /// What the site says about each listener, for the zone and the authority of messages that came through it.
+    pub(super) listeners: HashMap<Arc<str>, ListenerSite>,
+    /// Sets that pending deliveries began with, by hash.
+    earlier: Mutex<HashMap<String, Arc<Routes>>>,
+}
+
+impl Shared {
+    pub(super) fn new(journal: Journal, metrics: Arc<Metrics>, routes: Routes, listeners: HashMap<Arc<str>, ListenerSite>) -> Self {
+        Self { journal, metrics, routes: ArcSwap::from_pointee(routes), listeners, earlier: Mutex::default() }
+    }
+
+    /// The set that a delivery began with; the current one for a delivery that begins now.
+    pub(super) async fn routes_for(&self, hash: Option<&str>) -> Result<Arc<Routes>, RoutesFault> {
+        let current = self.routes.load_full();
+        let Some(hash) = hash.filter(|hash| *hash != current.set.hash()) else { return Ok(current) };
+        if let Some(found) = self.earlier().get(hash) {
+            return Ok(Arc::clone(found));
+        }
+        let routes = Arc::new(Routes::stored(&self.journal, hash).await?);
+        let mut earlier = self.earlier();
+        if earlier.len() >= SETS_KEPT {
+            earlier.clear();
+        }
+        earlier.insert(hash.to_owned(), Arc::clone(&routes));
+        Ok(routes)
+    }
+
+    fn earlier(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Routes>>> {
+        // A map of finished values: whole even if a holder panicked.
+        self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The engine's clock.
+pub(super) fn now() -> Timestamp {
+    Timestamp(jiff::Timestamp::now().as_millisecond())
+}
+
+/// So long after `at`.
+pub(super) fn later(at: Timestamp, by: std::time::Duration) -> Timestamp {
+    Timestamp(at.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+}
+
+/// A failed disk is final: no retry in this process, since nobody knows what of the last writes is there.
+pub(super) fn exit_because_disk_failed() -> ! {
+    tracing::error!("the journal's disk failed; nothing more can be promised, so kiln stops with exit code {EXIT_DISK_FAILED} and recovers at its next start");
+    std::process::exit(EXIT_DISK_FAILED)
+}
