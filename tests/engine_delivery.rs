@@ -1,0 +1,166 @@
+//! What a target sees: every message once, each patient in order, whatever the target does in between.
+
+mod engine_site;
+
+use engine_site::{Mood, Plan, adt, again, routes_text};
+use kiln::journal::DeliveryState;
+use std::time::Duration;
+
+#[tokio::test]
+async fn each_patient_in_order_and_patients_in_parallel() {
+    let site = Plan::new().start().await;
+    site.server.delay(Duration::from_millis(2));
+    let mut peer = site.connect().await;
+    for n in 0..60 {
+        peer.accepted(&adt(&format!("C{n}"), &format!("P{}", n % 6), &format!("N{n}"))).await;
+    }
+    site.until_delivered(60).await;
+    for patient in 0..6 {
+        let expected: Vec<String> = (0..60).filter(|n| n % 6 == patient).map(|n| format!("N{n}")).collect();
+        assert_eq!(site.server.saved(&format!("P{patient}")), expected);
+        assert_eq!(site.server.resources(&format!("P{patient}")), 1);
+    }
+    assert_eq!(site.server.overlaps(), 0);
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_is_down_gets_probes_and_then_everything_in_order() {
+    let site = Plan::new().start().await;
+    site.server.mood(Mood::Down);
+    let mut peer = site.connect().await;
+    for n in 0..100 {
+        peer.accepted(&adt(&format!("C{n}"), &format!("P{}", n % 10), &format!("N{n}"))).await;
+    }
+    site.until("the breaker is open", |s| s.counted("kiln_breaker_open{target=\"main\"} 1")).await;
+    site.until("the backlog is told", |s| s.counted("kiln_backlog{target=\"main\"} 100")).await;
+    assert!(site.server.requests() < 30, "a storm of {} requests at a target that is down", site.server.requests());
+    assert_eq!(site.counts().dead_letters, 0);
+    site.server.mood(Mood::Well);
+    site.until_delivered(100).await;
+    for patient in 0..10 {
+        let expected: Vec<String> = (0..100).filter(|n| n % 10 == patient).map(|n| format!("N{n}")).collect();
+        assert_eq!(site.server.saved(&format!("P{patient}")), expected);
+    }
+    site.until("the breaker is closed", |s| s.counted("kiln_breaker_open{target=\"main\"} 0")).await;
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_small_window_lets_everything_through_in_order() {
+    let mut plan = Plan::new();
+    plan.window = 5;
+    let site = plan.start().await;
+    site.server.mood(Mood::Down);
+    let mut peer = site.connect().await;
+    for n in 0..50 {
+        peer.accepted(&adt(&format!("C{n}"), &format!("P{}", n % 3), &format!("N{n}"))).await;
+    }
+    site.server.mood(Mood::Well);
+    site.until_delivered(50).await;
+    for patient in 0..3 {
+        let expected: Vec<String> = (0..50).filter(|n| n % 3 == patient).map(|n| format!("N{n}")).collect();
+        assert_eq!(site.server.saved(&format!("P{patient}")), expected);
+    }
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_dead_letter_the_patient_goes_on_or_waits_as_the_route_says() {
+    let site = Plan::new().start().await;
+    site.server.mood(Mood::Picky);
+    let mut peer = site.connect().await;
+    for (n, patient, family) in [(1, "1", "REFUSE"), (2, "1", "DOE"), (3, "2", "ROE")] {
+        peer.accepted(&adt(&format!("C{n}"), patient, family)).await;
+    }
+    site.until_delivered(2).await;
+    assert_eq!(site.counts().dead_letters, 1);
+    let first = &site.stored().await[0].deliveries[0];
+    assert_eq!((first.state, first.attempts.last().map(|a| a.code.as_str())), (DeliveryState::DeadLetter, Some("http-422")));
+    assert_eq!(site.server.saved("1"), ["DOE"]);
+    site.stop().await;
+
+    let mut plan = Plan::new();
+    plan.routes = routes_text("after-dead-letter: wait\n");
+    let site = plan.start().await;
+    site.server.mood(Mood::Picky);
+    let mut peer = site.connect().await;
+    for (n, patient, family) in [(1, "1", "REFUSE"), (2, "1", "DOE"), (3, "2", "ROE"), (4, "1", "POE")] {
+        peer.accepted(&adt(&format!("C{n}"), patient, family)).await;
+    }
+    site.until("two are parked", |s| s.counts().parked == 2 && s.counts().delivered == 1).await;
+    peer.accepted(&adt("C5", "1", "LOE")).await;
+    site.until("the third is parked", |s| s.counts().parked == 3).await;
+    site.until("the metric says so", |s| s.counted("kiln_parked{target=\"main\"} 3")).await;
+    assert_eq!(site.server.saved("1"), [] as [&str; 0]);
+    // The server's fault is mended; an operator replays the dead letter and releases what waits.
+    site.server.mood(Mood::Well);
+    let stored = site.stored().await;
+    site.engine.replay(&[stored[0].deliveries[0].id]).await.expect("the journal takes it");
+    site.engine.resume_parked("main", &stored[0].envelope.order_keys).await.expect("the journal takes it");
+    site.until_delivered(5).await;
+    assert_eq!(site.server.saved("1"), ["REFUSE", "DOE", "POE", "LOE"]);
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_route_cannot_fill_is_a_dead_letter_that_names_the_field() {
+    let site = Plan::new().start().await;
+    let mut peer = site.connect().await;
+    peer.accepted("MSH|^~\\&|A|B|C|D|2026||ADT^A08|C1|P|2.5\rPID|1||||DOE^JOHN\r").await;
+    site.until("it is given up", |s| s.counts().dead_letters == 1).await;
+    let stored = site.stored().await;
+    let attempt = stored[0].deliveries[0].attempts.last().expect("there was an attempt");
+    assert!(attempt.summary.contains("PID-3") && !attempt.summary.contains("DOE"), "{}", attempt.summary);
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn one_refusal_of_all_messages_is_the_targets_fault() {
+    let site = Plan::new().start().await;
+    site.server.mood(Mood::Against);
+    let mut peer = site.connect().await;
+    for n in 0..40 {
+        peer.accepted(&adt(&format!("C{n}"), &format!("P{n}"), "DOE")).await;
+    }
+    site.until("the breaker opens", |s| s.counted("kiln_breaker_open{target=\"main\"} 1")).await;
+    assert_eq!(site.counts().dead_letters, 19, "the twentieth opened the breaker");
+    site.server.mood(Mood::Well);
+    site.until_delivered(21).await;
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_never_came_makes_no_second_resource() {
+    let site = Plan::new().start().await;
+    site.server.mood(Mood::Mute);
+    let mut peer = site.connect().await;
+    peer.accepted(&adt("C1", "1", "DOE")).await;
+    peer.accepted(&adt("C2", "1", "ROE")).await;
+    site.until_delivered(2).await;
+    assert_eq!(site.server.resources("1"), 1);
+    assert_eq!(site.server.saved("1").last().map(String::as_str), Some("ROE"));
+    let stored = site.stored().await;
+    assert!(stored[0].deliveries[0].attempts.len() > 1, "the first attempt had no answer");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_resumes_what_was_pending_and_keeps_its_order() {
+    let site = Plan::new().start().await;
+    site.server.mood(Mood::Down);
+    let mut peer = site.connect().await;
+    for n in 0..20 {
+        peer.accepted(&adt(&format!("C{n}"), &format!("P{}", n % 2), &format!("N{n}"))).await;
+    }
+    let (stopped, folder, server) = site.stop().await;
+    assert!(stopped.answered && stopped.delivered);
+    server.mood(Mood::Well);
+    let site = again(&folder, &server).start().await;
+    site.until_delivered(20).await;
+    for patient in 0..2 {
+        let expected: Vec<String> = (0..20).filter(|n| n % 2 == patient).map(|n| format!("N{n}")).collect();
+        assert_eq!(server.saved(&format!("P{patient}")), expected);
+    }
+    site.stop().await;
+}

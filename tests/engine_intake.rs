@@ -1,0 +1,151 @@
+//! What a sender sees: acknowledgements of good, odd, repeated, refused and unroutable messages, over a real socket.
+
+mod engine_site;
+
+use engine_site::{Plan, adt};
+use kiln::journal::Disposition;
+use kiln::site::Unrouted;
+
+/// The acknowledgement without Kiln's own time and control ID, segments by line.
+fn shape(ack: &str) -> String {
+    let mut fields: Vec<&str> = ack.split('\r').next().unwrap_or_default().split('|').collect();
+    for n in [6, 9] {
+        if let Some(field) = fields.get_mut(n) {
+            assert!(!field.is_empty(), "an acknowledgement has its own MSH-7 and MSH-10: {}", ack.escape_debug());
+            *field = "*";
+        }
+    }
+    let rest = ack.split_once('\r').map_or("", |(_, rest)| rest);
+    format!("{}\n{}", fields.join("|"), rest.replace('\r', "\n")).trim_end().to_owned()
+}
+
+#[tokio::test]
+async fn an_acknowledgement_judges_only_what_kiln_needs() {
+    let site = Plan::new().start().await;
+    let mut peer = site.connect().await;
+    let good = adt("C1", "1", "DOE");
+    assert_eq!(shape(&peer.ask(&good).await), "MSH|^~\\&|KILN|HERE|ADT1|HOSP|*||ACK^A08^ACK|*|P|2.5.1\nMSA|AA|C1");
+    let cases: &[(&[u8], &str)] = &[
+        // Content that no dictionary would allow is a finding, not a refusal.
+        (b"MSH|^~\\&|A|B|C|D|not a time||ADT^A08|C2|P|2.5\rZZZ|?\rPID|||^^^^^|\rPID\rEVN", "MSH|^~\\&|C|D|A|B|*||ACK^A08^ACK|*|P|2.5\nMSA|AA|C2"),
+        // Other delimiters, and an empty control ID.
+        (b"MSH$%!?+$A$B$C$D$2026$$ADT%A08$$P$2.3", "MSH$%!?+$C$D$A$B$"),
+        (b"MSH|^~\\&|A|B|C|D|2026||ADT^A08||P|2.2", "MSH|^~\\&|C|D|A|B|*||ACK|*|P|2.2\nMSA|AA|"),
+    ];
+    for (message, expected) in cases {
+        let ack = peer.ask(message).await;
+        if message.starts_with(b"MSH$") {
+            assert!(ack.starts_with(expected) && ack.contains("\rMSA$AA"), "{}", ack.escape_debug());
+        } else {
+            assert_eq!(shape(&ack).trim_end_matches('|'), expected.trim_end_matches('|'));
+        }
+    }
+    assert!(site.counted("kiln_acks_total{listener=\"adt\",code=\"AA\"} 4"), "{}", site.metrics.encode());
+    assert!(site.counted("kiln_messages_received_total{listener=\"adt\",type=\"ADT^A08\"} 4"), "{}", site.metrics.encode());
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_refused_and_kept() {
+    let site = Plan::new().start().await;
+    let mut peer = site.connect().await;
+    let cases: &[(&[u8], &str)] = &[
+        (b"hello", "207"),
+        (b"", "207"),
+        (b"MSH|^~\\&|A|B|C|D|2026|||C1|P|2.5\rPID|1", "200"),
+        (b"MSH|^~\\&|A|B|C|D|2026||ADT^A08|C2|P|2.5||||||UNICODE UTF-16\rPID|1", "103"),
+    ];
+    for (message, code) in cases {
+        let ack = peer.ask(message).await;
+        assert!(ack.contains("\rMSA|AR"), "{}", ack.escape_debug());
+        assert!(ack.contains(&format!("|{code}^")), "{code}: {}", ack.escape_debug());
+    }
+    let first = peer.ask("hello").await;
+    assert_eq!(shape(&first).lines().take(2).collect::<Vec<_>>(), ["MSH|^~\\&|KILN||||*||ACK|*|P|2.5", "MSA|AR"]);
+    let stored = site.stored().await;
+    assert_eq!(stored.len(), cases.len() + 1);
+    assert!(stored.iter().all(|m| matches!(m.disposition, Disposition::Refused { .. }) && m.deliveries.is_empty()));
+    assert_eq!(stored[0].envelope.bytes.expose().as_ref(), b"hello");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn types_that_no_route_names_follow_the_listener() {
+    let other = "MSH|^~\\&|A|B|C|D|2026||ORM^O01|C1|P|2.5\rPID|1||7^^^HOSP";
+    let made_up = "MSH|^~\\&|A|B|C|D|2026||DOE^JOHN|C2|P|2.5";
+    let site = Plan::new().start().await;
+    let mut peer = site.connect().await;
+    peer.accepted(other).await;
+    peer.accepted(made_up).await;
+    assert_eq!(site.stored().await[0].disposition, Disposition::Unrouted);
+    // A name that the dictionary lacks is never a label.
+    assert!(site.counted("kiln_messages_received_total{listener=\"adt\",type=\"other\"} 1"), "{}", site.metrics.encode());
+    assert!(!site.metrics.encode().contains("DOE"));
+    site.stop().await;
+
+    let mut plan = Plan::new();
+    plan.site.unrouted = Unrouted::Reject;
+    let site = plan.start().await;
+    let mut peer = site.connect().await;
+    let ack = peer.ask(other).await;
+    assert!(ack.contains("\rMSA|AR|C1") && ack.contains("|201^"), "{}", ack.escape_debug());
+    assert!(matches!(site.stored().await[0].disposition, Disposition::Refused { code: 201, .. }));
+    // Refused once, judged anew: never a duplicate.
+    assert!(peer.ask(other).await.contains("\rMSA|AR|C1"));
+    assert_eq!(site.stored().await.len(), 2);
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_when_that_is_false_accepts_and_delivers_nothing() {
+    let site = Plan::new().start().await;
+    let mut peer = site.connect().await;
+    peer.accepted(&format!("{}PV1|1|N\r", adt("C1", "1", "DOE"))).await;
+    let stored = site.stored().await;
+    assert_eq!((&stored[0].disposition, stored[0].deliveries.len()), (&Disposition::Filtered, 0));
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_duplicate_gets_the_same_acknowledgement_and_is_delivered_once() {
+    let site = Plan::new().start().await;
+    let mut peer = site.connect().await;
+    let message = adt("C1", "1", "DOE");
+    let first = peer.ask(&message).await;
+    let mut other = site.connect().await;
+    assert_eq!(other.ask(&message).await, first);
+    assert!(site.counted("kiln_duplicates_total{listener=\"adt\"} 1"), "{}", site.metrics.encode());
+    // The same control ID with other content is another message.
+    let changed = peer.ask(adt("C1", "1", "ROE")).await;
+    assert_ne!(changed, first);
+    assert!(site.counted("kiln_findings_total{kind=\"control-id-reused\"} 1"), "{}", site.metrics.encode());
+    site.until_delivered(2).await;
+    assert_eq!(site.server.saved("1"), ["DOE", "ROE"]);
+    assert_eq!(site.stored().await.len(), 2);
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn an_acknowledgement_is_never_acknowledged() {
+    let site = Plan::new().start().await;
+    let mut peer = site.connect().await;
+    peer.send(b"MSH|^~\\&|A|B|C|D|2026||ACK^A08^ACK|C1|P|2.5\rMSA|AA|77\r").await;
+    peer.send(adt("C2", "1", "DOE").as_bytes()).await;
+    let ack = peer.receive().await.expect("the connection is open");
+    assert!(ack.contains("\rMSA|AA|C2"), "{}", ack.escape_debug());
+    assert_eq!(site.stored().await.len(), 2, "it is kept all the same");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn an_oversize_message_is_told_so() {
+    let mut plan = Plan::new();
+    plan.site.socket.frame_bytes_max = 1_000;
+    let site = plan.start().await;
+    let mut peer = site.connect().await;
+    let long = format!("{}NTE|1||{}", adt("C1", "1", "DOE"), "x".repeat(1_000));
+    let ack = peer.ask(long).await;
+    assert!(ack.contains("\rMSA|AR|C1") && ack.contains("longer than 1000 bytes"), "{}", ack.escape_debug());
+    assert_eq!(peer.receive().await, None, "the connection is closed");
+    site.stop().await;
+}
