@@ -1,5 +1,6 @@
 //! A resource under construction: a small tree with borrowed element names, written to JSON in one pass.
 
+use crate::fhir::{Kind, Type};
 use serde_json::{Map, Number, Value};
 use std::str::FromStr;
 
@@ -72,19 +73,28 @@ impl Node {
         }
     }
 
-    /// The same tree without the References whose links `keep` refuses; what becomes empty by that is left out.
-    pub fn without_links(&self, keep: &dyn Fn(usize) -> bool) -> Option<Self> {
+    /// The same tree without the References whose links `keep` refuses. What cannot be without such a Reference (`Patient.link` without its
+    /// `other`), and what becomes empty, is left out, too. `t` is the tree's own type.
+    pub fn without_links(&self, keep: &dyn Fn(usize) -> bool, t: Option<Type>) -> Option<Self> {
         match self {
             Self::Object(elements) => {
                 // A Reference without its `reference` is nothing but a display text: it goes as a whole.
                 if elements.iter().any(|(_, node)| matches!(node, Self::Link(n) if !keep(*n))) {
                     return None;
                 }
-                let left: Vec<_> = elements.iter().filter_map(|(name, node)| node.without_links(keep).map(|node| (*name, node))).collect();
+                let mut left = Vec::new();
+                for (name, node) in elements {
+                    let property = t.and_then(|t| t.property(name));
+                    match node.without_links(keep, property.map(|(_, t)| t)) {
+                        Some(node) => left.push((*name, node)),
+                        None if property.is_some_and(|(e, _)| e.min() > 0) && t.is_some_and(|t| t.kind() != Kind::Resource) => return None,
+                        None => {}
+                    }
+                }
                 (elements.is_empty() || !left.is_empty()).then_some(Self::Object(left))
             }
             Self::List(entries) => {
-                let left: Vec<_> = entries.iter().filter_map(|node| node.without_links(keep)).collect();
+                let left: Vec<_> = entries.iter().filter_map(|node| node.without_links(keep, t)).collect();
                 (entries.is_empty() || !left.is_empty()).then_some(Self::List(left))
             }
             Self::Link(n) => keep(*n).then_some(Self::Link(*n)),
@@ -197,7 +207,11 @@ mod tests {
     fn a_reference_goes_as_a_whole() {
         let reference = |n| Node::Object(vec![("reference", Node::Link(n)), ("display", Node::Text("x".to_owned()))]);
         let node = Node::Object(vec![("subject", reference(0)), ("basedOn", Node::List(vec![reference(1), reference(2)])), ("encounter", reference(1))]);
-        let left = node.without_links(&|n| n != 1).expect("something is left");
+        let left = node.without_links(&|n| n != 1, None).expect("something is left");
         assert!(left == Node::Object(vec![("subject", reference(0)), ("basedOn", Node::List(vec![reference(2)]))]));
+        let link = Node::List(vec![Node::Object(vec![("other", reference(1)), ("type", Node::Text("refer".to_owned()))])]);
+        let patient = Node::Object(vec![("active", Node::Bool(true)), ("link", link)]);
+        let left = patient.without_links(&|n| n != 1, crate::fhir::type_named("Patient")).expect("something is left");
+        assert!(left == Node::Object(vec![("active", Node::Bool(true))]), "link.other is required");
     }
 }

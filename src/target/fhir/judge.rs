@@ -59,8 +59,8 @@ pub(crate) fn word(status: u16) -> &'static str {
         502 => "http-502",
         503 => "http-503",
         504 => "http-504",
-        400..=499 => "http-4xx",
-        500..=599 => "http-5xx",
+        _ if (400..500).contains(&status) => "http-4xx",
+        _ if (500..600).contains(&status) => "http-5xx",
         _ => "http-other",
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Servers resolve conditional references and `urn:uuid:` in transactions only, so everything is looked up first and then addressed by id.
 
-use crate::fhir::{BundleKind, Node, Save, SaveMode, Saves, Step, merge, write_bundle};
+use crate::fhir::{BundleKind, Node, Save, SaveMode, Saves, Step, merge, type_named, write_bundle};
 use crate::target::fhir::answer::{Answer, Place, entry_place};
 use crate::target::fhir::http::Effect;
 use crate::target::fhir::judge::{Asked, setback};
@@ -216,7 +216,8 @@ fn without_links(saves: &Saves, level: &[usize], waiting: &[usize]) -> Saves {
     for &n in level {
         let entry = &mut saves.entries[n];
         let keep = |m: usize| !waiting.contains(&m);
-        let cut = |node: &Node| node.without_links(&keep).unwrap_or_else(|| Node::Object(Vec::new()));
+        let t = type_named(entry.resource_type);
+        let cut = |node: &Node| node.without_links(&keep, t).unwrap_or_else(|| Node::Object(Vec::new()));
         if needs(entry).iter().any(|m| !keep(*m)) {
             entry.body = cut(&entry.body);
             entry.initial = entry.initial.as_ref().map(cut);

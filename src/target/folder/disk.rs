@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const LOCK: &str = ".kiln-lock";
 const TEMPORARY: &str = ".kiln-tmp";
 /// How long a reload may wait for the former target to let go of the folder.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// A folder that this process alone writes.
 pub(crate) struct Disk {

@@ -153,10 +153,9 @@ impl NdjsonStore {
         if self.done.insert(delivery) {
             self.done_order.push_back(delivery);
         }
-        if self.done_order.len() > DONE_MAX {
-            if let Some(old) = self.done_order.pop_front() {
-                self.done.remove(&old);
-            }
+        while self.done_order.len() > DONE_MAX {
+            let Some(old) = self.done_order.pop_front() else { break };
+            self.done.remove(&old);
         }
     }
 

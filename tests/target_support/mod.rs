@@ -1,0 +1,83 @@
+//! Saves written as JSON, for the tests of targets.
+
+#![allow(dead_code, reason = "each test takes what it needs")]
+
+use kiln::exchange::{DeliveryId, MessageId, Secret};
+use kiln::fhir::{Identity, KnownId, ListMerge, Node, Save, SaveMode, Saves};
+use kiln::target::{Auth, FhirConfig, Job, Receipt, Saved, Sending, Setback, Target, TargetConfig};
+use serde_json::Value;
+use std::time::Duration;
+
+pub(crate) const SECRET: [u8; 32] = [42; 32];
+
+/// A body from JSON; a reference `"@1"` is a link to entry 1. Element names leak, which a test may.
+pub(crate) fn node(value: &Value) -> Node {
+    match value {
+        Value::Object(o) => Node::Object(o.iter().map(|(k, v)| (&*k.clone().leak(), node(v))).collect()),
+        Value::Array(a) => Node::List(a.iter().map(node).collect()),
+        Value::String(s) => s.strip_prefix('@').and_then(|n| n.parse().ok()).map_or_else(|| Node::Text(s.clone()), Node::Link),
+        Value::Number(n) => Node::Number(n.to_string()),
+        Value::Bool(b) => Node::Bool(*b),
+        Value::Null => Node::List(Vec::new()),
+    }
+}
+
+/// One entry; `identity` is `system|value`, and stands in the body as an identifier where the type has one.
+pub(crate) fn save(mode: SaveMode, resource_type: &'static str, identity: &[&str], mut body: Value) -> Save {
+    let identity: Vec<Identity> = identity
+        .iter()
+        .map(|i| i.split_once('|').expect("system|value"))
+        .map(|(system, value)| Identity { system: system.to_owned(), value: value.to_owned() })
+        .collect();
+    let object = body.as_object_mut().expect("an object");
+    if !identity.is_empty() && kiln::fhir::has_identifier(resource_type) && !object.contains_key("identifier") {
+        let list = identity.iter().map(|i| serde_json::json!({"system": i.system, "value": i.value})).collect();
+        object.shift_insert(0, "identifier".to_owned(), Value::Array(list));
+    }
+    object.shift_insert(0, "resourceType".to_owned(), Value::String(resource_type.to_owned()));
+    let merge = if mode == SaveMode::Merge { vec![("identifier", ListMerge::Union)] } else { Vec::new() };
+    Save { name: resource_type.to_lowercase(), resource_type, mode, identity, body: node(&body), deletes: Vec::new(), merge, initial: None }
+}
+
+/// A delivery, and what the engine would know about it.
+pub(crate) struct Delivery {
+    pub(crate) number: u64,
+    pub(crate) saves: Saves,
+    pub(crate) known: Vec<Option<KnownId>>,
+    pub(crate) done: Vec<Saved>,
+    pub(crate) after_ambiguous: bool,
+    pub(crate) send: Sending,
+}
+
+impl Delivery {
+    pub(crate) fn new(number: u64, entries: Vec<Save>) -> Self {
+        let known = entries.iter().map(|_| None).collect();
+        Self { number, saves: Saves { entries }, known, done: Vec::new(), after_ambiguous: false, send: Sending::Transaction }
+    }
+
+    pub(crate) fn send(mut self, send: Sending) -> Self {
+        self.send = send;
+        self
+    }
+
+    pub(crate) fn known(mut self, entry: usize, id: &str, etag: Option<&str>) -> Self {
+        self.known[entry] = Some(KnownId { id: id.to_owned(), etag: etag.map(str::to_owned) });
+        self
+    }
+
+    pub(crate) fn ambiguous(mut self) -> Self {
+        self.after_ambiguous = true;
+        self
+    }
+
+    pub(crate) async fn to(&self, target: &Target) -> Result<Receipt, Setback> {
+        let delivery = DeliveryId { message: MessageId(self.number), number: 0 };
+        let job = Job { delivery, saves: &self.saves, known: &self.known, done: &self.done, after_ambiguous: self.after_ambiguous };
+        target.deliver(job, self.send).await
+    }
+}
+
+pub(crate) fn fhir_target(base: &str, timeout: Duration) -> Target {
+    let config = FhirConfig { base: base.to_owned(), auth: Auth::None, headers: Vec::new(), timeout, secret: Secret::new(SECRET) };
+    Target::open(TargetConfig::Fhir(config)).expect("the target opens")
+}
