@@ -15,7 +15,9 @@ const HEADER_WORDS: usize = 7;
 
 /// Writes the packed tables.
 pub(crate) fn pack(out: &Path) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("definitions/hl7v2");
+    // benches/peers packs the same table, from two folders further down.
+    let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join("definitions/hl7v2"));
+    let folder = folders.find(|folder| folder.is_dir()).expect("definitions/hl7v2 is in the repository");
     let read = |name: &str| -> Value {
         let text = std::fs::read_to_string(folder.join(name)).unwrap_or_else(|e| panic!("definitions/hl7v2/{name}: {e}"));
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("definitions/hl7v2/{name}: {e}"))

@@ -77,7 +77,9 @@ fn damaged_messages_never_panic_and_come_back_byte_for_byte() {
             application: "KILN",
             facility: "",
         };
-        assert!(Header::read(&acknowledge(&request)).is_ok(), "mutation {n}: the acknowledgement has no readable header");
+        let answer = acknowledge(&request);
+        assert!(Header::read(&answer).is_ok(), "mutation {n}: the acknowledgement has no readable header");
+        assert!(!answer.contains(&0x1C) && !answer.contains(&0x0B), "mutation {n}: the acknowledgement breaks its frame");
         let Ok(message) = Message::parse(Bytes::from(bytes.clone()), &ParseOptions::default()) else { continue };
         read += 1;
         assert!(message.write() == &bytes[..], "mutation {n} is not written back as it was read");

@@ -74,7 +74,7 @@ pub fn acknowledge(request: &AckRequest<'_>) -> Vec<u8> {
     w.header("MSH");
     if let Some(header) = request.header {
         for n in [5, 6, 3, 4] {
-            w.field().raw(header.raw(n));
+            w.field().raw(&unframed(header.raw(n)));
         }
     } else {
         w.field().text(request.application).field().text(request.facility).skip_fields(2);
@@ -87,14 +87,15 @@ pub fn acknowledge(request: &AckRequest<'_>) -> Vec<u8> {
             w.component().text("ACK");
         }
     }
-    let sent = |n| request.header.map_or(&[][..], |h| h.raw(n));
-    let or = |bytes: &'_ [u8], otherwise: &str| if bytes.is_empty() { otherwise.as_bytes().to_vec() } else { bytes.to_vec() };
+    let sent = |n| request.header.map_or_else(Vec::new, |h| unframed(h.raw(n)));
+    let or = |bytes: Vec<u8>, otherwise: &str| if bytes.is_empty() { otherwise.as_bytes().to_vec() } else { bytes };
     w.field().text(request.control_id).field().raw(&or(sent(11), "P")).field().raw(&or(sent(12), "2.5"));
-    if !sent(18).is_empty() {
-        w.skip_fields(5).field().raw(sent(18));
+    let charset = sent(18);
+    if !charset.is_empty() {
+        w.skip_fields(5).field().raw(&charset);
     }
 
-    w.segment("MSA").field().text(request.code.name()).field().raw(sent(10));
+    w.segment("MSA").field().text(request.code.name()).field().raw(&sent(10));
     let faults = if request.code.is_positive() { &[] } else { request.faults };
     if version < Version::V25
         && let Some(first) = faults.first()
@@ -144,6 +145,11 @@ fn code_for(code: u16, version: Version) -> (u16, &'static str) {
     let lacks = table(version, "0357").is_some_and(|t| !t.contains(&code.to_string()));
     let code = if lacks || fault_words(code).is_none() { Fault::INTERNAL } else { code };
     (code, fault_words(code).unwrap_or("Application internal error"))
+}
+
+/// Bytes as sent, but for those that would end our own frame.
+fn unframed(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().copied().filter(|b| !matches!(b, 0x0B | 0x1C)).collect()
 }
 
 fn shortened(text: &str) -> String {

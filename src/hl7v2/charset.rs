@@ -66,7 +66,8 @@ impl Charset {
     /// Bytes to text; what cannot be decoded becomes U+FFFD (a message with such bytes was refused when it was parsed).
     pub fn decode(self, bytes: &[u8]) -> Cow<'_, str> {
         match self.0 {
-            Kind::Ascii | Kind::Utf8 => String::from_utf8_lossy(bytes),
+            // Nearly always valid: the message was checked as a whole. The lossy reader is several times slower.
+            Kind::Ascii | Kind::Utf8 => std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed),
             _ if bytes.is_ascii() && !self.has_shifts() => String::from_utf8_lossy(bytes),
             Kind::Latin1 => Cow::Owned(bytes.iter().map(|b| char::from(*b)).collect()),
             Kind::Latin5 => Cow::Owned(bytes.iter().map(|b| latin5(*b)).collect()),
