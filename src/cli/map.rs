@@ -8,7 +8,7 @@ use crate::exchange::{MessageId, Timestamp};
 use crate::fhir::display_bundle;
 use crate::hl7v2::{Charset, Message, ParseOptions};
 use crate::route::{Context, Finding, LoadOptions, Output, RouteId, RouteSet, Stop};
-use crate::site::{words, ListenerSite, Site};
+use crate::site::{ListenerSite, Site, words};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 

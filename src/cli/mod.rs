@@ -8,6 +8,7 @@ mod explain;
 mod journal;
 mod journal_change;
 mod journal_show;
+mod map;
 mod message_file;
 mod paint;
 mod patient_index;
@@ -59,6 +60,7 @@ struct Cli {
 enum Command {
     Try(try_it::Args),
     Serve(serve::Args),
+    Map(map::Args),
     Check(check::Args),
     Send(send::Args),
     Journal(journal::Args),
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Try(args) => try_it::run(&args).into(),
         Command::Serve(args) => serve::run(&args).into(),
+        Command::Map(args) => map::run(&args).into(),
         Command::Check(args) => check::run(&args).into(),
         Command::Send(args) => send::run(&args).into(),
         Command::Journal(args) => journal::run(&args).into(),

@@ -216,16 +216,19 @@ impl Client {
         self.outgoing.clear();
         let mut outgoing = std::mem::take(&mut self.outgoing);
         Mllp::write_frame(message, &mut outgoing);
-        self.drop_if_closed();
+        self.drop_if_closed().await;
         self.connect().await?;
         let answer = self.exchange_frame(&outgoing).await.map(|b| b.to_vec());
         self.outgoing = outgoing;
         answer
     }
 
-    /// Some receivers close after each answer. That is found out before a message is written: written ones are never sent twice.
-    fn drop_if_closed(&mut self) {
+    /// Some receivers close after each answer. That is found out before a message is written, with a moment's patience for the
+    /// close to arrive: written messages are never sent twice.
+    async fn drop_if_closed(&mut self) {
+        const MOMENT: Duration = Duration::from_millis(2);
         if let Some(stream) = &self.stream
+            && tokio::time::timeout(MOMENT, stream.readable()).await.is_ok()
             && !matches!(stream.try_read(&mut [0; 64]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
         {
             // Closed, or it says something that nobody asked for: either way not a connection to go on with.
