@@ -145,6 +145,53 @@ proptest! {
     }
 }
 
+/// Each operator with the given operands, the first of them in its first place, and again in its second and third.
+fn around(inner: &Expr) -> Vec<Expr> {
+    let leaf = || Box::new(expr(ExprKind::Variable("x".to_owned())));
+    let inner = || Box::new(inner.clone());
+    let target = Target { name: "Code".to_owned(), element: vec![], variant: None, span: Span::default() };
+    let mut made = Vec::new();
+    for op in
+        [Op::Or, Op::And, Op::Equal, Op::NotEqual, Op::Less, Op::LessEqual, Op::Greater, Op::GreaterEqual, Op::Add, Op::Subtract, Op::Multiply, Op::Divide]
+    {
+        made.extend([ExprKind::Binary(op, inner(), leaf()), ExprKind::Binary(op, leaf(), inner())]);
+    }
+    made.extend([
+        ExprKind::If(inner(), leaf(), None),
+        ExprKind::If(leaf(), inner(), None),
+        ExprKind::If(inner(), leaf(), Some(leaf())),
+        ExprKind::If(leaf(), inner(), Some(leaf())),
+        ExprKind::If(leaf(), leaf(), Some(inner())),
+        ExprKind::Else(inner(), leaf()),
+        ExprKind::Else(leaf(), inner()),
+        ExprKind::As(inner(), target),
+        ExprKind::Via(inner(), key("t"), None),
+        ExprKind::Via(inner(), key("t"), Some(key("c"))),
+        ExprKind::Where(inner(), leaf()),
+        ExprKind::Where(leaf(), inner()),
+        ExprKind::Not(inner()),
+        ExprKind::Test(Test::Valued, inner()),
+        ExprKind::Test(Test::NotValued, inner()),
+        ExprKind::InList(inner(), vec![(Literal::Number("1.50".to_owned()), Span::default())], true),
+        ExprKind::InName(inner(), key("systems"), false),
+        ExprKind::Call(key("f"), vec![*inner(), *leaf()]),
+        ExprKind::Tail(inner(), vec![PathStep::Component(1)]),
+    ]);
+    made.into_iter().map(expr).collect()
+}
+
+#[test]
+fn every_operator_inside_every_other_inside_every_third_reads_back() {
+    let leaf = expr(ExprKind::Type { name: key("CX"), tail: vec![PathStep::Component(4)] });
+    let mut count = 0;
+    for tree in around(&leaf).iter().flat_map(around).flat_map(|two| around(&two)) {
+        let text = tree.to_string();
+        assert_eq!(read(&text).map(bare), Ok(tree), "{text}");
+        count += 1;
+    }
+    assert_eq!(count, 43 * 43 * 43);
+}
+
 #[test]
 fn precedence_is_that_of_the_specification() {
     for (text, full) in [
