@@ -159,19 +159,22 @@ impl Daemon {
                 let state = route_state(&routes, None);
                 self.engine.apply(routes).await.map(|()| state).map_err(|e| e.to_string())
             }
-            Err(what) => Err(what),
+            Err(what) => return self.refuse(what),
         };
         match applied {
-            Ok(state) => {
-                tracing::info!(routes = state.routes, hash = %state.hash, "new routes are live");
-                self.watch.applied(state);
-            }
-            Err(what) => self.refuse(what),
+            Ok(state) => self.watch.applied(state),
+            Err(what) => self.tell_refusal(what),
         }
     }
 
-    /// Files that cannot be applied: said aloud, and the last good set goes on.
+    /// Files that cannot be applied: counted, said aloud, and the last good set goes on.
     pub(crate) fn refuse(&self, what: String) {
+        self.watch.metrics.reload(false);
+        self.tell_refusal(what);
+    }
+
+    /// The engine counts what it refuses itself.
+    fn tell_refusal(&self, what: String) {
         tracing::error!("the routes were not changed; the last good ones go on:\n{what}");
         self.watch.refused(what);
     }

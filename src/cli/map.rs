@@ -47,6 +47,16 @@ pub(crate) fn run(args: &Args) -> Exit {
         Ok(site) => site,
         Err(NoSite::Missing | NoSite::Told) => return Exit::CouldNot,
     };
+    let mut files = Vec::new();
+    for file in &args.messages {
+        match message_file::read(file) {
+            Ok(messages) => files.push((file, messages)),
+            Err(e) => {
+                err!("kiln: {}: {}", file.display(), words(&e));
+                return Exit::CouldNot;
+            }
+        }
+    }
     let Some(set) = routes(args, site.as_ref()) else { return Exit::CouldNot };
     let listener = match chosen_listener(args, site.as_ref()) {
         Ok(listener) => listener,
@@ -67,14 +77,7 @@ pub(crate) fn run(args: &Args) -> Exit {
         },
     };
     let mut mapping = Mapping { set: &set, listener, only, json: args.json, all_well: true };
-    for file in &args.messages {
-        let messages = match message_file::read(file) {
-            Ok(messages) => messages,
-            Err(e) => {
-                err!("kiln: {}: {}", file.display(), words(&e));
-                return Exit::CouldNot;
-            }
-        };
+    for (file, messages) in files {
         if messages.is_empty() {
             mapping.fault(&file.display().to_string(), "there is no message in it");
         }

@@ -69,10 +69,8 @@ fn site(folder: &Path, console: SocketAddr) -> Result<Site, String> {
 
 async fn try_it(args: &Args, folder: &Path) -> Result<Exit, String> {
     std::fs::create_dir_all(folder).map_err(|e| format!("{}: {}", folder.display(), words(&e)))?;
-    // The console's own port if it is free, else any: a daemon may be running here already.
     let usual: SocketAddr = ([127, 0, 0, 1], 8575).into();
-    let console = if std::net::TcpListener::bind(usual).is_ok() { usual } else { ([127, 0, 0, 1], 0).into() };
-    let site = site(folder, console)?;
+    let mut site = site(folder, usual)?;
     let metrics = Arc::new(Metrics::new());
     let journal = open_journal(&site, &metrics)?;
     let routes = match load_routes(&site) {
@@ -83,7 +81,14 @@ async fn try_it(args: &Args, folder: &Path) -> Result<Exit, String> {
             return Err("the shipped routes have faults; please report this".to_owned());
         }
     };
-    let daemon = Daemon::start(&site, journal, routes, None, metrics).await?;
+    let daemon = match Daemon::start(&site, journal.clone(), routes.clone(), None, Arc::clone(&metrics)).await {
+        Ok(daemon) => daemon,
+        Err(_) => {
+            // Most likely a daemon runs here already and has the console's port: any other will do.
+            site.console.listen = Some(([127, 0, 0, 1], 0).into());
+            Daemon::start(&site, journal, routes, None, metrics).await?
+        }
+    };
     let address = daemon.addresses().first().map(|(_, a)| *a).ok_or("no listener is bound")?;
     if !args.json {
         out!("{} listens for HL7 v2 on {}", paint(STRONG, "Kiln"), paint(NAME, &format!("mllp://{address}")));

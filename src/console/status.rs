@@ -124,13 +124,11 @@ impl Watch {
     /// A route set was applied.
     pub fn applied(&self, routes: RouteState) {
         *self.routes.lock().unwrap_or_else(PoisonError::into_inner) = routes;
-        self.metrics.reload(true);
     }
 
     /// The files as they are now were not applied; the set before them goes on.
     pub fn refused(&self, why: String) {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).last_reload_error = Some(why);
-        self.metrics.reload(false);
     }
 
     fn routes(&self) -> RouteState {
