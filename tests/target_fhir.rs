@@ -414,3 +414,27 @@ async fn a_known_create_is_only_referred_to() {
     let sent: Value = requests(&server).await[0].body_json().expect("JSON");
     assert_eq!((sent["entry"].as_array().map(Vec::len), &sent["entry"][0]["resource"]["subject"]["reference"]), (Some(1), &json!("Patient/7")));
 }
+
+#[tokio::test]
+async fn what_a_transaction_did_save_is_not_saved_again() {
+    // The merge met somebody else's create; the plain create beside it is done.
+    let answer = response("transaction-response", &[("200", "Patient/7", ""), ("201", "Encounter/3", "")]);
+    let server = answering(fhir(200, &answer)).await;
+    Mock::given(path("/fhir/Patient/_search")).respond_with(fhir(200, &searchset(&[]))).mount(&server).await;
+    let encounter = save(SaveMode::Create, "Encounter", &[], json!({"status": "planned", "subject": {"reference": "@0"}}));
+    let mut delivery = Delivery::new(1, vec![patient(SaveMode::Merge), encounter]);
+    let setback = delivery.to(&target(&server)).await.expect_err("somebody was faster");
+    assert_eq!(setback.saved.iter().map(|s| (s.entry, s.id.as_str())).collect::<Vec<_>>(), [(1, "3")]);
+    delivery.done = setback.saved;
+    let _ = delivery.to(&target(&server)).await;
+    let all = requests(&server).await;
+    let again: Value = all.last().expect("a second transaction").body_json().expect("JSON");
+    assert_eq!(again["entry"].as_array().map(Vec::len), Some(1), "only the merge");
+    // A transaction that was refused has saved nothing, also not what it had only read.
+    let server = answering(fhir(422, &outcome("invalid"))).await;
+    Mock::given(path("/fhir/Patient/_search")).respond_with(fhir(200, &searchset(&["7"]))).mount(&server).await;
+    let same = save(SaveMode::Merge, "Patient", &["urn:mrn|MARK-4711"], json!({"gender": "male"}));
+    let other = save(SaveMode::Create, "Encounter", &[], json!({"status": "planned", "subject": {"reference": "@0"}}));
+    let refused = Delivery::new(2, vec![same, other]).to(&target(&server)).await.expect_err("refused");
+    assert!(refused.saved.is_empty());
+}

@@ -20,10 +20,14 @@ fn json_folder(path: &Path) -> Target {
     open(path, Layout::Json, 0).expect("the folder opens")
 }
 
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'))
+}
+
 /// All JSON files by their path in the folder.
 fn files(root: &Path) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
-    for folder in fs::read_dir(root).expect("the folder").map(|e| e.expect("an entry").path()).filter(|p| p.is_dir()) {
+    for folder in fs::read_dir(root).expect("the folder").map(|e| e.expect("an entry").path()).filter(|p| p.is_dir() && !is_hidden(p)) {
         for file in fs::read_dir(&folder).expect("a type's folder").map(|e| e.expect("an entry").path()) {
             let name = file.strip_prefix(root).expect("within").display().to_string();
             all.insert(name, serde_json::from_slice(&fs::read(&file).expect("a file")).expect("JSON"));
@@ -93,6 +97,34 @@ async fn each_mode_does_to_a_file_what_it_does_to_a_server() {
 }
 
 #[tokio::test]
+async fn any_identity_of_a_resource_leads_to_its_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let both = |family: &str| save(SaveMode::Merge, "Patient", &["urn:mr|MARK-1", "urn:pi|MARK-2"], json!({"name": [{"family": family}]}));
+    let target = json_folder(folder.path());
+    Delivery::new(1, vec![both("A")]).to(&target).await.expect("created");
+    Delivery::new(2, vec![patient(SaveMode::Update, "urn:pi|MARK-2", "B")]).to(&target).await.expect("updated");
+    drop(target);
+    let target = json_folder(folder.path());
+    let encounter = save(SaveMode::Update, "Encounter", &["urn:v|1"], json!({"status": "finished", "subject": {"reference": "@0"}}));
+    let receipt = Delivery::new(3, vec![patient(SaveMode::Find, "urn:pi|MARK-2", ""), encounter]).to(&target).await.expect("found");
+    let all = files(folder.path());
+    assert_eq!((all.len(), &all[&format!("Patient/{}.json", receipt.saved[0].id)]["name"][0]["family"]), (2, &json!("B")));
+    // Deleted and made again under the other identity: the old note is no lie for long.
+    Delivery::new(4, vec![both("")].into_iter().map(|s| kiln::fhir::Save { mode: SaveMode::Delete, ..s }).collect()).to(&target).await.expect("deleted");
+    Delivery::new(5, vec![patient(SaveMode::Update, "urn:pi|MARK-2", "C")]).to(&target).await.expect("created");
+    Delivery::new(6, vec![both("D")]).to(&target).await.expect("merged");
+    assert_eq!(files(folder.path()).keys().filter(|n| n.starts_with("Patient/")).count(), 1);
+    let names = walk(folder.path());
+    assert!(names.len() > 3 && names.iter().all(|n| !n.contains("MARK")), "no name tells anything: {names:?}");
+}
+
+/// The names of all files and folders.
+fn walk(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).expect("a folder").map(|e| e.expect("an entry").path());
+    entries.flat_map(|p| if p.is_dir() { walk(&p) } else { vec![p.display().to_string()] }).collect()
+}
+
+#[tokio::test]
 async fn several_files_of_one_identity_are_refused_and_nothing_is_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let target = json_folder(folder.path());
@@ -131,7 +163,6 @@ async fn one_writer_per_folder() {
 async fn thousands_of_deliveries_at_once_end_in_the_right_state() {
     let folder = tempfile::tempdir().expect("a folder");
     let target = std::sync::Arc::new(json_folder(folder.path()));
-    let started = std::time::Instant::now();
     let mut tasks = Vec::new();
     for lane in 0..64u64 {
         let target = target.clone();
@@ -147,7 +178,6 @@ async fn thousands_of_deliveries_at_once_end_in_the_right_state() {
     for task in tasks {
         task.await.expect("no panic");
     }
-    eprintln!("3200 deliveries in {:?}", started.elapsed());
     let all = files(folder.path());
     assert_eq!(all.len(), 641);
     let last: Vec<&Value> = all.iter().filter(|(name, _)| name.starts_with("Patient/")).map(|(_, p)| &p["name"][0]["family"]).collect();

@@ -21,6 +21,7 @@ struct Server {
 
 impl Server {
     /// `None`, with the reason on standard error, where the packages are not installed.
+    #[allow(clippy::print_stderr, reason = "a test that was skipped says so")]
     fn start() -> Option<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/fhir-server");
         if !folder.join("node_modules").exists() {

@@ -13,7 +13,7 @@ use crate::fhir::{KnownId, SaveMode, Saves};
 use crate::journal::{IdentityKey, JournalError, Learned, Pending, ServerId, Settle, Settlement};
 use crate::metrics::Outcome;
 use crate::route::AfterDeadLetter;
-use crate::target::{Fault, Job, Receipt, Retry, Saved, Sending, Setback, Target};
+use crate::target::{Fault, Job, Receipt, Retry, Saved, Setback, Target};
 use futures_util::FutureExt;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
@@ -97,7 +97,7 @@ impl Attempt<'_> {
                 return Ended::Unknown;
             }
         }
-        let done = match self.done(&mapped.saves, sending).await {
+        let done = match self.done(&mapped.saves).await {
             Ok(done) => done,
             Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
             Err(_) => return Ended::Again(self.pause()),
@@ -137,9 +137,9 @@ impl Attempt<'_> {
         Ok(keys.iter().map(of_entry).collect())
     }
 
-    /// What earlier attempts of this delivery saved already. A transaction saves all or nothing.
-    async fn done(&self, saves: &Saves, sending: Sending) -> Result<Vec<Saved>, JournalError> {
-        if self.pending.attempts == 0 || sending == Sending::Transaction || !matches!(*self.lane.setup.target, Target::Fhir(_)) {
+    /// What earlier attempts of this delivery saved already.
+    async fn done(&self, saves: &Saves) -> Result<Vec<Saved>, JournalError> {
+        if self.pending.attempts == 0 || !matches!(*self.lane.setup.target, Target::Fhir(_)) {
             return Ok(Vec::new());
         }
         let record = self.shared.journal.show(self.pending.id.message).await?;

@@ -63,7 +63,8 @@ pub struct Setback {
     pub detail: Option<Phi<String>>,
     /// Indexes of entries whose known id turned out to be stale.
     pub stale: Vec<usize>,
-    /// Entries that were saved before the failure (batch, single): the engine keeps them and gives them back as [`Job::done`].
+    /// Entries that were saved before the failure: the engine keeps them and gives them back as [`Job::done`]. Batch and single save one by
+    /// one; a transaction was accepted, but one entry met what somebody else had created in the same moment.
     pub saved: Vec<Saved>,
 }
 

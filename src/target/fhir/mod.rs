@@ -65,7 +65,10 @@ impl FhirTarget {
                 setback.stale.append(&mut work.stale);
                 setback.stale.sort_unstable();
                 setback.stale.dedup();
-                setback.saved.append(&mut work.saved);
+                // What was only read before a transaction that failed is read anew next time.
+                if send != Sending::Transaction || work.committed {
+                    setback.saved.append(&mut work.saved);
+                }
                 Err(setback)
             }
         }
@@ -127,6 +130,8 @@ pub(crate) struct Work<'a> {
     known: Vec<bool>,
     saved: Vec<Saved>,
     stale: Vec<usize>,
+    /// A transaction was accepted: what `saved` says is on the server, whatever else went wrong.
+    committed: bool,
 }
 
 impl<'a> Work<'a> {
@@ -155,7 +160,7 @@ impl<'a> Work<'a> {
                 saved: Vec::new(),
             });
         }
-        Ok(Self { job, saves: job.saves, secret, steps, known, saved: Vec::new(), stale: Vec::new() })
+        Ok(Self { job, saves: job.saves, secret, steps, known, saved: Vec::new(), stale: Vec::new(), committed: false })
     }
 
     /// Remembers an entry that is on the server as we want it.

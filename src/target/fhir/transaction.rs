@@ -28,6 +28,7 @@ impl FhirTarget {
                 if places.iter().zip(&sent).any(|(p, n)| !(200..300).contains(&p.status) && !is_gone(work, *n, p.status)) {
                     return Err(answer.setback(Retry::Ambiguous, Fault::Target, "not-promised", "the transaction's answer has an entry that did not succeed"));
                 }
+                work.committed = true;
                 let mut late = None;
                 for (place, &n) in places.into_iter().zip(&sent) {
                     late = late.or(accept(work, n, place.id, place.etag, place.status));

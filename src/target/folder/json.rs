@@ -1,6 +1,7 @@
 //! `Patient/<id>.json`: each resource in its current state, replaced at once.
 //!
-//! The id comes from the identity, so that the next message finds the file. A reader sees the old state or the new one, never half a file.
+//! The id comes from the identity, so that the next message finds the file; a resource with several identities has, for each further one, a note
+//! in `.kiln-ids/Patient/` that says its id. A reader sees the old state or the new one, never half a file.
 
 use crate::fhir::{Save, SaveMode, merge, put_id, write_with_id};
 use crate::target::folder::disk::{Broken, Disk, sync_folder};
@@ -8,12 +9,14 @@ use crate::target::folder::{Order, disk_setback, fsync_setback, new_id, refuse, 
 use crate::target::{Receipt, Saved, Setback};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Threads that write a batch: an fsync is waiting, and waiting is shared.
-const WRITERS: usize = 8;
+/// Threads that write a batch. An fsync is waiting, and the file system answers many with one commit of its own: 4 threads reached 600 to
+/// 6,000 files/s, 32 reached 4,500 to 9,000 (ext4, 2 busy cores).
+const WRITERS: usize = 32;
 
+/// Resource type and id; the id that a further identity would give stands with a full stop before it: a note, not a resource.
 type Name = (&'static str, String);
 /// What becomes of a file: new content, or none when it is removed.
 type Changes = HashMap<Name, Option<Vec<u8>>>;
@@ -21,7 +24,7 @@ type Changes = HashMap<Name, Option<Vec<u8>>>;
 pub(crate) struct JsonStore {
     disk: Disk,
     secret: [u8; 32],
-    folders: BTreeSet<&'static str>,
+    folders: BTreeSet<PathBuf>,
     broken: bool,
 }
 
@@ -47,7 +50,32 @@ impl JsonStore {
     }
 
     fn path(&self, name: &Name) -> PathBuf {
-        self.disk.root().join(name.0).join(format!("{}.json", name.1))
+        match name.1.strip_prefix('.') {
+            Some(note) => self.disk.root().join(".kiln-ids").join(name.0).join(note),
+            None => self.disk.root().join(name.0).join(format!("{}.json", name.1)),
+        }
+    }
+
+    /// The id that a note says, if there is one.
+    fn noted(&self, note: &Name, layers: &[&Changes]) -> Option<String> {
+        let text = match layers.iter().find_map(|layer| layer.get(note)) {
+            Some(content) => content.clone()?,
+            None => std::fs::read(self.path(note)).ok()?,
+        };
+        String::from_utf8(text).ok().filter(|id| is_file_name(id))
+    }
+
+    /// Notes for the identities that do not give the resource's own id.
+    fn note_identities(&self, save: &Save, name: &Name, layers: &[&Changes]) -> Changes {
+        let mut notes = Changes::new();
+        for identity in &save.identity {
+            let id = put_id(&self.secret, save.resource_type, std::slice::from_ref(identity));
+            let note = (save.resource_type, format!(".{id}"));
+            if id != name.1 && self.noted(&note, layers).as_ref() != Some(&name.1) {
+                notes.insert(note, Some(name.1.clone().into_bytes()));
+            }
+        }
+        notes
     }
 
     fn exists(&self, name: &Name, layers: &[&Changes]) -> bool {
@@ -77,7 +105,10 @@ impl JsonStore {
             return Ok((fresh, exists));
         }
         let known = order.known.get(n).and_then(Option::as_ref).map(|k| k.id.clone()).filter(|id| is_file_name(id));
-        let by_identity = save.identity.iter().map(|i| put_id(&self.secret, save.resource_type, std::slice::from_ref(i)));
+        let by_identity = save.identity.iter().flat_map(|i| {
+            let id = put_id(&self.secret, save.resource_type, std::slice::from_ref(i));
+            self.noted(&(save.resource_type, format!(".{id}")), layers).into_iter().chain([id])
+        });
         let names: BTreeSet<String> = known.into_iter().chain(by_identity).filter(|id| self.exists(&(save.resource_type, id.clone()), layers)).collect();
         let mut names = names.into_iter();
         match (names.next(), names.next()) {
@@ -130,6 +161,10 @@ impl JsonStore {
                 content.push(b'\n');
                 own.insert(name.clone(), Some(content));
             }
+            if !matches!(save.mode, SaveMode::Find | SaveMode::Create) {
+                let notes = self.note_identities(save, name, &[&own, changes]);
+                own.extend(notes);
+            }
             receipt.saved.push(saved(n, save, &name.1, status));
         }
         receipt.stale.retain(|n| order.known.get(*n).is_some_and(Option::is_some));
@@ -140,15 +175,15 @@ impl JsonStore {
 
     /// Writes all files of a batch, then makes their names durable, once per folder.
     fn write(&mut self, changes: &Changes) -> Result<(), Broken> {
-        let types: BTreeSet<&'static str> = changes.keys().map(|(t, _)| *t).collect();
-        let mut new_folder = false;
-        for t in types.iter().filter(|t| !self.folders.contains(*t)).copied().collect::<Vec<_>>() {
-            std::fs::create_dir_all(self.disk.root().join(t)).map_err(Broken::Write)?;
-            self.folders.insert(t);
-            new_folder = true;
+        let folders: BTreeSet<PathBuf> = changes.keys().filter_map(|name| self.path(name).parent().map(Path::to_owned)).collect();
+        let new: Vec<PathBuf> = folders.difference(&self.folders).cloned().collect();
+        for folder in &new {
+            std::fs::create_dir_all(folder).map_err(Broken::Write)?;
+            sync_folder(folder.parent().unwrap_or(self.disk.root())).map_err(|_| Broken::Fsync)?;
         }
-        if new_folder {
+        if !new.is_empty() {
             sync_folder(self.disk.root()).map_err(|_| Broken::Fsync)?;
+            self.folders.extend(new);
         }
         let all: Vec<(&Name, &Option<Vec<u8>>)> = changes.iter().collect();
         let next = AtomicUsize::new(0);
@@ -180,8 +215,8 @@ impl JsonStore {
         if let Some(broken) = failed.into_iter().next() {
             return Err(broken);
         }
-        for t in types {
-            sync_folder(&self.disk.root().join(t)).map_err(|_| Broken::Fsync)?;
+        for folder in folders {
+            sync_folder(&folder).map_err(|_| Broken::Fsync)?;
         }
         Ok(())
     }
