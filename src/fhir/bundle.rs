@@ -245,6 +245,9 @@ pub fn write_bundle(
 /// The transaction of a message whose resources are all still unknown to the server, for people (`kiln map`).
 /// A `merge` shows as the conditional update that it would be; ids of `put by` are made without the site's secret.
 pub fn display_bundle(saves: &Saves) -> Value {
+    // Nobody asked the server, so a merge is shown as the resource that it would create.
+    let entries = saves.entries.iter().map(|save| Save { body: save.creation(), ..save.clone() }).collect();
+    let saves = &Saves { entries };
     let delivery = DeliveryId { message: MessageId(0), number: 0 };
     let steps = plan(saves, &[0; 32], &[]);
     let mut out = Vec::new();

@@ -203,11 +203,12 @@ pub(crate) enum X {
     Convert(Box<X>, Box<Conversion>),
     /// A body as a value (`$let` with a body).
     Body(Box<Body>, &'static str),
-    /// A resource of the route, as a reference.
+    /// A resource of the route, as a reference. `from` is the slot of the current segment.
     Resource {
         index: usize,
         all: bool,
         place: &'static str,
+        from: Option<usize>,
     },
 }
 

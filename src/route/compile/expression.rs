@@ -338,8 +338,9 @@ impl<'a> Compiler<'a> {
             return Compiled::nothing();
         };
         let ty = scope.resources[index].1;
+        let from = scope.segment().map(|(slot, _)| slot);
         let Some(wanted) = wanted else {
-            return Compiled::new(X::Resource { index, all, place: "" }, Typed { ty: Ty::Resource(vec![ty]), many: true });
+            return Compiled::new(X::Resource { index, all, place: "", from }, Typed { ty: Ty::Resource(vec![ty]), many: true });
         };
         let fits = wanted.types.iter().any(|t| t.name() == "Reference");
         let targets: Vec<&str> = wanted.element.map(|e| e.targets().collect()).unwrap_or_default();
@@ -349,7 +350,7 @@ impl<'a> Compiler<'a> {
         }
         let reference = wanted.types.iter().find(|t| t.name() == "Reference");
         let place = reference.map_or(wanted.name, |t| wanted.name_for(*t));
-        Compiled { converted: true, ..Compiled::new(X::Resource { index, all, place }, Typed { ty: Ty::Resource(vec![ty]), many: wanted.list }) }
+        Compiled { converted: true, ..Compiled::new(X::Resource { index, all, place, from }, Typed { ty: Ty::Resource(vec![ty]), many: wanted.list }) }
     }
 
     fn tail(&mut self, inner: Compiled, tail: &[PathStep], span: Span) -> Compiled {

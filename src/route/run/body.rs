@@ -1,7 +1,7 @@
 //! Bodies: lines become the elements of one object, in FHIR's order.
 
 use crate::fhir::Node;
-use crate::route::code::{Body, BodyLine, Item};
+use crate::route::code::{Body, BodyLine, Item, X};
 use crate::route::run::value::Value;
 use crate::route::run::{Env, Run};
 
@@ -56,13 +56,15 @@ impl<'m> Run<'m> {
         }
         let mut building = Building::default();
         self.lines(body, env, &mut building, false);
-        let made = building.alive || body.constant || body.when.is_some();
+        // `$when: true` is how a body of constants and absent values is made all the same.
+        let forced = matches!(body.when, Some(X::Bool(true)));
+        let made = building.alive || body.constant || forced;
         if building.elements.is_empty() || !made {
             return false;
         }
         self.check_required(body, &building);
         out.push((name, building.finish()));
-        building.alive || body.when.is_some()
+        building.alive || forced || (body.constant && body.when.is_some())
     }
 
     /// `$from`: the converted value, then the lines upon it.

@@ -227,7 +227,10 @@ impl<'m> Run<'m> {
             return Some((None, Node::Text(row.code.clone())));
         }
         let table = self.code.tables.get(table)?;
-        self.finding("unmapped-code", format!("a code that table {} does not have", table.name), &conversion.place, &conversion.line);
+        // Not for what the engine gives: a table of events names those that mean something, and the others mean nothing.
+        if !conversion.place.is_empty() {
+            self.finding("unmapped-code", format!("a code that table {} does not have", table.name), &conversion.place, &conversion.line);
+        }
         match &table.unmapped {
             UnmappedX::Code(row) => Some((None, Node::Text(row.code.clone()))),
             UnmappedX::Absent => {

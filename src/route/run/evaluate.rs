@@ -68,7 +68,10 @@ impl<'m> Run<'m> {
                 }
                 values
             }
-            X::Resource { index, all, place } => self.resource_reference(*index, *all, place),
+            X::Resource { index, all, place, from } => {
+                let here = from.and_then(|slot| self.segment_of(env.slot(slot)));
+                self.resource_reference(*index, *all, place, here)
+            }
         }
     }
 
@@ -242,7 +245,7 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn segment_of(&self, value: Option<Value<'m>>) -> Option<u32> {
+    pub(crate) fn segment_of(&self, value: Option<Value<'m>>) -> Option<u32> {
         match value {
             Some(Value::Segment(n)) => Some(n),
             Some(Value::Part(_, at)) => Some(at.segment),

@@ -39,8 +39,6 @@ pub(crate) struct Run<'m> {
     /// The route's resources of this run: resource index -> entries of `made`.
     pub(crate) instances: Vec<Vec<Instance>>,
     pub(crate) stop: Option<Stop>,
-    /// The segment that the current resource is made for, for references by name.
-    pub(crate) here: Option<u32>,
     /// Where `""` deletes, for the resource being made.
     pub(crate) deletes: Vec<Vec<&'static str>>,
     /// Resources inside the one being made.
@@ -168,7 +166,6 @@ impl RouteSet {
             zone: None,
             instances: Vec::new(),
             stop: None,
-            here: None,
             deletes: Vec::new(),
             contained: Vec::new(),
         }

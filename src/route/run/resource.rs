@@ -55,11 +55,6 @@ impl<'m> Run<'m> {
 
     /// One resource of the route.
     fn make(&mut self, resource: &'m Resource, entry: usize, value: Option<Value<'m>>) {
-        self.here = match &value {
-            Some(Value::Segment(n)) => Some(*n),
-            Some(Value::Part(_, at)) => Some(at.segment),
-            _ => None,
-        };
         self.deletes.clear();
         self.contained.clear();
         let stopped_before = self.stop.is_some();
@@ -298,12 +293,12 @@ impl<'m> Run<'m> {
     }
 
     /// A resource by its name in the route: the nearest ones, like a segment's name.
-    pub(crate) fn resource_reference(&mut self, index: usize, all: bool, place: &'static str) -> Values<'m> {
+    pub(crate) fn resource_reference(&self, index: usize, all: bool, place: &'static str, here: Option<u32>) -> Values<'m> {
         let Some(instances) = self.instances.get(index) else { return Values::none() };
         let mut near: Vec<usize> = instances.iter().map(|i| i.entry).collect();
         if !all
             && near.len() > 1
-            && let Some(here) = self.here
+            && let Some(here) = here
         {
             let mut group = self.placement.segments.get(here as usize).map(|p| p.group);
             while let Some(g) = group.and_then(|g| self.placement.groups.get(g as usize)) {
