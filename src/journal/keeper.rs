@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 /// How often it looks.
 const BEAT: Duration = Duration::from_millis(100);
 
-/// A log of fewer frames (4 KiB each) than this is left to go on growing.
-const FRAMES_MIN: i64 = 8192;
+/// A log of fewer frames (4 KiB each) than this is left to go on growing, unless its limit is lower still.
+const FRAMES_MIN: u64 = 8192;
 
 /// Filters are made for segments whose messages may still fall into a duplicate window.
 const WINDOW_MS: i64 = 48 * 3600 * 1000;
@@ -107,17 +107,18 @@ impl Keeper {
         ];
         for (connection, file, path) in files {
             let Some(connection) = connection else { continue };
-            if wal_bytes(&path) < (FRAMES_MIN as u64) * 4096 / 4 {
+            let frames_min = FRAMES_MIN.min(self.wal_bytes_max / 2 / 4096);
+            if wal_bytes(&path) < frames_min * 4096 / 4 {
                 continue;
             }
             let mut frames = checkpoint(connection, "PASSIVE")?;
-            if frames >= FRAMES_MIN {
+            if frames.unsigned_abs() >= frames_min {
                 frames = checkpoint(connection, "PASSIVE")?;
             }
             if wal_bytes(&path) > self.wal_bytes_max {
                 tracing::warn!("a log of the journal has reached its limit: readers wait until it is folded back");
                 let _ = self.queue.push(Command::Fold(file, true));
-            } else if frames >= FRAMES_MIN {
+            } else if frames.unsigned_abs() >= frames_min {
                 let _ = self.queue.push(Command::Fold(file, false));
             }
         }

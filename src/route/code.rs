@@ -246,9 +246,11 @@ pub(crate) enum Join {
     DateTime,
     Instant,
     Time,
-    /// An HD (or a coding system's name) to a URI by `systems`; the flag: an empty one takes the listener's authority.
+    /// An HD (or a coding system's name) to a URI by `systems`. `identifier`: an empty one takes the listener's authority;
+    /// `entity`: it is an EI, whose components 2 to 4 are the authority.
     System {
         identifier: bool,
+        entity: bool,
     },
     /// A reference to a URI, as text.
     Uri,

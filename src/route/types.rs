@@ -119,7 +119,7 @@ impl V2Types {
         if let Some(fields) = self.segments.get(segment) {
             return fields.get(&n).copied();
         }
-        let (_, field) = hl7v2::newest_field(segment, usize::from(n))?;
+        let field = typed_field(segment, n)?;
         let repeats = field.max() != Some(1);
         Some(FieldType { datatype: field.datatype(), table: field.table().or_else(|| older_table(segment, n)), repeats })
     }
@@ -132,8 +132,8 @@ impl V2Types {
         let found = hl7v2::newest_datatype(datatype);
         match found {
             Some(def) if !def.is_primitive() => {
-                let from = def.component(usize::from(n)).filter(|c| !c.datatype().is_empty());
-                let component = from.or_else(|| older_component(datatype, n))?;
+                let current = def.component(usize::from(n)).filter(is_current);
+                let component = current.or_else(|| older_component(datatype, n, true)).or_else(|| older_component(datatype, n, false))?;
                 Some(FieldType { datatype: component.datatype(), table: component.table(), repeats: false })
             }
             _ if n == 1 => Some(FieldType { datatype: intern(datatype), table: None, repeats: false }),
@@ -162,6 +162,20 @@ fn older_table(segment: &str, n: u16) -> Option<&'static str> {
 }
 
 /// Components that a later version withdrew (XTN.1, TQ.4) keep the type they had.
-fn older_component(datatype: &str, n: u16) -> Option<hl7v2::FieldDef> {
-    hl7v2::Version::ALL.iter().rev().find_map(|v| hl7v2::datatype(*v, datatype)?.component(usize::from(n)).filter(|c| !c.datatype().is_empty()))
+/// The release that withdrew one often lists it as a mere ST, so a type that says more goes first.
+fn older_component(datatype: &str, n: u16, telling: bool) -> Option<hl7v2::FieldDef> {
+    let fits = |c: &hl7v2::FieldDef| if telling { is_current(c) && !matches!(c.datatype(), "ST" | "DR_SIMPLE") } else { !c.datatype().is_empty() };
+    hl7v2::Version::ALL.iter().rev().find_map(|v| hl7v2::datatype(*v, datatype)?.component(usize::from(n)).filter(fits))
+}
+
+/// Has a type, and is not merely the memory of a withdrawn one.
+fn is_current(field: &hl7v2::FieldDef) -> bool {
+    !field.datatype().is_empty() && field.usage() != hl7v2::Usage::Withdrawn
+}
+
+/// The field in the newest version that uses it, else in the newest that names its type at all.
+fn typed_field(segment: &str, n: u16) -> Option<hl7v2::FieldDef> {
+    let newest =
+        |fits: fn(&hl7v2::FieldDef) -> bool| hl7v2::Version::ALL.iter().rev().find_map(|v| hl7v2::segment(*v, segment)?.field(usize::from(n)).filter(fits));
+    newest(is_current).or_else(|| newest(|f| !f.datatype().is_empty()))
 }

@@ -423,6 +423,18 @@ impl<'a> Compiler<'a> {
             }
             return Part { item: Item::Extension(url, Box::new(part.item)), ..part };
         }
+        if let tree::Item::List(items, _) = item {
+            let mut out = Part { item: Item::Nothing, many: true, constant: true, places: Vec::new(), names: Vec::new() };
+            let mut parts = Vec::new();
+            for item in items {
+                let part = self.extension(scope, item, def, key);
+                out.constant &= part.constant;
+                out.places.extend(part.places);
+                parts.push(part.item);
+            }
+            out.item = Item::List(parts);
+            return out;
+        }
         let tree::Item::Body(body) = item else {
             let parts: Vec<&str> = def.parts().map(|p| p.name()).collect();
             self.report(
@@ -499,7 +511,7 @@ impl<'a> Compiler<'a> {
             );
             return true;
         };
-        let place = format!("{path}.{primitive}");
+        let place = format!("{}.{primitive}", ty.name());
         let compiled = self.body(scope, body, branch, &place, false);
         let constant = compiled.constant;
         let position = element.position();

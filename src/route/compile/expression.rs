@@ -166,7 +166,13 @@ impl<'a> Compiler<'a> {
         Compiled { x: X::If(Box::new(condition.x), Box::new(then.x), Box::new(otherwise.x)), constant, converted, segment, ..merged }
     }
 
-    fn fall_back(a: Compiled, b: Compiled) -> Compiled {
+    fn fall_back(mut a: Compiled, b: Compiled) -> Compiled {
+        // An authority that is missing on the left falls back to the right, not to the listener's.
+        if let X::Convert(_, conversion) = &mut a.x
+            && let crate::route::code::Join::System { identifier, .. } = &mut conversion.join
+        {
+            *identifier = false;
+        }
         let ty = if a.typed.ty == Ty::Nothing { b.typed.ty.clone() } else { a.typed.ty.clone() };
         let typed = Typed { ty, many: a.typed.many || b.typed.many };
         let constant = a.constant && b.constant;

@@ -139,8 +139,8 @@ impl<'a> Compiler<'a> {
             "positiveInt" if matches!(datatype, "NM" | "SI") => Some(Join::Integer(1)),
             "unsignedInt" if matches!(datatype, "NM" | "SI") => Some(Join::Integer(0)),
             "time" if matches!(datatype, "TM") || moment => Some(Join::Time),
-            "uri" | "url" | "canonical" | "oid" if datatype == "HD" => Some(Join::System { identifier: wanted.path == "Identifier.system" }),
-            "uri" if simple && wanted.path == "Coding.system" => Some(Join::System { identifier: false }),
+            "uri" | "url" | "canonical" | "oid" if datatype == "HD" => Some(Join::System { identifier: wanted.path == "Identifier.system", entity: false }),
+            "uri" if datatype == "EI" || (simple && wanted.path.ends_with(".system")) => Some(Join::System { identifier: false, entity: datatype == "EI" }),
             "uri" | "url" | "canonical" | "oid" | "uuid" if simple => Some(Join::Uri),
             _ if moment => times(ty),
             _ => None,
@@ -341,7 +341,7 @@ impl<'a> Compiler<'a> {
             }
             (Ty::Text, Ty::V2 { datatype, .. }) => self.v2.is_primitive(datatype),
             (Ty::V2 { datatype, .. }, Ty::Text) => self.v2.is_primitive(datatype),
-            (Ty::Resource(_), Ty::Resource(_)) | (Ty::Fhir(_), Ty::Fhir(_)) => true,
+            (Ty::Resource(_) | Ty::Fhir(_), Ty::Resource(_)) | (Ty::Fhir(_), Ty::Fhir(_)) => true,
             (a, b) => a == b,
         };
         if !right {

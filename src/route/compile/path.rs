@@ -85,7 +85,7 @@ impl<'a> Compiler<'a> {
                 let lookup = Lookup { all, anchors: anchors.iter().map(|a| a.text.clone()).collect(), segment: name.to_owned() };
                 let lookup = self.lookup(lookup);
                 let from = scope.segment();
-                let many = self.lookup_is_many(from.map(|(_, s)| s), lookup, span);
+                let many = self.lookup_is_many(from.map(|(_, s)| s), lookup, index.is_some(), span);
                 (Root::Lookup { lookup, from: from.map(|(slot, _)| slot), index }, many && index.is_none())
             }
         };
@@ -236,7 +236,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// May the look-up yield more than one segment, in any structure that the routes take? Says so too where two places tie.
-    fn lookup_is_many(&mut self, from: Option<&'static str>, lookup: usize, span: Span) -> bool {
+    fn lookup_is_many(&mut self, from: Option<&'static str>, lookup: usize, indexed: bool, span: Span) -> bool {
         let key = (from.map(str::to_owned), lookup);
         if let Some(known) = self.many.get(&key) {
             return *known;
@@ -256,7 +256,7 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        if let (Some(structure), false) = (tie, wanted.all) {
+        if let (Some(structure), false) = (tie, wanted.all || indexed) {
             self.report(
                 Diagnostic::warning(
                     "K207",

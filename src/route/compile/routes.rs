@@ -15,38 +15,8 @@ use std::sync::Arc;
 impl<'a> Compiler<'a> {
     /// The structures that the routes' messages may have, in every version: scope and cardinality are judged by these.
     pub(crate) fn collect_structures(&mut self) {
-        let mut structures = Vec::new();
-        for doc in &self.route_docs {
-            for on in &doc.on {
-                let (code, event, structure) = parts(&on.text);
-                for version in hl7v2::Version::ALL {
-                    let mut add = |id: &str| {
-                        if let Some(found) = hl7v2::structure(version, id)
-                            && !structures.iter().any(|s: &hl7v2::Structure| s.id() == found.id() && s.version() == found.version())
-                        {
-                            structures.push(found);
-                        }
-                    };
-                    match (event, structure) {
-                        (_, Some(id)) => add(id),
-                        (Some("*") | None, None) => {
-                            let prefix = format!("{code}^");
-                            for (name, id) in hl7v2::events(version) {
-                                if name.starts_with(&prefix) {
-                                    add(id);
-                                }
-                            }
-                        }
-                        (Some(event), None) => {
-                            if let Some(id) = hl7v2::event_structure(version, &format!("{code}^{event}")) {
-                                add(id);
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        self.structures = structures;
+        let all: Vec<&str> = self.route_docs.iter().flat_map(|d| d.on.iter().map(|k| k.text.as_str())).collect();
+        self.structures = structures(&all);
     }
 
     pub(crate) fn compile_routes(&mut self, maps: &[Map]) -> (Vec<Route>, Vec<RouteInfo>) {
@@ -61,7 +31,12 @@ impl<'a> Compiler<'a> {
                 );
                 continue;
             }
+            // A route's own lines are judged by its own messages.
+            let on: Vec<&str> = doc.on.iter().map(|k| k.text.as_str()).collect();
+            let all = std::mem::replace(&mut self.structures, structures(&on));
+            self.many.clear();
             let route = self.route(doc, maps);
+            self.structures = all;
             infos.push(RouteInfo {
                 name: Arc::from(doc.name.text.as_str()),
                 targets: doc.to.iter().map(|t| Arc::from(t.text.as_str())).collect(),
@@ -424,11 +399,14 @@ impl<'a> Compiler<'a> {
         let mut places = Vec::new();
         if let Some(identifier) = fhir::type_named("Identifier") {
             let wanted = Wanted { name: "identifier", path: "Identifier".to_owned(), ..Wanted::bare(identifier) };
-            let mut parts = Vec::new();
             for expr in &save.by {
-                flatten(expr, &mut parts);
-            }
-            for expr in parts {
+                if let ExprKind::Else(..) = expr.kind {
+                    self.report(
+                        Diagnostic::warning("K605", expr.span, "an identity that falls back changes when the first value comes or goes")
+                            .label("the same thing may be found under another identity next time")
+                            .help("write a list for all of them, `by [a, b]`, or `first(a ?? b)` if that is what you mean"),
+                    );
+                }
                 match &expr.kind {
                     ExprKind::Call(name, _) if name.text == "derived" => derived = true,
                     ExprKind::Name(name, _) if name == "identifier" => {
@@ -511,17 +489,6 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// `a ?? b` as identity is read as "all of a, then all of b": the values in order of preference (docs/decisions).
-fn flatten<'a>(expr: &'a tree::Expr, out: &mut Vec<&'a tree::Expr>) {
-    match &expr.kind {
-        ExprKind::Else(a, b) => {
-            flatten(a, out);
-            flatten(b, out);
-        }
-        _ => out.push(expr),
-    }
-}
-
 fn mode(verb: Verb, by: bool) -> SaveMode {
     match verb {
         Verb::Create if by => SaveMode::CreateIfNone,
@@ -532,6 +499,36 @@ fn mode(verb: Verb, by: bool) -> SaveMode {
         Verb::Find => SaveMode::Find,
         Verb::Delete => SaveMode::Delete,
     }
+}
+
+/// The structures that messages of these kinds have, over all versions.
+fn structures(kinds: &[&str]) -> Vec<hl7v2::Structure> {
+    let mut structures: Vec<hl7v2::Structure> = Vec::new();
+    for kind in kinds {
+        let (code, event, structure) = parts(kind);
+        for version in hl7v2::Version::ALL {
+            let mut add = |id: &str| {
+                if let Some(found) = hl7v2::structure(version, id)
+                    && !structures.contains(&found)
+                {
+                    structures.push(found);
+                }
+            };
+            match (event, structure) {
+                (_, Some(id)) => add(id),
+                (Some("*") | None, None) => {
+                    let prefix = format!("{code}^");
+                    hl7v2::events(version).filter(|(name, _)| name.starts_with(&prefix)).for_each(|(_, id)| add(id));
+                }
+                (Some(event), None) => {
+                    if let Some(id) = hl7v2::event_structure(version, &format!("{code}^{event}")) {
+                        add(id);
+                    }
+                }
+            }
+        }
+    }
+    structures
 }
 
 /// `ORU^R01^ORU_R01` in parts.

@@ -95,7 +95,7 @@ impl<'a> Compiler<'a> {
         let known = to.and_then(|t| t.find(&code));
         if let (Some(set), None) = (to, known)
             && set.is_complete()
-            && given.as_deref().is_none_or(|s| set.systems().any(|known| known == s))
+            && given.is_none()
         {
             let codes: Vec<&str> = set.codes().map(|(_, c, _)| c).collect();
             let help = match crate::diagnostic::suggest(&code, codes.iter().copied()) {

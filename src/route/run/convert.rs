@@ -1,7 +1,7 @@
 //! Values to FHIR. What does not convert yields nothing, and a finding that says where.
 
 use crate::fhir::Node;
-use crate::hl7v2::Moment;
+use crate::hl7v2::{Moment, Precision};
 use crate::route::code::{Coded, Conversion, Join, Row, UnmappedX, decimal};
 use crate::route::run::systems::table_system;
 use crate::route::run::value::{Value, Values};
@@ -14,7 +14,7 @@ impl<'m> Run<'m> {
     pub(crate) fn convert(&mut self, values: Values<'m>, conversion: &'m Conversion, env: &Env<'_, 'm>) -> Values<'m> {
         if values.is_empty() {
             // An identifier without an authority takes the listener's; that alone makes no identifier.
-            if let Join::System { identifier: true } = conversion.join {
+            if let Join::System { identifier: true, .. } = conversion.join {
                 let uri = self.missing_system(&self.identifier_kind(env));
                 return Values::option(uri.map(|u| Value::Node(conversion.name, Node::Text(u))), false);
             }
@@ -94,10 +94,11 @@ impl<'m> Run<'m> {
             }
             Join::NumberText => Some(Node::Text(self.text_of(&value).into_owned())),
             Join::Date | Join::DateTime | Join::Instant | Join::Time => self.time(&value, join, conversion),
-            Join::System { identifier } => {
+            Join::System { identifier, entity } => {
                 let kind = if *identifier { self.identifier_kind(env) } else { String::new() };
-                match self.system_uri(&value, &kind) {
+                match self.system_uri(&value, &kind, *entity) {
                     Some(uri) => Some(Node::Text(uri)),
+                    None if *entity => None,
                     None => {
                         self.finding("missing-authority", "no system URI for this authority or coding system", &conversion.place, &conversion.line);
                         None
@@ -186,9 +187,11 @@ impl<'m> Run<'m> {
             }
             _ => {
                 let offset = self.offset_for(&moment);
-                match moment.fhir_instant(Some(offset)) {
-                    Some(instant) => Some(Node::Text(instant)),
-                    None => self.failed("an instant needs seconds", conversion),
+                // Senders write SCH-11.4 to the minute, and an Appointment without a start is invalid (app-3): zero seconds, as in a dateTime.
+                if moment.precision >= Precision::Minute {
+                    Some(Node::Text(moment.fhir_datetime(Some(offset))))
+                } else {
+                    self.failed("an instant needs at least minutes", conversion)
                 }
             }
         }

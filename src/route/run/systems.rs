@@ -6,8 +6,9 @@ use crate::route::run::value::Value;
 
 impl<'m> Run<'m> {
     /// An HD, an entity identifier's namespace, or a coding system's name as a URI. `types` is what CX.5 says of the identifier.
-    pub(crate) fn system_uri(&self, value: &Value<'m>, kind: &str) -> Option<String> {
+    pub(crate) fn system_uri(&self, value: &Value<'m>, kind: &str, entity: bool) -> Option<String> {
         let (namespace, universal, universal_type) = match value {
+            Value::Part(part, _) if entity => (self.piece(*part, 2), self.piece(*part, 3), self.piece(*part, 4)),
             Value::Part(part, _) if part.level != Level::Subcomponent && self.has_pieces(*part) => {
                 (self.piece(*part, 1), self.piece(*part, 2), self.piece(*part, 3))
             }
