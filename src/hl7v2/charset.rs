@@ -146,6 +146,11 @@ fn key(name: &str) -> String {
 }
 
 pub(in crate::hl7v2) fn lookup(name: &str) -> Named {
+    match name {
+        "UNICODE UTF-8" | "UTF-8" => return Named::Readable(Charset::UTF_8),
+        "8859/1" => return Named::Readable(Charset::LATIN_1),
+        _ => {}
+    }
     let key_of_name = key(name);
     let short = key_of_name.strip_prefix("ISO").unwrap_or(&key_of_name);
     match short {

@@ -38,31 +38,25 @@ impl Delimiters {
         if !is_delimiter(field) {
             return Err(Fault::new(Location::field("MSH", 1), Fault::INTERNAL, "MSH-1 is not a usable field separator"));
         }
-        let chars: Vec<u8> = match encoding {
-            [a, b, c, d, e] if c == d => vec![*a, *b, *c, *e],
-            other => other.to_vec(),
-        };
-        if chars.iter().any(|c| !is_delimiter(*c)) {
+        if encoding.iter().any(|c| !is_delimiter(*c)) {
             return fault(Fault::DATA_TYPE, "MSH-2 has an encoding character that is not ASCII punctuation");
         }
-        let Some(component) = chars.first().copied() else {
-            return fault(Fault::REQUIRED_FIELD_MISSING, "MSH-2 (encoding characters) is empty");
+        let (component, repetition, escape, subcomponent, truncation) = match *encoding {
+            [] => return fault(Fault::REQUIRED_FIELD_MISSING, "MSH-2 (encoding characters) is empty"),
+            [c] => (c, None, None, None, None),
+            [c, r] => (c, Some(r), None, None, None),
+            [c, r, b'&'] => (c, Some(r), None, Some(b'&'), None),
+            [c, r, e] => (c, Some(r), Some(e), None, None),
+            [c, r, e, s] => (c, Some(r), Some(e), Some(s), None),
+            [c, r, e, doubled, s] if e == doubled => (c, Some(r), Some(e), Some(s), None),
+            [c, r, e, s, t, ..] => (c, Some(r), Some(e), Some(s), Some(t)),
         };
-        let (escape, subcomponent) = match chars.get(2..) {
-            Some([b'&']) => (None, Some(b'&')),
-            rest => (rest.and_then(|r| r.first().copied()), rest.and_then(|r| r.get(1).copied())),
-        };
-        let delimiters = Delimiters { field, component, repetition: chars.get(1).copied(), escape, subcomponent, truncation: chars.get(4).copied() };
-        let all = delimiters.all();
-        if all.iter().enumerate().any(|(n, c)| all.get(..n).is_some_and(|before| before.contains(c))) {
+        let delimiters = Delimiters { field, component, repetition, escape, subcomponent, truncation };
+        let all = [Some(field), Some(component), repetition, escape, subcomponent, truncation];
+        if all.iter().enumerate().any(|(n, c)| c.is_some() && all.iter().skip(n + 1).any(|later| later == c)) {
             return fault(Fault::DATA_TYPE, "MSH-2 uses one encoding character for two purposes");
         }
         Ok((delimiters, 4 + encoding.len()))
-    }
-
-    /// All that are declared, in the order of MSH-1 and MSH-2.
-    fn all(&self) -> Vec<u8> {
-        [Some(self.field), Some(self.component), self.repetition, self.escape, self.subcomponent, self.truncation].into_iter().flatten().collect()
     }
 
     /// MSH-2 as it is written for these delimiters.

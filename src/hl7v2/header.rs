@@ -32,7 +32,8 @@ impl Header {
         while let [rest @ .., 0x1C | 0x0B] = line {
             line = rest;
         }
-        let mut separators = vec![3];
+        let mut separators = Vec::with_capacity(FIELDS_MAX);
+        separators.push(3);
         let mut at = encoding_end;
         while separators.len() < FIELDS_MAX
             && let Some(n) = line.get(at..).and_then(|rest| memchr(delimiters.field, rest))

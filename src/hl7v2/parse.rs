@@ -1,6 +1,6 @@
 //! From a frame to a message: header, character set, index.
 
-use crate::hl7v2::charset::{Named, declared};
+use crate::hl7v2::charset::{Named, declared, lookup};
 use crate::hl7v2::header::{is_utf16, message_start};
 use crate::hl7v2::index::Index;
 use crate::hl7v2::{Charset, Delimiters, Fault, Location, Message, Version};
@@ -59,8 +59,10 @@ impl Message {
         } else {
             message.text_charset = message.charset;
             message.index.scan(&message.text, line_end, message.text.len(), delimiters.field);
-            if let Some(at) = message.charset.first_undecodable(&message.text) {
-                return Err(message.undecodable(at));
+            match message.charset.first_undecodable(&message.text) {
+                Some(_) if message.charset_guessed => (message.charset, message.text_charset) = (Charset::LATIN_1, Charset::LATIN_1),
+                Some(at) => return Err(message.undecodable(at)),
+                None => {}
             }
         }
         Ok(message)
@@ -73,11 +75,13 @@ impl Message {
             return Ok(());
         }
         let sent = self.field(0, 18);
-        let named = if sent.is_empty() {
-            Named::Unknown
-        } else {
-            let names: Vec<String> = self.split_field(sent).map(|name| self.text(name).trim().to_owned()).collect();
-            declared(names.iter().map(String::as_str))
+        let named = match self.repetition_count(sent) {
+            0 => Named::Unknown,
+            1 => lookup(&self.text(sent)),
+            _ => {
+                let names: Vec<String> = self.repetitions(sent).map(|name| self.text(name).into_owned()).collect();
+                declared(names.iter().map(String::as_str))
+            }
         };
         match named {
             Named::Readable(charset) => self.charset = charset,
@@ -87,15 +91,10 @@ impl Message {
             }
             Named::Unknown => {
                 self.charset_guessed = true;
-                self.charset = if std::str::from_utf8(&self.frame).is_ok() { Charset::UTF_8 } else { Charset::LATIN_1 };
+                self.charset = Charset::UTF_8;
             }
         }
         Ok(())
-    }
-
-    /// MSH-18's repetitions, the empty first one of `~ISO IR87` included.
-    fn split_field(&self, field: crate::hl7v2::Part) -> impl Iterator<Item = crate::hl7v2::Part> {
-        self.repetitions(field)
     }
 
     /// Names the place of a byte that cannot be decoded: its offset in the frame, and the field around it.
