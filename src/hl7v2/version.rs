@@ -96,7 +96,7 @@ impl Version {
 fn first_component(msh12: &str) -> &str {
     let text = msh12.trim();
     let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '.').unwrap_or(text.len());
-    &text[..end]
+    text.get(..end).unwrap_or(text)
 }
 
 #[cfg(test)]
