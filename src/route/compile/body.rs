@@ -210,7 +210,7 @@ impl<'a> Compiler<'a> {
             }
             let Some(wanted) = self.element(ty, &line.element, path) else { continue };
             let part = self.item(scope, &line.item, &wanted);
-            if part.many && !wanted.list {
+            if part.many && !wanted.list && !matches!(line.item, tree::Item::List(..)) {
                 self.many_into_one(&line.item, &wanted);
             }
             if let (tree::Item::List(_, span), false) = (&line.item, wanted.list) {

@@ -148,6 +148,13 @@ impl Compiler<'_> {
 
     fn unknown_code(&mut self, text: &str, set: fhir::ValueSet, wanted: &Wanted, span: Span) {
         let codes: Vec<&str> = set.codes().map(|(_, code, _)| code).collect();
+        if codes.is_empty() {
+            // A value set without a list of its own, such as all of LOINC.
+            let fault = Diagnostic::error("K307", span, format!("\"{text}\" alone does not say of which code system it is"))
+                .label(format!("a code of {}", wanted.path));
+            self.report(fault.help(format!("write the system before it: \"loinc|{text}\"")));
+            return;
+        }
         let help = match crate::diagnostic::suggest(text, codes.iter().copied()) {
             Some(other) => format!("did you mean \"{other}\"?"),
             None if codes.len() <= 20 => format!("its codes are: {}", codes.join(", ")),

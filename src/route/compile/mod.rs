@@ -206,6 +206,11 @@ impl<'a> Compiler<'a> {
             );
             return;
         } else {
+            if source.text.len() == 3 && source.text.starts_with('Z') {
+                let fault = Diagnostic::error("K212", source.span, format!("the Z-segment {} is not declared", source.text)).label("a site's own segment");
+                self.report(fault.help(format!("declare it: `segment: {}` with `after:` and `fields:`", source.text)));
+                return;
+            }
             let help = self.suggest_source(&source.text);
             self.report(Diagnostic::error("K202", source.span, format!("there is no segment or data type {}", source.text)).label("unknown source").help(help));
             return;

@@ -250,7 +250,7 @@ impl<'a> Compiler<'a> {
             let Some(map) = self.find_map(source, target) else { continue };
             if self.maps[map].ty != ty {
                 self.report(
-                    Diagnostic::error("K615", target.span, format!("{} makes a {}, not a {}", self.map_name(map), self.maps[map].ty.name(), ty.name()))
+                    Diagnostic::error("K615", target.span, format!("{} makes {}, not {}", self.map_name(map), self.maps[map].ty.name(), ty.name()))
                         .label("another resource"),
                 );
                 continue;

@@ -295,6 +295,10 @@ impl Parser<'_> {
         if !self.now().glued && next.is_some_and(|t| !t.glued) {
             return Ok(Op::Subtract);
         }
+        if matches!(next, Some(Token { word: Word::Sign(">" | ">="), glued: true, .. })) {
+            let range = self.now().range.start..next.map_or(0, |t| t.range.end);
+            return Err(Fault::new(range, "an arrow is no operator").help("`SOURCE -> TARGET` stands after `map:` and `$map:`; a map is used by `as TARGET`"));
+        }
         let fault = Fault::new(self.now().range.clone(), "a minus needs a space on both sides").label("minus or part of a name?");
         Err(match &left.kind {
             ExprKind::Segment { field: Some(_), .. } if self.now().glued => fault.help("components follow a dot: `PID-5.1`; to subtract, write ` - `"),

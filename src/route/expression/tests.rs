@@ -214,6 +214,7 @@ fn slips_are_told_with_their_cure() {
         ("PID-8 = 'F'", "'F'", Some("\"F\"")),
         ("!PID-8 valued", "!", Some("not ")),
         ("$a -1", "-", Some("- ")),
+        ("PID -> Patient", "->", None),
         ("if PID-8 valued PID-9", "PID-9", None),
         ("PID-8 AND PID-9", "AND", Some("and")),
         ("PID-8 exists", "exists", Some("valued")),

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 /// `use_overlays` are the overlays that count, in order: those of kiln.yaml and, when a route says `use:`, those of the route; call it once per
 /// distinct list, and drop diagnostics that come twice. What comes back has `extends == false`, no `$in` and no `like`.
 pub(crate) fn merge(sources: &Sources, documents: Vec<Document>, use_overlays: &[String]) -> (Vec<Document>, Vec<Diagnostic>) {
-    let mut merger = Merger { sources, documents: Vec::new(), steps: Vec::new(), places: HashMap::new(), faults: Vec::new() };
+    let mut merger = Merger { sources, documents: Vec::new(), steps: Vec::new(), places: HashMap::new(), broken: Vec::new(), faults: Vec::new() };
     merger.overlays(&documents, use_overlays);
     let mut ordered: Vec<(Step, Document)> = documents.into_iter().filter_map(|d| Some((step(sources, &d, use_overlays)?, d))).collect();
     ordered.sort_by_key(|(step, document)| (*step, document.extends));
@@ -43,7 +43,9 @@ pub(crate) fn merge(sources: &Sources, documents: Vec<Document>, use_overlays: &
         merger.resolve(at, &mut late, &mut Vec::new());
     }
     merger.faults.sort_by_key(|f| f.span);
-    (merger.documents, merger.faults)
+    let Merger { documents, broken, faults, .. } = merger;
+    let whole = documents.into_iter().enumerate().filter(|(at, _)| !broken.contains(at)).map(|(_, document)| document);
+    (whole.collect(), faults)
 }
 
 /// When a document's turn comes.
@@ -81,6 +83,8 @@ struct Merger<'a> {
     /// The step from which each document came.
     steps: Vec<Step>,
     places: HashMap<(&'static str, String), usize>,
+    /// Routes that lack the lines of the route that they are like: they are left out, since everything else about them would be told wrongly.
+    broken: Vec<usize>,
     faults: Vec<Diagnostic>,
 }
 
@@ -179,6 +183,11 @@ impl Merger<'_> {
         } else if let Some(model) = model {
             self.resolve(model, late, under_way);
         }
+        let model = model.filter(|m| !under_way.contains(m) && !self.broken.contains(m));
+        if model.is_none() {
+            self.broken.push(at);
+        }
+        let known = self.places.contains_key(&("route", like.text.clone()));
         let lines = model.and_then(|m| self.documents.get(m)).map(|d| d.head.clone());
         let names: Vec<String> = self.places.keys().filter(|(kind, name)| *kind == "route" && *name != like.text).map(|(_, n)| n.clone()).collect();
         let Some(Document { head: Head::Route(route), .. }) = self.documents.get_mut(at) else { return };
@@ -189,7 +198,7 @@ impl Merger<'_> {
             lines.like = None;
             change_route(&mut lines, own, &[], &mut self.faults);
             *route = lines;
-        } else {
+        } else if !known {
             let fault = Diagnostic::error("K704", like.span, format!("there is no route `{}`", like.text));
             self.faults.push(match suggest(&like.text, names.iter().map(String::as_str)) {
                 Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix(meant),
