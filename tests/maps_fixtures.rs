@@ -1,0 +1,84 @@
+//! Each `fixtures/maps/NAME.hl7` makes the Bundle in `NAME.json`, and the findings in `NAME.txt`. `UPDATE=1` writes them: review the diff.
+
+mod maps_shared;
+
+use kiln::fhir::display_bundle;
+use maps_shared::{Fate, messages_below, run, shipped};
+use serde_json::json;
+use std::fmt::Write as _;
+use std::path::Path;
+
+#[test]
+fn every_fixture_makes_its_bundle() {
+    check("fixtures/maps");
+}
+
+#[test]
+fn the_messages_of_kiln_try_make_their_bundles() {
+    check("fixtures/try");
+}
+
+fn check(folder: &str) {
+    let set = shipped();
+    let update = std::env::var_os("UPDATE").is_some();
+    let mut faults = String::new();
+    for path in messages_below(folder) {
+        let bytes = std::fs::read(&path).expect("the message can be read");
+        let (bundle, findings) = match run(&set, &bytes, Some("FELSENHOF")).1 {
+            Fate::Made(output) => {
+                let findings: Vec<String> = output.findings.iter().map(|f| format!("{} {} {}: {}", f.kind, f.place, f.line, f.text)).collect();
+                (display_bundle(&output.saves), findings)
+            }
+            Fate::Stopped(stop) => (json!({ "stop": stop.kind, "places": stop.places, "text": stop.text }), Vec::new()),
+            Fate::Unreadable(why) => panic!("{}: {why}", path.display()),
+            Fate::Unrouted => panic!("{}: no shipped route takes it", path.display()),
+        };
+        let bundle = serde_json::to_string_pretty(&bundle).expect("a Bundle is JSON") + "\n";
+        let findings: String = findings.iter().map(|f| format!("{f}\n")).collect();
+        compare(&path.with_extension("json"), &bundle, update, &mut faults);
+        compare(&path.with_extension("txt"), &findings, update, &mut faults);
+    }
+    assert!(faults.is_empty(), "\n{faults}\nUPDATE=1 writes what was made; review it against the guide");
+}
+
+fn compare(path: &Path, made: &str, update: bool, faults: &mut String) {
+    let expected = std::fs::read_to_string(path).unwrap_or_default();
+    if expected == made {
+        return;
+    }
+    if update {
+        if made.is_empty() {
+            std::fs::remove_file(path).expect("an old expectation can be removed");
+        } else {
+            std::fs::write(path, made).expect("an expectation can be written");
+        }
+        return;
+    }
+    writeln!(faults, "{}:", path.display()).expect("text takes text");
+    for line in difference(&expected.lines().collect::<Vec<_>>(), &made.lines().collect::<Vec<_>>()) {
+        writeln!(faults, "  {line}").expect("text takes text");
+    }
+}
+
+/// Lines that went (`-`) and came (`+`), by the longest common subsequence.
+fn difference(old: &[&str], new: &[&str]) -> Vec<String> {
+    let mut common = vec![vec![0u32; new.len() + 1]; old.len() + 1];
+    for (i, a) in old.iter().enumerate().rev() {
+        for (j, b) in new.iter().enumerate().rev() {
+            common[i][j] = if a == b { common[i + 1][j + 1] + 1 } else { common[i + 1][j].max(common[i][j + 1]) };
+        }
+    }
+    let (mut i, mut j, mut out) = (0, 0, Vec::new());
+    while i < old.len() || j < new.len() {
+        if i < old.len() && j < new.len() && old[i] == new[j] {
+            (i, j) = (i + 1, j + 1);
+        } else if j == new.len() || i < old.len() && common[i + 1][j] >= common[i][j + 1] {
+            out.push(format!("- {}", old[i]));
+            i += 1;
+        } else {
+            out.push(format!("+ {}", new[j]));
+            j += 1;
+        }
+    }
+    out
+}
