@@ -70,6 +70,13 @@ impl<'a> Compiler<'a> {
                 );
             }
         }
+        if let Some(overlay) = doc.overlays.iter().find(|o| !self.options.overlays.contains(&o.text)) {
+            self.report(
+                Diagnostic::error("K121", overlay.span, "an overlay for one route alone cannot run yet")
+                    .label("a later version of Kiln maps one message in two ways")
+                    .help(format!("`use: [{}]` in kiln.yaml uses it in all routes", overlay.text)),
+            );
+        }
         let mut message = Scope::default();
         let when = doc.when.as_ref().map(|w| self.condition(&mut message, w).x);
         for order in &doc.order_by {

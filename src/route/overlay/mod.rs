@@ -98,8 +98,7 @@ impl Merger<'_> {
             let used = site.contains(&name.text) || routes().any(|r| r.overlays.iter().any(|o| o.text == name.text));
             if !used && !self.sources.shipped(name.span.source) {
                 let fault = Diagnostic::warning("K703", name.span, format!("no route uses the overlay `{}`", name.text));
-                self.faults
-                    .push(fault.label("this document changes nothing").help(format!("`use: [{}]` in a route or in kiln.yaml makes it count", name.text)));
+                self.faults.push(fault.label("this document changes nothing").help(format!("`use: [{}]` in kiln.yaml makes it count", name.text)));
             }
         }
         for name in routes().flat_map(|r| &r.overlays).filter(|name| written().all(|w| w.text != name.text)) {

@@ -10,21 +10,49 @@ const DOLLAR_KEYS: &[&str] = &[
     "$name", "$in",
 ];
 
+/// Where a body stands: some `$` keys have a meaning only there.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Place {
+    /// The top of a map.
+    Map,
+    /// A resource of a route.
+    Resource,
+    /// The top of a route's `message`.
+    Message,
+    /// A question of a route's `ask`.
+    Question,
+    /// Everywhere else.
+    Inside,
+}
+
+/// The keys that are not possible everywhere: where they are, and how to say that.
+const ONLY: &[(&str, &[Place], &str)] = &[
+    ("$map", &[Place::Resource], "a resource of a route"),
+    ("$merge", &[Place::Resource], "a resource of a route"),
+    ("$initial", &[Place::Resource], "a resource of a route"),
+    ("$save", &[Place::Resource, Place::Map], "a resource of a route or the top of a map that makes one"),
+    ("$missing", &[Place::Resource, Place::Map], "a resource of a route or the top of a map that makes one"),
+    ("$takes", &[Place::Map], "the top of a map"),
+    ("$copy", &[Place::Message], "the top of a route's `message`"),
+    ("$search", &[Place::Question], "a question of a route's `ask`"),
+    ("$at", &[Place::Question], "a question of a route's `ask`"),
+];
+
 impl Reader<'_> {
     /// A body in braces or indented lines.
-    pub(super) fn body(&mut self, node: &Node, owner: &str) -> Option<Body> {
+    pub(super) fn body(&mut self, node: &Node, owner: &str, place: Place) -> Option<Body> {
         match node.content {
-            Content::Mapping(_) => Some(self.body_of(node, 0)),
+            Content::Mapping(_) => Some(self.body_of(node, 0, place)),
             _ => self.wrong(node, owner, "a body of `key: value` lines"),
         }
     }
 
     /// The body of a mapping without its first `skip` keys.
-    pub(super) fn body_of(&mut self, node: &Node, skip: usize) -> Body {
+    pub(super) fn body_of(&mut self, node: &Node, skip: usize, place: Place) -> Body {
         let mut body = Body { span: node.span, ..Body::default() };
         for (key, value) in self.pairs(node, "").into_iter().skip(skip) {
             if key.text().starts_with('$') {
-                self.own_key(&mut body, key, value, skip > 0);
+                self.own_key(&mut body, key, value, place);
             } else {
                 self.line(&mut body, key, value);
             }
@@ -54,7 +82,7 @@ impl Reader<'_> {
         match &node.content {
             Content::Scalar(s) if s.quoting == Quoting::Quoted => Some(Item::Constant(Self::word(node))),
             Content::Scalar(_) => self.expr(node, owner).map(Item::Expr),
-            Content::Mapping(_) => Some(Item::Body(self.body_of(node, 0))),
+            Content::Mapping(_) => Some(Item::Body(self.body_of(node, 0, Place::Inside))),
             Content::Sequence(_) => Some(Item::List(self.items(node, owner), node.span)),
         }
     }
@@ -68,9 +96,13 @@ impl Reader<'_> {
         pairs.into_iter().filter_map(|(k, v)| Some((Self::word(k), self.item(v, k.text())?))).collect()
     }
 
-    /// A `$` key. `top` is true at the top of a document, where `$in` stands.
-    fn own_key(&mut self, body: &mut Body, key: &Node, value: &Node, top: bool) {
+    fn own_key(&mut self, body: &mut Body, key: &Node, value: &Node, place: Place) {
         let owner = key.text();
+        if let Some((_, _, whose)) = ONLY.iter().find(|(name, places, _)| *name == owner && !places.contains(&place)) {
+            let fault = Diagnostic::error("K105", key.span, format!("`{owner}` has no meaning in this body"));
+            self.faults.push(fault.help(format!("it belongs to {whose}")));
+            return;
+        }
         match owner {
             "$each" => body.each = self.each(value, owner),
             "$from" => body.from = self.each(value, owner),
@@ -92,12 +124,12 @@ impl Reader<'_> {
             "$save" => body.save = self.save(value, owner),
             "$missing" => body.missing = self.choice(value, owner, &["refuse", "skip", "derive"]),
             "$merge" => body.merge = self.texts(value, owner),
-            "$initial" => body.initial = self.body(value, owner).map(Box::new),
+            "$initial" => body.initial = self.body(value, owner, Place::Inside).map(Box::new),
             "$copy" => body.copy = self.keys(value, owner),
             "$search" => body.search = self.key(value, owner),
             "$at" => body.at = self.key(value, owner),
             "$name" => body.name = self.key(value, owner),
-            "$in" if top => {}
+            "$in" if place == Place::Map => {}
             _ => {
                 let fault = Diagnostic::error("K105", key.span, format!("`{owner}` is no key of Kiln's"));
                 let bare = owner.trim_start_matches('$');

@@ -91,7 +91,7 @@ impl Reader<'_> {
 
     fn map(&mut self, head: &Node, node: &Node) -> Option<Head> {
         let (source, target) = self.arrow(head)?;
-        let body = self.body_of(node, 1);
+        let body = self.body_of(node, 1, body::Place::Map);
         Some(Head::Map { source, target, body })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::route::read::Reader;
+use crate::route::read::body::Place;
 use crate::route::yaml::{Content, Node};
 use crate::route::{Body, Document, Item, Key, RouteDoc};
 
@@ -61,10 +62,10 @@ impl Reader<'_> {
                 "order-by" => route.order_by = self.exprs(value, word),
                 "use" => route.overlays = self.keys(value, word),
                 "like" => route.like = self.key(value, word),
-                "resources" => route.resources = self.bodies(value, word, document.extends),
-                "message" => route.message = self.body(value, word),
+                "resources" => route.resources = self.bodies(value, word, document.extends, Place::Resource),
+                "message" => route.message = self.body(value, word, Place::Message),
                 "reply" => route.reply = self.key(value, word),
-                "ask" => route.ask = self.bodies(value, word, document.extends),
+                "ask" => route.ask = self.bodies(value, word, document.extends, Place::Question),
                 "shared" => {
                     let pairs = self.pairs(value, word);
                     route.shared = pairs.into_iter().filter_map(|(k, v)| Some((Self::word(k), self.save(v, k.text())?))).collect();
@@ -79,7 +80,7 @@ impl Reader<'_> {
         Some(route)
     }
 
-    fn bodies(&mut self, node: &Node, owner: &str, extends: bool) -> Vec<(Key, Body)> {
+    fn bodies(&mut self, node: &Node, owner: &str, extends: bool, place: Place) -> Vec<(Key, Body)> {
         let pairs = self.pairs(node, owner);
         let mut bodies = Vec::new();
         for (key, value) in pairs {
@@ -88,7 +89,7 @@ impl Reader<'_> {
                 Content::Scalar(_) if extends && value.text() == "nothing" => {
                     self.expr(value, key.text()).map(|e| Body { span: value.span, value: Some(Box::new(Item::Expr(e))), ..Body::default() })
                 }
-                _ => self.body(value, key.text()),
+                _ => self.body(value, key.text(), place),
             };
             if let Some(body) = body {
                 bodies.push((Self::word(key), body));
