@@ -1,6 +1,6 @@
 //! Measures the journal: messages a second against the bare SQLite loop with the same tables, start times, memory.
 //!
-//! `cargo bench --bench journal -- [raw|append|settle|start|pending|all] [--messages N] [--path DIR]`; figures are in docs/performance.md.
+//! `cargo bench --bench journal -- [append|settle|start|pending|retention|all] [--messages N] [--path DIR]`; figures are in docs/performance.md.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints and may stop")]
 
@@ -29,7 +29,7 @@ fn main() {
         return open_once(&base);
     }
     let all = what == "all";
-    if all || what == "raw" || what == "append" {
+    if all || what == "append" {
         for (tasks, random) in [(16, false), (64, false), (64, true)] {
             let raw = raw(&fresh(&base), messages, tasks, random);
             let through = append(&fresh(&base), messages, tasks, random);
@@ -44,6 +44,9 @@ fn main() {
     }
     if all || what == "pending" {
         pending(&fresh(&base));
+    }
+    if all || what == "retention" {
+        retention(&base, messages);
     }
     let _ = std::fs::remove_dir_all(&base);
 }
@@ -234,8 +237,8 @@ fn child(what: &str, path: &Path, messages: u64) -> std::process::Command {
 fn start(path: &Path, messages: u64) {
     let status = child("fill-and-die", path, messages).status().unwrap();
     assert!(!status.success(), "it kills itself");
-    for when in ["after kill -9", "after a clean stop", "after a clean stop"] {
-        print!("start with {messages} waiting, {when}: ");
+    for when in ["after kill -9", "after a clean stop", "after a clean stop again"] {
+        println!("start with {messages} waiting, {when}:");
         assert!(child("open", path, 0).status().unwrap().success());
     }
 }
@@ -248,7 +251,7 @@ fn fill_and_die(path: &Path, messages: u64) {
         for from in (messages..messages + 20_000).step_by(500) {
             futures_util::future::join_all((from..from + 500).map(|n| journal.append(message(n, false)))).await;
         }
-        print!("    the killed one leaves a log of {} MB\n", journal.stats().await.unwrap().wal_bytes >> 20);
+        println!("    the killed one leaves a log of {} MB", journal.stats().await.unwrap().wal_bytes >> 20);
     });
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
 }
@@ -268,7 +271,7 @@ fn open_once(path: &Path) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let memory = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or("").split_whitespace().nth(1).unwrap_or("0").parse::<u64>().unwrap_or(0);
     println!(
-        "open {:.1} ms, first message stored {:.1} ms, window of {} read {:.1} ms; {} wait, message {}, {} MB resident",
+        "    open {:.1} ms, first message stored {:.1} ms, window of {} read {:.1} ms; {} wait, message {}, {} MB resident",
         opened.as_secs_f64() * 1e3,
         first.as_secs_f64() * 1e3,
         window.len(),
@@ -294,4 +297,129 @@ fn pending(path: &Path) {
         }
         println!("pending      500 of {messages}: {:.2} us each", best.as_secs_f64() * 1e6 / 500.0);
     }
+}
+
+/// The bare loop's tables in one file, with or without the page map that `auto_vacuum = INCREMENTAL` needs.
+fn one_file(path: &Path, vacuum: bool) -> Connection {
+    let scratch = path.join("scratch");
+    std::fs::create_dir_all(path).unwrap();
+    drop(Journal::open(Options { low_water: Some(0), ..Options::at(&scratch) }).unwrap());
+    let tables: Vec<String> = Connection::open(scratch.join(format!("segment-{:020}.db", 1)))
+        .unwrap()
+        .prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<rusqlite::Result<_>>()
+        .unwrap();
+    let connection = Connection::open(path.join("one.db")).unwrap();
+    let mode = if vacuum { "INCREMENTAL" } else { "NONE" };
+    connection
+        .execute_batch(&format!(
+            "PRAGMA auto_vacuum = {mode}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 10000; PRAGMA cache_size = -8192;"
+        ))
+        .unwrap();
+    connection.execute_batch(&format!("{}; INSERT INTO name VALUES (1, 'adt'), (2, 'main');", tables.join(";"))).unwrap();
+    connection
+}
+
+/// What it costs to give half of the messages' space back: a file that shrinks by itself, or whole segments that are deleted.
+fn retention(path: &Path, messages: u64) {
+    let insert = |connection: &Connection, n: u64| {
+        let append = message(n, false);
+        let mut payload = vec![0];
+        payload.extend_from_slice(append.envelope.bytes.expose());
+        connection
+            .prepare_cached("INSERT INTO message VALUES (?1, 0, 1, 0, 0, NULL, NULL, 'ADT^A01', 'ADT', 'HOSP', '20260101000000', ?2, '', x'', ?3)")
+            .unwrap()
+            .execute(params![n as i64 + 1, append.envelope.control_id.0, payload])
+            .unwrap();
+        connection.prepare_cached("INSERT INTO delivery VALUES (?1, 0, 2, 1, 1, 1, NULL, NULL, 0, NULL, 0, x'')").unwrap().execute([n as i64 + 1]).unwrap();
+    };
+    for vacuum in [false, true] {
+        let connection = one_file(&fresh(path), vacuum);
+        let began = Instant::now();
+        for from in (0..messages).step_by(64) {
+            connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+            (from..(from + 64).min(messages)).for_each(|n| insert(&connection, n));
+            connection.execute_batch("COMMIT").unwrap();
+        }
+        println!(
+            "one file, auto_vacuum {}: stores {:.0} messages/s at 64 a commit",
+            if vacuum { "INCREMENTAL" } else { "NONE" },
+            messages as f64 / began.elapsed().as_secs_f64()
+        );
+        if !vacuum {
+            continue;
+        }
+        let size = || std::fs::metadata(path.join("one.db")).unwrap().len() >> 20;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        let (before, began) = (size(), Instant::now());
+        let mut longest = Duration::ZERO;
+        for until in (0..messages / 2).step_by(500) {
+            let step = Instant::now();
+            connection
+                .execute_batch(&format!(
+                    "BEGIN IMMEDIATE; DELETE FROM message WHERE id <= {0}; DELETE FROM delivery WHERE message <= {0}; COMMIT;",
+                    until + 500
+                ))
+                .unwrap();
+            give_back(&connection, 300);
+            longest = longest.max(step.elapsed());
+        }
+        give_back(&connection, 0);
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        println!(
+            "    half of it deleted and given back in {:.2} s ({before} MB to {} MB); a step of 500 holds intake up to {:.1} ms",
+            began.elapsed().as_secs_f64(),
+            size(),
+            longest.as_secs_f64() * 1e3
+        );
+    }
+    let options = || Options { low_water: Some(0), segment_bytes: (messages * 1600 / 30).max(1 << 20), keep: Duration::from_secs(1), ..Options::at(path) };
+    let journal = Journal::open(options_fresh(path, options())).unwrap();
+    let runtime = runtime();
+    runtime.block_on(async {
+        for from in (0..messages).step_by(64) {
+            let group = (from..(from + 64).min(messages)).map(|n| {
+                let mut append = message(n, false);
+                append.deliveries.clear();
+                append.envelope.received = Timestamp(NEW_YEAR + (n * 4000 / messages).cast_signed());
+                journal.append(append)
+            });
+            assert!(futures_util::future::join_all(group).await.iter().all(Result::is_ok));
+        }
+        let before = journal.stats().await.unwrap();
+        let began = Instant::now();
+        let pruned = journal.prune(Timestamp(NEW_YEAR + 3000)).await.unwrap();
+        let took = began.elapsed();
+        let after = journal.stats().await.unwrap();
+        println!(
+            "segments: {} of {} messages ({} of {} segments) deleted in {:.1} ms ({} MB to {} MB)",
+            pruned.messages,
+            messages,
+            pruned.segments,
+            before.segments.len(),
+            took.as_secs_f64() * 1e3,
+            before.bytes >> 20,
+            after.bytes >> 20
+        );
+        journal.close().await;
+    });
+    // And what many segments cost at the start.
+    drop(journal);
+    println!("start with the segments that are left:");
+    assert!(child("open", path, 0).status().unwrap().success());
+}
+
+/// Gives free pages back: a page for each step of the statement; 0 means all.
+fn give_back(connection: &Connection, pages: u32) {
+    let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})")).unwrap();
+    let mut rows = vacuum.query([]).unwrap();
+    while rows.next().unwrap().is_some() {}
+}
+
+fn options_fresh(path: &Path, options: Options) -> Options {
+    fresh(path);
+    options
 }

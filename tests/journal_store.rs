@@ -1,5 +1,7 @@
 //! The journal from its front door: what is stored is there again, in order, once, and tells where it stands.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test stops where it is surprised, and tells what it did")]
+
 mod journal_support;
 
 use journal_support::{NEW_YEAR, append, dead, delivered, envelope, fill, open, options, outcome, until};
@@ -430,4 +432,51 @@ async fn verify_notices_what_should_never_be() {
     let faults = Reader::open(folder.path()).unwrap().verify().unwrap().faults;
     assert!(faults.iter().any(|fault| fault.contains("deliveries belong to no message")), "{faults:?}");
     assert!(faults.iter().any(|fault| fault.contains("counts of messages")), "{faults:?}");
+}
+
+#[tokio::test]
+async fn a_log_that_a_reader_keeps_from_shrinking_does_not_stop_intake() {
+    let folder = tempfile::tempdir().unwrap();
+    let limit = 1 << 20;
+    let journal = Journal::open(Options { wal_bytes_max: limit, ..options(folder.path()) }).unwrap();
+    fill(&journal, 0, 10, "main", |n| n).await;
+    let segment = folder.path().join(format!("segment-{:020}.db", 1));
+    let log = || std::fs::metadata(folder.path().join(format!("segment-{:020}.db-wal", 1))).unwrap().len();
+    // Another process that reads for long.
+    let reader = rusqlite::Connection::open(segment).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    assert_eq!(reader.query_row("SELECT count(*) FROM message", [], |row| row.get::<_, i64>(0)).unwrap(), 10);
+    fill(&journal, 10, 10_000, "main", |n| n).await;
+    assert!(log() > limit, "the reader must hold the log for this test to mean something");
+    drop(reader);
+    let mut next = 10_000;
+    until("the log has shrunk", async || {
+        fill(&journal, next, next + 10, "main", |n| n).await;
+        next += 10;
+        log() < limit
+    })
+    .await;
+    until("the metric says so", async || journal.wal_bytes() < 2 * limit && journal.bytes() > 0).await;
+    assert_eq!(journal.verify().await.unwrap().faults, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn retention_does_not_wait_for_long_readers() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(Options { segment_bytes: 100_000, keep: Duration::from_secs(1), ..options(folder.path()) }).unwrap();
+    fill(&journal, 0, 3000, "main", |n| n).await;
+    // Many checks of the whole journal at once, and retention and intake in between: nothing hangs, nothing is reported that is not so.
+    let checks = (0..6).map(|_| journal.verify());
+    let work = async {
+        fill(&journal, 3000, 4000, "main", |n| n).await;
+        journal.prune(Timestamp(NEW_YEAR + 10_000)).await.unwrap()
+    };
+    let (checks, _) = tokio::join!(futures_util::future::join_all(checks), work);
+    for check in checks {
+        assert_eq!(check.unwrap().faults, Vec::<String>::new());
+    }
+    let pruned = journal.prune(Timestamp(NEW_YEAR + 10_000)).await.unwrap();
+    let left = journal.stats().await.unwrap().segments;
+    assert_eq!(left.len(), 2, "{pruned:?} {left:?}");
+    assert_eq!(journal.counts("main").backlog, 4000, "everything was carried over");
 }

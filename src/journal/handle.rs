@@ -232,8 +232,16 @@ impl Journal {
     }
 
     /// Deletes whole segments whose last message is older than `Options::keep`; what is unsettled in them is carried over first.
+    /// A segment in which very much is unsettled stays, and so do those after it.
     pub async fn prune(&self, now: Timestamp) -> Result<Pruned, JournalError> {
-        self.ask(|reply| Command::Prune(now, reply)).await.unwrap_or(Err(JournalError::Closed))
+        let mut sum = Pruned::default();
+        loop {
+            let one = self.ask(|reply| Command::Prune(now, reply)).await.unwrap_or(Err(JournalError::Closed))?;
+            if one.segments == 0 {
+                return Ok(sum);
+            }
+            sum = Pruned { segments: sum.segments + 1, messages: sum.messages + one.messages, carried: sum.carried + one.carried };
+        }
     }
 
     /// 32 random bytes that were made with the journal: the key for order keys, derived ids and file names.

@@ -41,6 +41,7 @@ struct Desk {
     state: Option<Connection>,
     commits: u64,
     slow: Option<Instant>,
+    truncated: Option<Instant>,
 }
 
 impl Keeper {
@@ -116,8 +117,12 @@ impl Keeper {
                 frames = checkpoint(connection, "PASSIVE")?;
             }
             if wal_bytes(&path) > self.wal_bytes_max {
-                tracing::warn!("a log of the journal has reached its limit: readers wait until it is folded back");
-                let _ = self.queue.push(Command::Fold(file, true));
+                // Whoever reads in another process can keep it from shrinking; then trying all the time would only hold up intake.
+                if desk.truncated.is_none_or(|last| last.elapsed() > Duration::from_secs(2)) {
+                    desk.truncated = Some(Instant::now());
+                    tracing::warn!("a log of the journal has reached its limit: readers wait until it is folded back");
+                    let _ = self.queue.push(Command::Fold(file, true));
+                }
             } else if frames.unsigned_abs() >= frames_min {
                 let _ = self.queue.push(Command::Fold(file, false));
             }
@@ -142,7 +147,9 @@ impl Keeper {
             }
             if segment.filter.get().is_none() && segment.first != 0 && segment.last_received() > active.last_received() - WINDOW_MS {
                 let _ = segment.filter.set(filter(segment)?);
-                break;
+                if self.stop.rest(Duration::ZERO) {
+                    break;
+                }
             }
         }
         Ok(())

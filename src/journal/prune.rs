@@ -4,7 +4,7 @@ use crate::exchange::Timestamp;
 use crate::journal::query::{JournalError, Pruned};
 use crate::journal::schema::{Kind, Trouble, open_writable};
 use crate::journal::shelf::{Segment, kind};
-use crate::journal::writer::Writer;
+use crate::journal::writer::{PATIENCE, Writer};
 use rusqlite::{Connection, params};
 use std::path::Path;
 use std::sync::Arc;
@@ -30,34 +30,28 @@ INSERT INTO main.target_state SELECT target, sequence, state FROM old.target_sta
 ";
 
 impl Writer {
-    /// Deletes segments, the oldest first, as long as they are old enough and little in them is unsettled.
+    /// Deletes the oldest segment if it is old enough and little in it is unsettled. One at a time, so that intake goes on in between.
     pub(in crate::journal) fn prune(&mut self, now: Timestamp) -> Result<Pruned, JournalError> {
         let keep = i64::try_from(self.options.keep.as_millis()).unwrap_or(i64::MAX);
-        let until = now.0.saturating_sub(keep);
-        let mut pruned = Pruned::default();
-        loop {
-            let segments = self.shelf.all();
-            let [_, oldest, next, ..] = segments.as_slice() else { break };
-            if oldest.last_received() >= until {
-                break;
-            }
-            let gone = self.carry(oldest, next.first).map_err(|error| match self.blame(&error) {
-                Trouble::Full => JournalError::Full,
-                Trouble::Failing => JournalError::Failing,
-            })?;
-            let Some((messages, carried)) = gone else { break };
-            self.forget(oldest)?;
-            pruned.segments += 1;
-            pruned.messages += messages - carried;
-            pruned.carried += carried;
+        let segments = self.shelf.all();
+        let [_, oldest, next, ..] = segments.as_slice() else { return Ok(Pruned::default()) };
+        if oldest.last_received() >= now.0.saturating_sub(keep) {
+            return Ok(Pruned::default());
         }
-        if pruned.segments > 0 {
-            self.recount().map_err(|error| {
-                self.blame(&error);
-                JournalError::Failing
-            })?;
-        }
-        Ok(pruned)
+        // Before the segment is given up, because afterwards it must go; while somebody reads for long, retention waits for its next turn.
+        let gate = self.gate.clone();
+        let Some(_alone) = gate.close(PATIENCE) else { return Ok(Pruned::default()) };
+        let gone = self.carry(oldest, next.first).map_err(|error| match self.blame(&error) {
+            Trouble::Full => JournalError::Full,
+            Trouble::Failing => JournalError::Failing,
+        })?;
+        let Some((messages, carried)) = gone else { return Ok(Pruned::default()) };
+        self.forget(oldest)?;
+        self.recount().map_err(|error| {
+            self.blame(&error);
+            JournalError::Failing
+        })?;
+        Ok(Pruned { segments: 1, messages: messages - carried, carried })
     }
 
     /// Carries over what is unsettled and notes, in the same commit, that the segment is gone. How many messages it had and how many were
@@ -87,7 +81,6 @@ impl Writer {
 
     /// Takes a segment off the shelf and deletes its files.
     fn forget(&mut self, old: &Arc<Segment>) -> Result<(), JournalError> {
-        let _alone = self.gate.close();
         self.sheets.remove(&old.first);
         let failed = |_| JournalError::Failing;
         let carried = open_writable(&self.folder.segment(0), Kind::Segment, 512).map_err(failed)?;

@@ -12,7 +12,8 @@ use crate::journal::shelf::{STATES, Segment, Shelf, kind};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 /// Files that one set of connections keeps open.
 const OPEN_FILES_MAX: usize = 6;
@@ -26,21 +27,61 @@ const CACHE_KIB: i64 = 512;
 /// Lets readers in, and shuts them out while files go away or a log must shrink.
 #[derive(Default)]
 pub(in crate::journal) struct Gate {
-    door: RwLock<()>,
+    inside: Mutex<Inside>,
+    changed: Condvar,
     idle: Mutex<Vec<Connections>>,
 }
 
+#[derive(Default)]
+struct Inside {
+    readers: usize,
+    closed: bool,
+}
+
+/// A reader is inside as long as it holds this.
+pub(in crate::journal) struct Visit<'a>(&'a Gate);
+
+/// Nobody is inside as long as this is held.
+pub(in crate::journal) struct Alone<'a>(&'a Gate);
+
 impl Gate {
-    /// Waits until nobody closes the journal to readers.
-    pub(in crate::journal) fn enter(&self) -> RwLockReadGuard<'_, ()> {
-        self.door.read().expect("no holder panics")
+    /// Waits until the gate is open.
+    pub(in crate::journal) fn enter(&self) -> Visit<'_> {
+        let inside = self.inside.lock().expect("no holder panics");
+        let mut inside = self.changed.wait_while(inside, |inside| inside.closed).expect("no holder panics");
+        inside.readers += 1;
+        Visit(self)
     }
 
-    /// Waits for all readers to leave and forgets their connections.
-    pub(in crate::journal) fn close(&self) -> RwLockWriteGuard<'_, ()> {
-        let guard = self.door.write().expect("no holder panics");
+    /// Lets nobody in any more and waits for those inside to leave, but not longer than `patience`: the writer must not wait for somebody who
+    /// checks a whole journal. Forgets the connections that readers left.
+    pub(in crate::journal) fn close(&self, patience: Duration) -> Option<Alone<'_>> {
+        let mut inside = self.inside.lock().expect("no holder panics");
+        inside.closed = true;
+        let (mut inside, _) = self.changed.wait_timeout_while(inside, patience, |inside| inside.readers > 0).expect("no holder panics");
+        if inside.readers > 0 {
+            inside.closed = false;
+            drop(inside);
+            self.changed.notify_all();
+            return None;
+        }
+        drop(inside);
         self.idle.lock().expect("no holder panics").clear();
-        guard
+        Some(Alone(self))
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.0.inside.lock().expect("no holder panics").readers -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.inside.lock().expect("no holder panics").closed = false;
+        self.0.changed.notify_all();
     }
 }
 
@@ -96,8 +137,23 @@ impl Library {
         result
     }
 
+    /// Reads what spans several transactions, and anew if retention took a segment away in between.
+    fn steadily<T>(&self, read: impl Fn() -> Result<T, JournalError>) -> Result<T, JournalError> {
+        loop {
+            let before = self.shelf.all();
+            let result = read();
+            if Arc::ptr_eq(&before, &self.shelf.all()) {
+                return result;
+            }
+        }
+    }
+
     /// Deliveries that wait for a target, in order.
     pub(in crate::journal) fn pending(&self, target: &str, after: Option<DeliveryId>, limit: usize) -> Result<Vec<Pending>, JournalError> {
+        self.steadily(|| self.pending_once(target, after, limit))
+    }
+
+    fn pending_once(&self, target: &str, after: Option<DeliveryId>, limit: usize) -> Result<Vec<Pending>, JournalError> {
         let segments = self.shelf.all();
         let mut found: Vec<Pending> = Vec::new();
         let mut routes = Names::default();
@@ -193,6 +249,10 @@ impl Library {
 
     /// What a target asked to remember last.
     pub(in crate::journal) fn target_state(&self, target: &str) -> Result<Option<String>, JournalError> {
+        self.steadily(|| self.target_state_once(target))
+    }
+
+    fn target_state_once(&self, target: &str) -> Result<Option<String>, JournalError> {
         let mut newest: Option<(i64, String)> = None;
         for segment in self.shelf.all().iter() {
             let sql = "SELECT sequence, state FROM target_state WHERE target = ?1";
@@ -206,6 +266,10 @@ impl Library {
 
     /// Everything about one message.
     pub(in crate::journal) fn show(&self, id: MessageId) -> Result<MessageRecord, JournalError> {
+        self.steadily(|| self.show_once(id))
+    }
+
+    fn show_once(&self, id: MessageId) -> Result<MessageRecord, JournalError> {
         let segment = self.shelf.home(id).ok_or(JournalError::Missing)?;
         let mut record = self.with(|connections| {
             let connection = connections.get(&segment.path)?;
@@ -222,6 +286,10 @@ impl Library {
 
     /// Counts, from the tallies: a few rows a segment.
     pub(in crate::journal) fn stats(&self) -> Result<Statistics, JournalError> {
+        self.steadily(|| self.stats_once())
+    }
+
+    fn stats_once(&self) -> Result<Statistics, JournalError> {
         let mut statistics = Statistics::default();
         let mut kinds: BTreeMap<(String, String, i64), u64> = BTreeMap::new();
         for segment in self.shelf.all().iter() {

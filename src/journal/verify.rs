@@ -30,10 +30,12 @@ impl Library {
     /// Reads everything.
     pub(in crate::journal) fn verify(&self) -> Result<Verification, JournalError> {
         let mut report = Verification::default();
-        let segments = self.shelf.all();
-        for (place, segment) in segments.iter().enumerate() {
-            let until = segments.get(place + 1).map(|next| next.first);
-            let result = self.with(|connections| check(connections.get(&segment.path)?, segment, until, &mut report).map_err(unread));
+        for segment in self.shelf.all().iter() {
+            let result = self.with(|connections| {
+                // Retention moves the border between what was carried over and the rest, but not while somebody reads.
+                let until = self.shelf.all().iter().map(|other| other.first).find(|first| *first > segment.first);
+                check(connections.get(&segment.path)?, segment, until, &mut report).map_err(unread)
+            });
             match result {
                 // Retention may have taken it meanwhile.
                 Ok(()) | Err(JournalError::Missing) => {}

@@ -18,10 +18,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Page cache of the segment that takes messages, and of each older one, in KiB.
-const CACHE_KIB: (i64, i64) = (8192, 512);
+const CACHE_KIB: (i64, i64) = (8192, 256);
 
 /// Older segments that stay open for writing at the same time.
-const OPEN_SEGMENTS_MAX: usize = 8;
+const OPEN_SEGMENTS_MAX: usize = 32;
+
+/// How long the writer waits for readers before it goes on without what it wanted.
+pub(in crate::journal) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The most deliveries that one transaction resumes.
 const RESUME_STEP: usize = 10_000;
@@ -583,9 +586,10 @@ impl Writer {
         result
     }
 
-    /// Copies the rest of a log into its file. The keeper has copied nearly all of it before; what came since is short.
+    /// Copies the rest of a log into its file. The keeper has copied nearly all of it before; what came since is short. To truncate it, readers
+    /// are shut out first; whoever reads in another process is not waited for long, because intake waits meanwhile.
     fn fold(&mut self, file: File, truncate: bool) {
-        let _alone = truncate.then(|| self.gate.close());
+        let alone = if truncate { self.gate.close(PATIENCE) } else { None };
         let connection = match file {
             File::State => &self.state,
             File::Segment(first) => match self.sheets.get(&first) {
@@ -593,8 +597,8 @@ impl Writer {
                 None => return,
             },
         };
-        let mode = if truncate { "TRUNCATE" } else { "PASSIVE" };
-        let _ = connection.busy_timeout(Duration::from_secs(1));
+        let mode = if alone.is_some() { "TRUNCATE" } else { "PASSIVE" };
+        let _ = connection.busy_timeout(PATIENCE);
         let result = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
         let _ = connection.busy_timeout(Duration::from_secs(5));
         if let Err(error) = result {
