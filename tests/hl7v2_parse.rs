@@ -202,6 +202,15 @@ fn msh_alone() {
     }
 }
 
+#[test]
+fn a_large_document_in_one_field() {
+    let document = "QUJDREVG".repeat(1_000_000);
+    let m = parse(format!("MSH|^~\\&|A|B|C|D|||MDM^T02|1|P|2.5\rOBX|1|ED|PDF||^application^pdf^Base64^{document}|x\r"));
+    assert_eq!((m.raw(m.component(m.field(1, 5), 5)).len(), text(&m, 1, 6, 1).as_str()), (document.len(), "x"));
+    let header = Header::read(format!("MSH|^~\\&|A|{document}").as_bytes()).expect("the beginning is readable");
+    assert!(header.sending_facility().len() < 70_000);
+}
+
 /// Text that a field may hold, delimiters and line breaks included.
 fn any_text() -> impl Strategy<Value = String> {
     proptest::string::string_regex("[A-Za-z|^~&#@!\\\\ äß漢\n\"]{0,12}").expect("a valid pattern")

@@ -8,6 +8,9 @@ use std::borrow::Cow;
 /// The last field of MSH that any release defines, and some more.
 const FIELDS_MAX: usize = 32;
 
+/// A header is a few hundred bytes; of a frame without any segment end no more than this is looked at and kept.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+
 /// The first segment of a message. It owns its bytes, and holds them as sent.
 #[derive(Clone)]
 pub struct Header {
@@ -27,6 +30,7 @@ impl Header {
     /// Reads the MSH segment that a frame begins with; the rest is not looked at.
     pub fn read(frame: &[u8]) -> Result<Header, Fault> {
         let frame = frame.get(message_start(frame)..).unwrap_or_default();
+        let frame = frame.get(..HEADER_BYTES_MAX).unwrap_or(frame);
         let (delimiters, encoding_end) = Delimiters::read(frame)?;
         let mut line = frame.get(..memchr2(b'\r', b'\n', frame).unwrap_or(frame.len())).unwrap_or_default();
         while let [rest @ .., 0x1C | 0x0B] = line {

@@ -32,6 +32,8 @@ const fn equal(word: u64, pattern: u64) -> u64 {
 
 impl Index {
     pub(in crate::hl7v2) fn with_room_for(bytes: usize) -> Self {
+        // Enough for most messages at once; one with a large document in it has few delimiters for its size.
+        let bytes = bytes.min(64 * 1024);
         Self { segments: Vec::with_capacity(8 + bytes / 128), separators: Vec::with_capacity(32 + bytes / 6), ..Self::default() }
     }
 
