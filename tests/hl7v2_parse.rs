@@ -147,6 +147,20 @@ fn big_5_is_decoded_before_delimiters_are_looked_for() {
 }
 
 #[test]
+fn delimiter_bytes_within_characters_of_msh_itself() {
+    for (facility, msh18, want) in [(&b"\xA8\x7C\xA5\x5C"[..], "BIG-5", "育功"), (b"\x1B$B4|;3\x1B(B", "~ISO IR87", "期山")] {
+        let mut sent = b"MSH|^~\\&|A|".to_vec();
+        sent.extend_from_slice(facility);
+        sent.extend_from_slice(format!("|C|D|20260309||ADT^A01|77|P|2.3||||||{msh18}\rPID|1||7\r").as_bytes());
+        let m = parse(&sent);
+        assert_eq!((text(&m, 0, 4, 1).as_str(), m.version(), m.message_type().as_str()), (want, Version::V23, "ADT^A01"), "{msh18}");
+        let header = Header::read(&sent).expect("the header is readable");
+        let found = (header.raw(4), header.control_id().0, header.version(), header.character_set());
+        assert_eq!(found, (facility, "77".to_owned(), Version::V23, msh18.into()), "{msh18}");
+    }
+}
+
+#[test]
 fn bytes_that_the_set_cannot_decode_are_a_fault_with_their_place() {
     for (msh18, name) in [("UNICODE UTF-8", &b"M\xFCller"[..]), ("ASCII", b"M\xC3\xBCller"), ("BIG-5", b"M\xFF\xFFller")] {
         let sent = with_charset(msh18, name);

@@ -1,8 +1,9 @@
 //! MSH alone: what intake needs before anything else of a message is looked at.
 
 use crate::exchange::ControlId;
-use crate::hl7v2::{Delimiters, Fault, Version};
-use memchr::{memchr, memchr2};
+use crate::hl7v2::charset::{Named, declared};
+use crate::hl7v2::{Charset, Delimiters, Fault, Version};
+use memchr::memchr2;
 use std::borrow::Cow;
 
 /// The last field of MSH that any release defines, and some more.
@@ -36,16 +37,20 @@ impl Header {
         while let [rest @ .., 0x1C | 0x0B] = line {
             line = rest;
         }
-        let mut separators = Vec::with_capacity(FIELDS_MAX);
-        separators.push(3);
-        let mut at = encoding_end;
-        while separators.len() < FIELDS_MAX
-            && let Some(n) = line.get(at..).and_then(|rest| memchr(delimiters.field, rest))
-        {
-            separators.push(u32::try_from(at + n).unwrap_or(u32::MAX));
-            at += n + 1;
+        let separators = separators(line, delimiters.field, encoding_end, |_| false);
+        let mut header = Header { line: line.into(), delimiters, separators };
+        if header.names_hiding_charset() {
+            let mut hidden = Hidden::default();
+            header.separators = self::separators(line, delimiters.field, encoding_end, |byte| hidden.hides(byte));
         }
-        Ok(Header { line: line.into(), delimiters, separators })
+        Ok(header)
+    }
+
+    /// True when the segment holds characters that a delimiter byte may be part of, in a set that MSH-18 names. Such bytes may
+    /// have been taken for separators, so that MSH-18 seems to stand further to the right than it does.
+    fn names_hiding_charset(&self) -> bool {
+        let suspicious = self.line.iter().any(|b| !b.is_ascii() || *b == ESC);
+        suspicious && (18..=FIELDS_MAX).any(|n| hiding_charset(self.raw(n), self.delimiters).is_some())
     }
 
     /// What MSH-1 and MSH-2 declare.
@@ -137,6 +142,60 @@ impl Header {
     /// MSH-18 as sent.
     pub fn character_set(&self) -> Cow<'_, str> {
         self.text(18)
+    }
+}
+
+const ESC: u8 = 0x1B;
+
+/// The set that a field names, if delimiter bytes may be part of its characters (the last repetition may name one to shift to).
+pub(in crate::hl7v2) fn hiding_charset(field: &[u8], delimiters: Delimiters) -> Option<Charset> {
+    let names = field.split(|b| Some(*b) == delimiters.repetition).filter_map(|name| std::str::from_utf8(name).ok());
+    match declared(names) {
+        Named::Readable(charset) if charset.hides_delimiters() => Some(charset),
+        _ => None,
+    }
+}
+
+/// The offsets of MSH's field separators, MSH-1 first.
+fn separators(line: &[u8], field: u8, from: usize, mut hides: impl FnMut(u8) -> bool) -> Vec<u32> {
+    let mut found = Vec::with_capacity(FIELDS_MAX);
+    found.push(3);
+    for (at, byte) in line.iter().enumerate().skip(from) {
+        if !hides(*byte) && *byte == field {
+            found.push(u32::try_from(at).unwrap_or(u32::MAX));
+            if found.len() == FIELDS_MAX {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// Tells which bytes are the second of a character (BIG-5, GB 18030, KS X 1001) or stand in a shifted run (ISO 2022).
+#[derive(Default)]
+struct Hidden {
+    lead: bool,
+    escape: [u8; 3],
+    shifted: bool,
+}
+
+impl Hidden {
+    fn hides(&mut self, byte: u8) -> bool {
+        if self.lead {
+            self.lead = false;
+            return true;
+        }
+        let [_, b, c] = self.escape;
+        self.escape = [b, c, byte];
+        match self.escape {
+            [ESC, b'$', _] => self.shifted = true,
+            [ESC, b'(', _] => {
+                self.shifted = false;
+                return true;
+            }
+            _ => self.lead = byte >= 0x81,
+        }
+        self.shifted || self.lead
     }
 }
 

@@ -1,7 +1,7 @@
 //! From a frame to a message: header, character set, index.
 
 use crate::hl7v2::charset::{Named, declared, lookup};
-use crate::hl7v2::header::{is_utf16, message_start};
+use crate::hl7v2::header::{hiding_charset, is_utf16, message_start};
 use crate::hl7v2::index::Index;
 use crate::hl7v2::{Charset, Delimiters, Fault, Location, Message, Version};
 use bytes::Bytes;
@@ -45,7 +45,6 @@ impl Message {
             text_charset: Charset::UTF_8,
             charset_guessed: false,
         };
-        message.version = Version::of(&message.text(message.component(message.field(0, 12), 1)));
         message.choose_charset(options)?;
 
         if message.charset.hides_delimiters() {
@@ -65,6 +64,7 @@ impl Message {
                 None => {}
             }
         }
+        message.version = Version::of(&message.text(message.component(message.field(0, 12), 1)));
         Ok(message)
     }
 
@@ -73,6 +73,14 @@ impl Message {
         if let Some(charset) = options.charset {
             self.charset = charset;
             return Ok(());
+        }
+        // Characters that hide delimiters may stand in MSH itself; then MSH-18 seems to be further to the right.
+        if !self.segment_bytes(0).is_ascii() || self.segment_bytes(0).contains(&0x1B) {
+            let hiding = (18..=self.field_count(0)).find_map(|n| hiding_charset(self.raw(self.field(0, n)), self.delimiters));
+            if let Some(charset) = hiding {
+                self.charset = charset;
+                return Ok(());
+            }
         }
         let sent = self.field(0, 18);
         let named = match self.repetition_count(sent) {
