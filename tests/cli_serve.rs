@@ -217,3 +217,22 @@ fn it_starts_at_once_and_stops_with_clients_connected() {
     assert_eq!(daemon.stop(), 0);
     assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
 }
+
+#[test]
+fn what_no_route_took_is_routed_once_there_is_a_route() {
+    let folder = site(SITE);
+    let daemon = Daemon::start(folder.path());
+    let (mllp, console) = (daemon.address("adt on "), daemon.address("console http://"));
+    let message = admit("C1", "1").replace("ADT^A01^ADT_A01", "ZZZ^Z01");
+    assert!(exchange(mllp, message.as_bytes()).contains("MSA|AA|C1"));
+    let replay = || run(folder.path(), &["journal", "replay", "1", "--json"]);
+    replay().expect(1);
+    std::fs::create_dir(folder.path().join("routes")).expect("a folder");
+    std::fs::write(folder.path().join("routes/mine.yaml"), GOOD.replace("ADT^A31", "otherwise")).expect("a file");
+    let before = json(&get(console, "/readyz").1)["routes"]["routes"].as_u64();
+    wait_for("the route", || json(&get(console, "/readyz").1)["routes"]["routes"].as_u64() > before);
+    assert_eq!(json(replay().expect(0).out.trim())["deliveries"], 1);
+    wait_for("the delivery", || run(folder.path(), &["journal", "search", "--state", "delivered"]).code == 0);
+    replay().expect(1);
+    assert_eq!(daemon.stop(), 0);
+}

@@ -2,12 +2,16 @@
 //!
 //! One JSON object each way, a line each. The socket's permissions (0600, in a folder of 0700) are the whole access control.
 
-use crate::exchange::{DeliveryId, MessageId, Timestamp};
-use crate::journal::{DeliveryState, Journal, Options, Reader, Settle, Settlement};
+use crate::engine::{Engine, Routes};
+use crate::exchange::{MessageId, Timestamp};
+use crate::hl7v2::{Message, ParseOptions};
+use crate::journal::{DeliveryState, Disposition, Journal, JournalError, MessageRecord, NewDelivery, Options, Reader, Settle, Settlement};
 use crate::site::words;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +65,8 @@ enum Answer {
     Fault(String),
 }
 
+/// The longest that a command may take.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// A request is a few thousand numbers at most.
 const REQUEST_BYTES_MAX: u64 = 4 << 20;
 
@@ -77,7 +83,7 @@ pub(crate) async fn ask_or_do(folder: &Path, request: &Request) -> Result<Done, 
             // Reading first: opening to write would make a journal where there is none.
             Reader::open(folder).map_err(|e| e.to_string())?;
             let journal = Journal::open(Options::at(folder)).map_err(|e| e.to_string())?;
-            let done = apply(&journal, request).await;
+            let done = Hands::Alone(&journal).apply(request).await;
             journal.close().await;
             done
         }
@@ -111,32 +117,34 @@ pub(crate) fn bind(folder: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// Answers until closing.
-pub(crate) async fn serve(listener: UnixListener, journal: Journal, closing: CancellationToken) {
+pub(crate) async fn serve(listener: UnixListener, engine: Arc<Engine>, closing: CancellationToken) {
     loop {
         let stream = tokio::select! {
             () = closing.cancelled() => return,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(e) => {
-                    tracing::warn!(kind = ?words(&e), "the control socket failed");
+                    tracing::warn!(kind = ?e.kind(), "the control socket failed");
                     return;
                 }
             },
         };
-        // One at a time: these are an operator's commands.
-        let answered = tokio::time::timeout(std::time::Duration::from_secs(600), answer(stream, &journal)).await;
-        if !matches!(answered, Ok(Ok(()))) {
-            tracing::debug!("a control connection ended early");
+        // One at a time: these are an operator's commands. One that is under way when the daemon stops is dropped between two of its changes.
+        tokio::select! {
+            () = closing.cancelled() => return,
+            answered = tokio::time::timeout(PATIENCE, answer(stream, &engine)) => if !matches!(answered, Ok(Ok(()))) {
+                tracing::debug!("a control connection ended early");
+            },
         }
     }
 }
 
-async fn answer(stream: UnixStream, journal: &Journal) -> std::io::Result<()> {
+async fn answer(stream: UnixStream, engine: &Engine) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line).await?;
     let answer = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => apply(journal, &request).await.map_or_else(Answer::Fault, Answer::Done),
+        Ok(request) => Hands::Running(engine).apply(&request).await.map_or_else(Answer::Fault, Answer::Done),
         Err(_) => Answer::Fault("the request makes no sense; is the command of another version?".to_owned()),
     };
     let mut line = serde_json::to_vec(&answer).unwrap_or_default();
@@ -144,39 +152,108 @@ async fn answer(stream: UnixStream, journal: &Journal) -> std::io::Result<()> {
     write.write_all(&line).await
 }
 
-async fn apply(journal: &Journal, request: &Request) -> Result<Done, String> {
-    let now = Timestamp(jiff::Timestamp::now().as_millisecond());
-    match request {
-        Request::Prune => {
-            let pruned = journal.prune(now).await.map_err(|e| e.to_string())?;
-            tracing::info!(segments = pruned.segments, messages = pruned.messages, "pruned on request");
-            Ok(Done { segments: pruned.segments, messages: pruned.messages, carried: pruned.carried, ..Done::default() })
+/// Who changes the journal: a running engine keeps its queues in order meanwhile, a journal alone has none.
+enum Hands<'a> {
+    Running(&'a Engine),
+    Alone(&'a Journal),
+}
+
+impl Hands<'_> {
+    async fn apply(&self, request: &Request) -> Result<Done, String> {
+        match request {
+            Request::Prune => self.prune().await,
+            Request::Replay { messages, target } => self.replay(messages, target.as_deref()).await,
+            Request::Skip { messages, target } => self.skip(messages, target.as_deref()).await,
         }
-        Request::Replay { messages, target } => {
-            let again = |s| matches!(s, DeliveryState::DeadLetter | DeliveryState::Skipped | DeliveryState::Superseded);
-            let deliveries = chosen(journal, messages, target.as_deref(), again).await?;
-            let replayed = journal.replay(&deliveries, now).await.map_err(|e| e.to_string())?;
-            tracing::info!(deliveries = replayed, "replayed on request");
-            Ok(Done { deliveries: replayed, ..Done::default() })
+    }
+
+    fn journal(&self) -> &Journal {
+        match self {
+            Self::Running(engine) => engine.journal(),
+            Self::Alone(journal) => journal,
         }
-        Request::Skip { messages, target } => {
-            let deliveries = chosen(journal, messages, target.as_deref(), |s| s == DeliveryState::DeadLetter).await?;
-            for delivery in &deliveries {
-                let outcome = Settlement::Skipped { reason: "given up by an operator".to_owned() };
-                let settle = Settle { delivery: *delivery, at: now, program: None, outcome };
-                journal.settle(settle).await.map_err(|e| e.to_string())?;
+    }
+
+    async fn record(&self, number: u64) -> Result<MessageRecord, String> {
+        self.journal().show(MessageId(number)).await.map_err(|e| format!("message {number}: {e}"))
+    }
+
+    async fn prune(&self) -> Result<Done, String> {
+        let pruned = self.journal().prune(now()).await.map_err(|e| e.to_string())?;
+        tracing::info!(segments = pruned.segments, messages = pruned.messages, "pruned on request");
+        Ok(Done { segments: pruned.segments, messages: pruned.messages, carried: pruned.carried, ..Done::default() })
+    }
+
+    async fn replay(&self, messages: &[u64], target: Option<&str>) -> Result<Done, String> {
+        let mut done = Done::default();
+        let mut again = Vec::new();
+        for number in messages {
+            let record = self.record(*number).await?;
+            if record.deliveries.is_empty() && matches!(record.disposition, Disposition::Unrouted | Disposition::Filtered) {
+                let ways: Vec<_> = self.ways(&record).await?.into_iter().filter(|w| target.is_none_or(|t| t == &*w.target)).collect();
+                if !ways.is_empty() {
+                    done.deliveries += self.add(record.id, ways).await.map_err(|e| e.to_string())?;
+                }
             }
-            tracing::info!(deliveries = deliveries.len(), "skipped on request");
-            Ok(Done { deliveries: deliveries.len() as u64, ..Done::default() })
+            let given_up = |s| matches!(s, DeliveryState::DeadLetter | DeliveryState::Skipped | DeliveryState::Superseded);
+            again.extend(record.deliveries.iter().filter(|d| given_up(d.state) && target.is_none_or(|t| t == &*d.target)).map(|d| d.id));
         }
+        done.deliveries += match self {
+            Self::Running(engine) => engine.replay(&again).await,
+            Self::Alone(journal) => journal.replay(&again, now()).await,
+        }
+        .map_err(|e| e.to_string())?;
+        tracing::info!(deliveries = done.deliveries, "replayed on request");
+        Ok(done)
+    }
+
+    async fn add(&self, id: MessageId, ways: Vec<NewDelivery>) -> Result<u64, JournalError> {
+        match self {
+            Self::Running(engine) => engine.add_deliveries(id, ways).await,
+            Self::Alone(journal) => journal.add_deliveries(id, ways).await.map(|ids| ids.len() as u64),
+        }
+    }
+
+    /// Where the routes in force would send it.
+    async fn ways(&self, record: &MessageRecord) -> Result<Vec<NewDelivery>, String> {
+        let routes = match self {
+            Self::Running(engine) => engine.routes(),
+            Self::Alone(journal) => match Routes::last_applied(journal).await.map_err(|e| e.to_string())? {
+                Some(routes) => Arc::new(routes),
+                None => return Ok(Vec::new()),
+            },
+        };
+        let Ok(message) = Message::parse(record.envelope.bytes.expose().clone(), &ParseOptions::default()) else { return Ok(Vec::new()) };
+        let taken = routes.set.matching(&record.envelope.listener, &message).taken;
+        let infos = taken.iter().map(|route| routes.set.info(*route));
+        Ok(infos.flat_map(|i| i.targets.iter().map(|t| NewDelivery { route: Arc::clone(&i.name), target: Arc::clone(t) })).collect())
+    }
+
+    async fn skip(&self, messages: &[u64], target: Option<&str>) -> Result<Done, String> {
+        let mut done = Done::default();
+        for number in messages {
+            let record = self.record(*number).await?;
+            for d in record.deliveries.iter().filter(|d| d.state == DeliveryState::DeadLetter && target.is_none_or(|t| t == &*d.target)) {
+                let outcome = Settlement::Skipped { reason: "given up by an operator".to_owned() };
+                let settle = Settle { delivery: d.id, at: now(), program: None, outcome };
+                self.journal().settle(settle).await.map_err(|e| e.to_string())?;
+                // What waited behind it goes on.
+                let resumed = match self {
+                    Self::Running(engine) => engine.resume_parked(&d.target, &record.envelope.order_keys).await,
+                    Self::Alone(journal) => journal.resume_parked(&d.target, &record.envelope.order_keys, now()).await,
+                };
+                match resumed {
+                    // The site has this target no more; what is parked for it stays so.
+                    Ok(_) | Err(JournalError::Missing) => done.deliveries += 1,
+                    Err(e) => return Err(e.to_string()),
+                }
+            }
+        }
+        tracing::info!(deliveries = done.deliveries, "skipped on request");
+        Ok(done)
     }
 }
 
-async fn chosen(journal: &Journal, messages: &[u64], target: Option<&str>, wanted: impl Fn(DeliveryState) -> bool) -> Result<Vec<DeliveryId>, String> {
-    let mut found = Vec::new();
-    for number in messages {
-        let record = journal.show(MessageId(*number)).await.map_err(|e| format!("message {number}: {e}"))?;
-        found.extend(record.deliveries.iter().filter(|d| wanted(d.state) && target.is_none_or(|t| t == &*d.target)).map(|d| d.id));
-    }
-    Ok(found)
+fn now() -> Timestamp {
+    Timestamp(jiff::Timestamp::now().as_millisecond())
 }

@@ -5,7 +5,7 @@ use crate::cli::patient_index;
 use crate::cli::route_set;
 use crate::console::{self, ListenerFacts, Pages, RouteState, TargetFacts, Watch};
 use crate::diagnostic::{Diagnostic, Severity, Sources, Style, render};
-use crate::engine::{Engine, EngineConfig, ListenerSetup, Routes, TargetSetup};
+use crate::engine::{Engine, EngineConfig, ListenerSetup, Routes, Shutdown, TargetSetup};
 use crate::exchange::Timestamp;
 use crate::journal::{Journal, Options};
 use crate::listener::Listener;
@@ -17,12 +17,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// A daemon that accepts messages.
 pub(crate) struct Daemon {
-    engine: Engine,
+    engine: Arc<Engine>,
     /// The journal, open.
     pub journal: Journal,
     watch: Arc<Watch>,
@@ -32,6 +33,8 @@ pub(crate) struct Daemon {
     pub probes: Option<SocketAddr>,
     closing: CancellationToken,
     tasks: TaskTracker,
+    /// The task that takes an operator's commands, and what ends it.
+    control: (JoinHandle<()>, CancellationToken),
     folder: PathBuf,
 }
 
@@ -120,11 +123,12 @@ impl Daemon {
         let state = route_state(&routes, reload_error);
         let engine =
             Engine::start(EngineConfig::default(), journal.clone(), targets, listeners, routes, Arc::clone(&metrics)).await.map_err(|e| e.to_string())?;
+        let engine = Arc::new(engine);
         let facts = engine.addresses().iter().map(|(name, address)| ListenerFacts { name: name.to_string(), address: address.to_string() }).collect();
         let places = site.targets.iter().map(|t| TargetFacts { name: t.name.clone(), place: t.place() }).collect();
         let watch = Arc::new(Watch::new(metrics, journal.clone(), facts, places, state, now()));
 
-        let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (closing, stop_control, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let mut bound = Vec::new();
         for server in [pages, probes] {
             bound.push(server.as_ref().and_then(|s| s.local_address().ok()));
@@ -132,9 +136,9 @@ impl Daemon {
                 tasks.spawn(server.run(Arc::clone(&watch), closing.clone()));
             }
         }
-        tasks.spawn(control::serve(control, journal.clone(), closing.clone()));
+        let control = (tokio::spawn(control::serve(control, Arc::clone(&engine), stop_control.clone())), stop_control);
         let (console, probes) = (bound.first().copied().flatten(), bound.get(1).copied().flatten());
-        Ok(Self { engine, journal, watch, console, probes, closing, tasks, folder: site.journal.path.clone() })
+        Ok(Self { engine, journal, watch, console, probes, closing, tasks, control, folder: site.journal.path.clone() })
     }
 
     /// Each listener's name and address.
@@ -181,7 +185,14 @@ impl Daemon {
 
     /// Stops in order: intake, deliveries, journal, then the console. True if all was done in time.
     pub(crate) async fn stop(self) -> bool {
-        let stopped = self.engine.shutdown(SHUTDOWN_DEADLINE).await;
+        let (task, stop_control) = self.control;
+        stop_control.cancel();
+        let ended = task.await.is_ok();
+        // Nobody else has it now.
+        let stopped = match Arc::into_inner(self.engine) {
+            Some(engine) if ended => engine.shutdown(SHUTDOWN_DEADLINE).await,
+            _ => Shutdown { answered: false, delivered: false },
+        };
         self.closing.cancel();
         self.tasks.close();
         // A browser that holds its connection open must not hold up the end.

@@ -308,8 +308,18 @@ fn stats(args: &StatsArgs) -> Exit {
 
 fn show_stats(s: &Statistics) {
     out!("{}", paint(STRONG, "Messages"));
-    let rows: Vec<_> =
-        s.messages.iter().map(|m| vec![m.listener.clone(), plain(&m.message_type).into_owned(), m.disposition.to_owned(), count(m.count)]).collect();
+    let rows: Vec<_> = s
+        .messages
+        .iter()
+        .map(|m| {
+            vec![
+                m.listener.clone(),
+                if m.message_type.is_empty() { "-".to_owned() } else { plain(&m.message_type).into_owned() },
+                m.disposition.to_owned(),
+                count(m.count),
+            ]
+        })
+        .collect();
     table(&["listener", "type", "is", "count"], &[false, false, false, true], &rows);
     out!("{} duplicates, {} control IDs used again for other content\n", count(s.duplicates), count(s.reused_control_ids));
     out!("{}", paint(STRONG, "Deliveries"));

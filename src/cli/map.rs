@@ -180,7 +180,8 @@ impl Mapping<'_> {
         }
         out!("{}", colour_json(bundle.to_string().as_bytes()));
         for f in &output.findings {
-            err!("{} {} {}: {} {}", paint(WARN, f.kind), paint(STRONG, &plain(&f.place)), plain(name), plain(&f.text), paint(FAINT, &f.line));
+            let kind = paint(WARN, &format!("warning[{}]", f.kind));
+            err!("{kind} {}: {}  {}", paint(STRONG, &plain(&f.place)), plain(&f.text), paint(FAINT, &f.line));
         }
         err!("{}", paint(FAINT, &format!("{name}: route {route} makes {}", crate::cli::paint::plural(output.saves.entries.len() as u64, "resource"))));
     }

@@ -20,7 +20,7 @@ pub(crate) enum NoSite {
 /// Reads a site file without printing anything.
 pub(crate) fn read(path: &Path, flags: Vec<Override>, secrets_needed: bool) -> std::io::Result<LoadedSite> {
     let text = std::fs::read_to_string(path)?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_path_buf);
+    let folder = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     let mut overrides = Override::environment(std::env::vars());
     overrides.extend(flags);
     let options = SiteOptions { overrides: &overrides, secrets_needed, variable: &|name| std::env::var(name).ok() };

@@ -204,7 +204,9 @@ fn changed(folder: &Path, shown: &mut BTreeMap<PathBuf, Vec<u8>>) -> std::io::Re
             }
         }
     }
-    found.sort();
+    // What the message is about comes first; those that it only refers to follow.
+    let rank = |path: &Path| ["Patient", "Encounter", "Appointment"].iter().position(|t| path.starts_with(t)).unwrap_or(3);
+    found.sort_by(|a, b| rank(&a.0).cmp(&rank(&b.0)).then_with(|| a.cmp(b)));
     Ok(found)
 }
 

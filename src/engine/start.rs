@@ -5,8 +5,8 @@ use crate::engine::dispatch::{Dispatcher, Lane};
 use crate::engine::intake::Gate;
 use crate::engine::shared::{Shared, exit_because_disk_failed, now};
 use crate::engine::{EngineConfig, ListenerSetup, Routes, TargetSetup};
-use crate::exchange::{DeliveryId, OrderKey};
-use crate::journal::{Journal, JournalError};
+use crate::exchange::{DeliveryId, MessageId, OrderKey};
+use crate::journal::{Journal, JournalError, NewDelivery};
 use crate::metrics::{Metrics, Queue};
 use futures_util::future::BoxFuture;
 use std::collections::HashMap;
@@ -211,6 +211,16 @@ impl Engine {
     pub async fn replay(&self, deliveries: &[DeliveryId]) -> Result<u64, JournalError> {
         // The deliveries may belong to several targets: all of them hold still.
         let mut change: BoxFuture<'_, Result<u64, JournalError>> = Box::pin(self.shared.journal.replay(deliveries, now()));
+        for lane in &self.lanes {
+            change = Box::pin(lane.change_queue(change));
+        }
+        change.await
+    }
+
+    /// Gives a stored message further ways (an unrouted one whose route now exists). Returns how many.
+    pub async fn add_deliveries(&self, message: MessageId, deliveries: Vec<NewDelivery>) -> Result<u64, JournalError> {
+        let added = self.shared.journal.add_deliveries(message, deliveries);
+        let mut change: BoxFuture<'_, Result<u64, JournalError>> = Box::pin(async { added.await.map(|ids| ids.len() as u64) });
         for lane in &self.lanes {
             change = Box::pin(lane.change_queue(change));
         }
