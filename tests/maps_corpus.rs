@@ -1,9 +1,11 @@
 //! Every ADT and SIU message that others wrote is mapped by the shipped routes or says why not; `docs/corpus.md` lists the latter.
-//! `UPDATE=1` writes the page.
+//! `UPDATE=1` writes the page; `BUNDLES=FOLDER` keeps what was made, for `tests/judges/run FOLDER`.
 
 mod maps_shared;
 
+use kiln::fhir::display_bundle;
 use kiln::hl7v2::{Message, ParseOptions, split};
+use kiln::route::Output;
 use maps_shared::{Fate, messages_below, run, shipped};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -36,8 +38,13 @@ fn messages_of_others_map_or_say_why_not() {
             }
             let file = if parts.len() > 1 { format!("{name} ({})", n + 1) } else { name.clone() };
             let (delivered, why) = match fate {
-                Fate::Made(output) if output.saves.entries.is_empty() => (false, "nothing was made".to_owned()),
-                Fate::Made(_) => (true, String::new()),
+                Fate::Made(output) if output.saves.entries.is_empty() => {
+                    (false, if has(part, "PID") { "nothing was made" } else { "it has no PID" }.to_owned())
+                }
+                Fate::Made(output) => {
+                    keep(&file, &output);
+                    (true, String::new())
+                }
                 Fate::Stopped(stop) => (false, format!("{}: {} ({})", stop.kind, stop.text, stop.places.join(", "))),
                 Fate::Unrouted => (false, "no shipped route takes this event".to_owned()),
                 Fate::Unreadable(why) => (false, why),
@@ -57,6 +64,20 @@ fn messages_of_others_map_or_say_why_not() {
     assert!(named > 90, "the messages that others wrote are there: {named}");
     assert!(share >= DELIVERED_MIN, "{delivered} of {named} are delivered\n{page}");
     assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), page, "docs/corpus.md is not what was found: UPDATE=1 writes it");
+}
+
+/// Writes the Bundle where `BUNDLES` says.
+fn keep(file: &str, output: &Output) {
+    let Some(folder) = std::env::var_os("BUNDLES") else { return };
+    let name: String = file.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let path = Path::new(&folder).join(name);
+    std::fs::write(path.with_extension("json"), display_bundle(&output.saves).to_string()).expect("a Bundle can be written");
+    let findings: String = output.findings.iter().map(|f| format!("{} {} {}: {}\n", f.kind, f.place, f.line, f.text)).collect();
+    std::fs::write(path.with_extension("txt"), findings).expect("findings can be written");
+}
+
+fn has(bytes: &[u8], segment: &str) -> bool {
+    Message::parse(bytes::Bytes::copy_from_slice(bytes), &ParseOptions::default()).is_ok_and(|m| m.segments_named(segment).next().is_some())
 }
 
 fn names_a_patient(bytes: &[u8]) -> bool {
