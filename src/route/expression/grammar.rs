@@ -14,7 +14,7 @@ const LINKS_MAX: usize = 200;
 const KEYWORDS: &[&str] = &["if", "then", "else", "as", "via", "where", "or", "and", "not", "valued", "deleted", "in", "all", "by"];
 
 /// Reads an expression. `places` tells where the text stands in its file. The diagnostic is a K110.
-pub(crate) fn parse(text: &str, places: &Places) -> Result<Expr, Diagnostic> {
+pub(crate) fn parse(text: &str, places: &Places) -> Result<Expr, Box<Diagnostic>> {
     run(text, places, |p| {
         let expr = p.expression()?;
         p.end("an operator or the end of the expression")?;
@@ -23,7 +23,7 @@ pub(crate) fn parse(text: &str, places: &Places) -> Result<Expr, Diagnostic> {
 }
 
 /// Reads `PATH` or `PATH by KEY`.
-pub(crate) fn parse_each(text: &str, places: &Places) -> Result<Each, Diagnostic> {
+pub(crate) fn parse_each(text: &str, places: &Places) -> Result<Each, Box<Diagnostic>> {
     run(text, places, |p| {
         let values = p.expression()?;
         let by = if p.take_word("by") { Some(p.expression()?) } else { None };
@@ -53,7 +53,7 @@ enum By {
 }
 
 /// Reads the value of `$save`: a verb, and for most `by EXPR` or `by [EXPR, EXPR]`.
-pub(crate) fn parse_save(text: &str, places: &Places) -> Result<Save, Diagnostic> {
+pub(crate) fn parse_save(text: &str, places: &Places) -> Result<Save, Box<Diagnostic>> {
     run(text, places, |p| {
         let first = p.now().clone();
         let word = match &first.word {
@@ -98,14 +98,14 @@ pub(crate) fn parse_save(text: &str, places: &Places) -> Result<Save, Diagnostic
     })
 }
 
-fn run<T>(text: &str, places: &Places, rule: impl FnOnce(&mut Parser<'_>) -> Result<T, Fault>) -> Result<T, Diagnostic> {
+fn run<T>(text: &str, places: &Places, rule: impl FnOnce(&mut Parser<'_>) -> Result<T, Fault>) -> Result<T, Box<Diagnostic>> {
     let read = words(text).and_then(|tokens| rule(&mut Parser { text, tokens, places, at: 0, depth: 0, links: 0 }));
     read.map_err(|fault| {
         let mut diagnostic = Diagnostic::error("K110", places.span(fault.range), fault.message);
         diagnostic.label = fault.label;
         diagnostic.help = fault.help;
         diagnostic.fix = fault.fix;
-        diagnostic
+        Box::new(diagnostic)
     })
 }
 

@@ -5,7 +5,7 @@ use crate::route::expression::{Places, parse};
 use crate::route::{Expr, ExprKind, Index, Key, Literal, Op, PathStep, Target, Test};
 use proptest::prelude::*;
 
-fn read(text: &str) -> Result<Expr, crate::diagnostic::Diagnostic> {
+fn read(text: &str) -> Result<Expr, Box<crate::diagnostic::Diagnostic>> {
     parse(text, &Places::verbatim(SourceId(0), 0, text.len()))
 }
 

@@ -1,7 +1,7 @@
 //! The values that all documents share: texts, lists, expressions, arrows.
 
-use crate::diagnostic::{Diagnostic, Span};
-use crate::route::expression::{parse, parse_each, parse_save};
+use crate::diagnostic::{Diagnostic, Span, suggest};
+use crate::route::expression::{Places, parse, parse_each, parse_save};
 use crate::route::read::{Reader, start_of};
 use crate::route::yaml::{Content, Node, Quoting, unbalanced};
 use crate::route::{Each, Expr, Key, Save, Target};
@@ -113,14 +113,14 @@ impl Reader<'_> {
         self.read_text(node, owner, parse_save)
     }
 
-    fn read_text<T>(&mut self, node: &Node, owner: &str, rule: fn(&str, &crate::route::expression::Places) -> Result<T, Diagnostic>) -> Option<T> {
+    fn read_text<T>(&mut self, node: &Node, owner: &str, rule: fn(&str, &Places) -> Result<T, Box<Diagnostic>>) -> Option<T> {
         let Some(scalar) = node.scalar().filter(|s| s.quoting != Quoting::Quoted && !node.is_empty()) else {
             return self.wrong(node, owner, "an expression");
         };
         match rule(&scalar.text, &node.places(self.sources)) {
             Ok(value) => Some(value),
             Err(fault) => {
-                self.faults.push(self.commented(node).unwrap_or(fault));
+                self.faults.push(self.commented(node).unwrap_or(*fault));
                 None
             }
         }
@@ -200,7 +200,7 @@ impl Reader<'_> {
     pub(super) fn no_such_word(&mut self, key: &Key, message: &str, code: &'static str, words: &[&str]) {
         let list = words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", ");
         let fault = Diagnostic::error(code, key.span, message);
-        self.faults.push(match crate::diagnostic::suggest(&key.text, words.iter().copied()) {
+        self.faults.push(match suggest(&key.text, words.iter().copied()) {
             Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix(meant),
             None => fault.help(format!("known are {list}")),
         });
