@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +34,7 @@ pub(crate) struct Daemon {
     closing: CancellationToken,
     tasks: TaskTracker,
     /// The task that takes an operator's commands, and what ends it.
-    control: (JoinHandle<()>, CancellationToken),
+    control: (JoinSet<()>, CancellationToken),
     folder: PathBuf,
 }
 
@@ -136,7 +136,9 @@ impl Daemon {
                 tasks.spawn(server.run(Arc::clone(&watch), closing.clone()));
             }
         }
-        let control = (tokio::spawn(control::serve(control, Arc::clone(&engine), stop_control.clone())), stop_control);
+        let mut commands = JoinSet::new();
+        commands.spawn(control::serve(control, Arc::clone(&engine), stop_control.clone()));
+        let control = (commands, stop_control);
         let (console, probes) = (bound.first().copied().flatten(), bound.get(1).copied().flatten());
         Ok(Self { engine, journal, watch, console, probes, closing, tasks, control, folder: site.journal.path.clone() })
     }
@@ -185,9 +187,9 @@ impl Daemon {
 
     /// Stops in order: intake, deliveries, journal, then the console. True if all was done in time.
     pub(crate) async fn stop(self) -> bool {
-        let (task, stop_control) = self.control;
+        let (mut commands, stop_control) = self.control;
         stop_control.cancel();
-        let ended = task.await.is_ok();
+        let ended = commands.join_next().await.is_none_or(|end| end.is_ok());
         // Nobody else has it now.
         let stopped = match Arc::into_inner(self.engine) {
             Some(engine) if ended => engine.shutdown(SHUTDOWN_DEADLINE).await,

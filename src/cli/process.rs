@@ -19,13 +19,18 @@ pub(crate) fn quiet_panics() {
     }));
 }
 
-/// Files that this process makes are its user's only; its memory is not written to disk or read by others.
+/// Files that this process makes are its user's only; its memory is not written to disk or read by others. It may open as many
+/// files as its user may: each connection is one.
 pub(crate) fn harden() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask};
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask};
     umask(rustix::fs::Mode::from_raw_mode(0o077));
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if setrlimit(Resource::Core, none).is_err() || set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
         tracing::warn!("core dumps could not be switched off; they may hold patient data");
+    }
+    let files = getrlimit(Resource::Nofile);
+    if setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).is_err() {
+        tracing::warn!(most = ?files.current, "the limit of open files could not be raised; it limits connections");
     }
 }
 

@@ -2,12 +2,13 @@
 
 use crate::console::page;
 use crate::console::status::Watch;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -50,12 +51,27 @@ impl Server {
                 .route("/favicon.svg", get(|| async { ([(header::CONTENT_TYPE, "image/svg+xml")], page::ICON) }))
                 .route("/api/stats", get(stats)),
         };
+        let router = match self.pages {
+            Pages::Probes => router,
+            Pages::All => router.layer(middleware::from_fn(only_by_address)),
+        };
         let router = router.layer(middleware::map_response(careful)).with_state(watch);
         let served = axum::serve(self.socket, router).with_graceful_shutdown(closing.cancelled_owned()).await;
         if let Err(e) = served {
             tracing::error!(kind = ?e.kind(), "the console's server failed");
         }
     }
+}
+
+/// A page from elsewhere must not reach the console through a name that it makes point here (DNS rebinding): the console
+/// answers to addresses and to `localhost`, which no such name can be.
+async fn only_by_address(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("localhost");
+    let name = host.strip_prefix('[').and_then(|v6| v6.split_once(']').map(|(name, _)| name)).unwrap_or_else(|| host.split(':').next().unwrap_or(""));
+    if name == "localhost" || name.parse::<IpAddr>().is_ok() {
+        return next.run(request).await;
+    }
+    (StatusCode::MISDIRECTED_REQUEST, "ask for the console by its address or as localhost\n").into_response()
 }
 
 /// Nothing is cached, framed or loaded from elsewhere.

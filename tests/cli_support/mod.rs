@@ -98,6 +98,11 @@ impl Daemon {
     /// SIGTERM, and its exit code.
     pub fn stop(mut self) -> i32 {
         self.signal("TERM");
+        self.code()
+    }
+
+    /// Waits for its end.
+    pub fn code(&mut self) -> i32 {
         let mut code = None;
         wait_for("the daemon to end", || {
             code = self.child.try_wait().expect("its own child");
