@@ -1,9 +1,8 @@
 //! Tokens -> tree, by the precedence of section 6: `if`, `??`, `as`/`via`, `where`, `or`, `and`, tests, sums, products, factors.
 
-use crate::diagnostic::{Diagnostic, suggest};
 use crate::route::expression::place::Places;
-use crate::route::expression::words::{Fault, Token, Word, words};
-use crate::route::{Each, Expr, ExprKind, Index, Key, Literal, Op, PathStep, Save, Target, Test, Verb};
+use crate::route::expression::words::{Fault, Token, Word};
+use crate::route::{Expr, ExprKind, Index, Key, Literal, Op, PathStep, Target, Test};
 use std::ops::Range;
 
 /// Brackets, `not` and `if` may nest this deep, so that no input can exhaust the stack here or in the checker.
@@ -11,117 +10,21 @@ const DEPTH_MAX: usize = 48;
 /// Operators in one expression, for the same reason.
 const LINKS_MAX: usize = 200;
 
-const KEYWORDS: &[&str] = &["if", "then", "else", "as", "via", "where", "or", "and", "not", "valued", "deleted", "in", "all", "by"];
+pub(super) const KEYWORDS: &[&str] = &["if", "then", "else", "as", "via", "where", "or", "and", "not", "valued", "deleted", "in", "all", "by"];
 
-/// Reads an expression. `places` tells where the text stands in its file. The diagnostic is a K110.
-pub(crate) fn parse(text: &str, places: &Places) -> Result<Expr, Box<Diagnostic>> {
-    run(text, places, |p| {
-        let expr = p.expression()?;
-        p.end("an operator or the end of the expression")?;
-        Ok(expr)
-    })
+pub(super) struct Parser<'a> {
+    pub(super) text: &'a str,
+    pub(super) tokens: Vec<Token>,
+    pub(super) places: &'a Places,
+    pub(super) at: usize,
+    pub(super) depth: usize,
+    pub(super) links: usize,
 }
 
-/// Reads `PATH` or `PATH by KEY`.
-pub(crate) fn parse_each(text: &str, places: &Places) -> Result<Each, Box<Diagnostic>> {
-    run(text, places, |p| {
-        let values = p.expression()?;
-        let by = if p.take_word("by") { Some(p.expression()?) } else { None };
-        p.end(if by.is_some() { "the end of the grouping key" } else { "an operator, `by` or the end of the expression" })?;
-        Ok(Each { values, by })
-    })
-}
-
-/// The verbs of `$save` and whether each takes, needs or refuses a `by`.
-const VERBS: &[(&str, Verb, By)] = &[
-    ("update", Verb::Update, By::Needed),
-    ("create", Verb::Create, By::Allowed),
-    ("merge", Verb::Merge, By::Needed),
-    ("put", Verb::Put, By::Needed),
-    ("patch", Verb::Patch, By::Needed),
-    ("find", Verb::Find, By::Needed),
-    ("delete", Verb::Delete, By::Needed),
-    ("contained", Verb::Contained, By::Refused),
-    ("logical", Verb::Logical, By::Refused),
-];
-
-#[derive(Clone, Copy, PartialEq)]
-enum By {
-    Needed,
-    Allowed,
-    Refused,
-}
-
-/// Reads the value of `$save`: a verb, and for most `by EXPR` or `by [EXPR, EXPR]`.
-pub(crate) fn parse_save(text: &str, places: &Places) -> Result<Save, Box<Diagnostic>> {
-    run(text, places, |p| {
-        let first = p.now().clone();
-        let word = match &first.word {
-            Word::Lower(w) => w.clone(),
-            _ => String::new(),
-        };
-        let all = "update by, create by, create, merge by, put by, patch by, find by, delete by, contained, logical";
-        let Some((name, verb, by)) = VERBS.iter().find(|(name, ..)| *name == word) else {
-            let found = p.written(&first);
-            let fault = Fault::new(first.range, format!("expected how to save the resource, found {found}"));
-            return Err(match suggest(&word, VERBS.iter().map(|(name, ..)| *name)) {
-                Some(meant) => fault.help(format!("did you mean `{meant}`? the verbs are {all}")).fix(meant),
-                None => fault.help(format!("the verbs are {all}")),
-            });
-        };
-        p.at += 1;
-        let mut save = Save { verb: *verb, by: Vec::new(), span: places.span(0..text.trim_end().len()) };
-        if p.peek_word("by") && *by != By::Refused {
-            p.at += 1;
-            if p.take_sign("[") {
-                save.by.push(p.expression()?);
-                while p.take_sign(",") {
-                    save.by.push(p.expression()?);
-                }
-                p.sign("]", "`,` or `]`")?;
-            } else {
-                save.by.push(p.expression()?);
-            }
-            p.end("an operator or the end of the identity")?;
-        } else if *by == By::Needed {
-            let here = p.whole();
-            let found = p.written(&here);
-            return Err(Fault::new(here.range, format!("expected `by` after `{name}`, found {found}"))
-                .help(format!("`{name} by PID-3` says what identifies the resource at the target")));
-        } else if p.peek_word("by") {
-            let range = p.now().range.start..text.trim_end().len();
-            return Err(Fault::new(range, format!("`{name}` has no `by`")).help("what is saved in this way has no identity of its own"));
-        } else {
-            p.end(if *by == By::Allowed { "`by` or the end" } else { "the end" })?;
-        }
-        Ok(save)
-    })
-}
-
-fn run<T>(text: &str, places: &Places, rule: impl FnOnce(&mut Parser<'_>) -> Result<T, Fault>) -> Result<T, Box<Diagnostic>> {
-    let read = words(text).and_then(|tokens| rule(&mut Parser { text, tokens, places, at: 0, depth: 0, links: 0 }));
-    read.map_err(|fault| {
-        let mut diagnostic = Diagnostic::error("K110", places.span(fault.range), fault.message);
-        diagnostic.label = fault.label;
-        diagnostic.help = fault.help;
-        diagnostic.fix = fault.fix;
-        Box::new(diagnostic)
-    })
-}
-
-struct Parser<'a> {
-    text: &'a str,
-    tokens: Vec<Token>,
-    places: &'a Places,
-    at: usize,
-    depth: usize,
-    links: usize,
-}
-
-type Parsed = Result<Expr, Fault>;
+pub(super) type Parsed = Result<Expr, Fault>;
 
 impl Parser<'_> {
-    fn expression(&mut self) -> Parsed {
+    pub(super) fn expression(&mut self) -> Parsed {
         self.deeper(Self::expression_here)
     }
 
@@ -544,7 +447,7 @@ impl Parser<'_> {
 
     // Small steps.
 
-    fn now(&self) -> &Token {
+    pub(super) fn now(&self) -> &Token {
         const END: &Token = &Token { word: Word::End, range: 0..0, glued: false };
         self.tokens.get(self.at).or(self.tokens.last()).unwrap_or(END)
     }
@@ -568,23 +471,23 @@ impl Parser<'_> {
         kind
     }
 
-    fn peek_word(&self, keyword: &str) -> bool {
+    pub(super) fn peek_word(&self, keyword: &str) -> bool {
         matches!(&self.now().word, Word::Lower(w) if w == keyword)
     }
 
-    fn take_word(&mut self, keyword: &str) -> bool {
+    pub(super) fn take_word(&mut self, keyword: &str) -> bool {
         let found = self.peek_word(keyword);
         self.at += usize::from(found);
         found
     }
 
-    fn take_sign(&mut self, sign: &str) -> bool {
+    pub(super) fn take_sign(&mut self, sign: &str) -> bool {
         let found = matches!(self.now().word, Word::Sign(s) if s == sign);
         self.at += usize::from(found);
         found
     }
 
-    fn sign(&mut self, sign: &str, expected: &str) -> Result<(), Fault> {
+    pub(super) fn sign(&mut self, sign: &str, expected: &str) -> Result<(), Fault> {
         if self.take_sign(sign) { Ok(()) } else { Err(self.unexpected(expected)) }
     }
 
@@ -596,7 +499,7 @@ impl Parser<'_> {
         Err(if fault.help.is_some() { fault } else { fault.help(format!("after `if` comes {expected}: `if PID-30 = \"Y\" then PID-29`")) })
     }
 
-    fn end(&self, expected: &str) -> Result<(), Fault> {
+    pub(super) fn end(&self, expected: &str) -> Result<(), Fault> {
         if self.now().word == Word::End { Ok(()) } else { Err(self.unexpected(expected)) }
     }
 
@@ -615,65 +518,9 @@ impl Parser<'_> {
     fn too_long(&self) -> Fault {
         Fault::new(self.now().range.clone(), "this expression is too long or nested too deeply").help("give its parts names with `$let`, or use a table")
     }
-
-    fn written(&self, token: &Token) -> String {
-        match (&token.word, self.text.get(token.range.clone())) {
-            (Word::End, _) | (_, None) => "the end".to_owned(),
-            (Word::Text(_), Some(_)) => "a string".to_owned(),
-            (_, Some(text)) => format!("`{text}`"),
-        }
-    }
-
-    /// The next token; of a path, such as `PID-5`, all of it.
-    fn whole(&self) -> Token {
-        let mut token = self.now().clone();
-        if matches!(token.word, Word::Upper(_)) {
-            let path = self.tokens.get(self.at + 1..).unwrap_or_default().iter();
-            let path = path.take_while(|t| t.glued && matches!(t.word, Word::Sign("-" | ".") | Word::Digits(_) | Word::Upper(_) | Word::Lower(_)));
-            token.range.end = path.last().map_or(token.range.end, |t| t.range.end);
-        }
-        token
-    }
-
-    /// Expected this, found that, with the cure of the usual slips.
-    fn unexpected(&self, expected: &str) -> Fault {
-        let token = &self.whole();
-        let fault = Fault::new(token.range.clone(), format!("expected {expected}, found {}", self.written(token))).label("here");
-        let cure = |meant: &str, help: &str| Fault::new(token.range.clone(), format!("{} is no operator here", self.written(token))).help(help).fix(meant);
-        match &token.word {
-            Word::Sign("==") => cure("=", "equality is a single `=`"),
-            Word::Sign("&&") => cure("and", "both conditions: `and`"),
-            Word::Sign("||") => cure("or", "either condition: `or`"),
-            Word::Sign("<>") => cure("!=", "unequal is `!=`"),
-            Word::Sign("!") => cure("not ", "negation is `not`"),
-            Word::Sign(s) if relation(s).is_some() => fault.help("comparisons don't chain: join them with `and`"),
-            Word::Sign("-") => fault.help("a minus needs a space on both sides, and a value before it"),
-            Word::Sign(".") if !token.glued => fault.help("no space before a dot: `PID-5.1`"),
-            Word::Sign("[") if !token.glued => fault.help("no space before a bracket: `PID-3[1]`"),
-            Word::Sign("(") if !token.glued => fault.help("no space before the parenthesis of a call: `count(PID-3)`"),
-            Word::Upper(word) if KEYWORDS.contains(&word.to_lowercase().as_str()) => {
-                let lower = word.to_lowercase();
-                fault.help(format!("the language's words are in small letters: `{lower}`")).fix(lower)
-            }
-            Word::Lower(word) => match word.as_str() {
-                "is" => fault.help("equality is `=`; whether a field has content is `PID-29 valued` or `PID-29 not valued`"),
-                "exists" | "present" | "filled" => fault.help("whether a field has content is `PID-29 valued`").fix("valued"),
-                "empty" | "missing" => fault.help("whether a field has no content is `PID-29 not valued`").fix("not valued"),
-                "equals" | "eq" => fault.help("equality is `=`").fix("="),
-                "contains" | "starts" | "matches" => fault.help(format!("`{word}` is a function: `{word}(PID-5.1, \"text\")`")),
-                "then" => fault.help("`then` follows `if` and a condition"),
-                _ => match suggest(word, KEYWORDS.iter().copied()) {
-                    Some(meant) if expected.contains("operator") || expected.contains("then") => fault.help(format!("did you mean `{meant}`?")).fix(meant),
-                    _ => fault,
-                },
-            },
-            Word::Text(_) if expected.contains("operator") => fault.help("texts are put together with `join(\"\", a, b)`"),
-            _ => fault,
-        }
-    }
 }
 
-fn relation(sign: &str) -> Option<Op> {
+pub(super) fn relation(sign: &str) -> Option<Op> {
     Some(match sign {
         "=" => Op::Equal,
         "!=" => Op::NotEqual,
