@@ -1,4 +1,4 @@
-//! Each `fixtures/maps/NAME.hl7` makes the Bundle in `NAME.json`, and the findings in `NAME.txt`. `UPDATE=1` writes them: review the diff.
+//! Each `fixtures/maps/NAME.hl7` makes the Bundle in `NAME.json`, and the findings and deletions in `NAME.txt`. `UPDATE=1` writes them: review the diff.
 
 mod maps_shared;
 
@@ -26,7 +26,8 @@ fn check(folder: &str) {
         let bytes = std::fs::read(&path).expect("the message can be read");
         let (bundle, findings) = match run(&set, &bytes, Some("FELSENHOF")).1 {
             Fate::Made(output) => {
-                let findings: Vec<String> = output.findings.iter().map(|f| format!("{} {} {}: {}", f.kind, f.place, f.line, f.text)).collect();
+                let deletes = output.saves.entries.iter().flat_map(|s| s.deletes.iter().map(|path| format!("deletes {}.{}", s.name, path.join("."))));
+                let findings = output.findings.iter().map(|f| format!("{} {} {}: {}", f.kind, f.place, f.line, f.text)).chain(deletes).collect();
                 (display_bundle(&output.saves), findings)
             }
             Fate::Stopped(stop) => (json!({ "stop": stop.kind, "places": stop.places, "text": stop.text }), Vec::new()),

@@ -96,18 +96,27 @@ fn merge_list(old: &mut Vec<Value>, new: Vec<Value>, t: Option<Type>, how: ListM
         *old = new;
         return;
     }
+    // By an element, each stored entry takes one new one: two citizenships are two extensions with one URL.
+    let once = matches!(how, ListMerge::By(_));
+    let mut taken = vec![false; old.len()];
     for entry in new {
-        match old.iter_mut().find(|stored| same(&entry, stored)) {
-            Some(stored) => match (how, stored, entry) {
-                (ListMerge::By(_), Value::Object(stored), Value::Object(entry)) => merge_object(stored, entry, t, &[]),
-                (_, stored, entry) => *stored = entry,
-            },
-            None => old.push(entry),
+        match old.iter_mut().zip(&mut taken).find(|(stored, taken)| !(once && **taken) && same(&entry, stored)) {
+            Some((stored, taken)) => {
+                *taken = true;
+                match (how, stored, entry) {
+                    (ListMerge::By(_), Value::Object(stored), Value::Object(entry)) => merge_object(stored, entry, t, &[]),
+                    (_, stored, entry) => *stored = entry,
+                }
+            }
+            None => {
+                old.push(entry);
+                taken.push(true);
+            }
         }
     }
 }
 
-/// Removes an element by its path; in lists, from each entry. What becomes empty goes, too.
+/// Removes an element by its path; in lists, from each entry. What becomes empty goes, too. Behind `extension` stands a URL: those go.
 fn delete(from: &mut Map<String, Value>, path: &[&'static str], t: Option<Type>) {
     let Some((name, rest)) = path.split_first() else { return };
     let element = t.and_then(|t| t.element(name).or_else(|| t.property(name).map(|(e, _)| e)));
@@ -128,6 +137,9 @@ fn delete(from: &mut Map<String, Value>, path: &[&'static str], t: Option<Type>)
         _ => false,
     };
     match from.get_mut(*name) {
+        Some(Value::Array(entries)) if matches!(*name, "extension" | "modifierExtension") => {
+            entries.retain(|entry| entry.get("url").and_then(Value::as_str) != rest.first().copied());
+        }
         Some(Value::Object(object)) => delete(object, rest, inner),
         Some(Value::Array(entries)) => {
             for entry in entries.iter_mut() {
@@ -249,6 +261,18 @@ mod tests {
             merged(current, &one),
             r#"{"resourceType":"Encounter","period":{"start":"2020-01-01","end":"2020-01-05"},"hospitalization":{"admitSource":{"coding":[{"code":"gp"}]},"dischargeDisposition":{"text":"home"}}}"#
         );
+    }
+
+    #[test]
+    fn extensions_meet_and_go_by_their_url() {
+        let stored = json(
+            r#"{"resourceType":"Patient","extension":[{"url":"a","valueString":"1"},{"url":"b","valueString":"2"},{"url":"b","valueString":"3"},{"url":"c","valueString":"4"}]}"#,
+        );
+        let mut one = save("Patient", r#"{"extension":[{"url":"b","valueString":"5"},{"url":"b","valueString":"6"},{"url":"d","valueString":"7"}]}"#);
+        one.merge = vec![("extension", ListMerge::By("url"))];
+        one.deletes = vec![vec!["extension", "a"]];
+        let kept = json(r#"[{"url":"b","valueString":"5"},{"url":"b","valueString":"6"},{"url":"c","valueString":"4"},{"url":"d","valueString":"7"}]"#);
+        assert_eq!(merge(&stored, &one, &|_| String::new())["extension"], kept);
     }
 
     #[test]
