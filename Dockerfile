@@ -12,11 +12,12 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --locked --profile dist && cp target/dist/kiln /kiln
 # What the final image cannot make for itself: it has no shell.
-RUN mkdir -p /image/var/lib/kiln /image/etc/kiln/routes && cp examples/container/kiln.yaml /image/etc/kiln/ && chmod 0700 /image/var/lib/kiln
+RUN mkdir -p /image/var/lib/kiln /image/etc/kiln/routes && cp examples/container/kiln.yaml /image/etc/kiln/
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /kiln /usr/local/bin/kiln
-COPY --from=build --chown=65532:65532 /image/ /
+COPY --from=build /image/etc/kiln /etc/kiln
+COPY --from=build --chown=65532:65532 --chmod=0700 /image/var/lib/kiln /var/lib/kiln
 USER 65532:65532
 WORKDIR /var/lib/kiln
 VOLUME /var/lib/kiln
