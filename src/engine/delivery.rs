@@ -59,7 +59,7 @@ impl Attempt<'_> {
             Ok(envelope) => envelope,
             Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
             Err(error) => {
-                tracing::warn!(message = self.pending.id.message.0, %error, "could not read a message");
+                tracing::warn!(message_id = self.pending.id.message.0, %error, "could not read a message");
                 return Ended::Again(self.pause());
             }
         };
@@ -205,7 +205,7 @@ impl Attempt<'_> {
             let summary = format!("given up after {} attempts in {} s: {}", attempts + 1, retry_for.as_secs(), setback.summary);
             return self.dead_letter(setback.code, summary, setback.detail, program, blocks).await;
         }
-        tracing::debug!(target_name = %self.lane.setup.name, message = self.pending.id.message.0, code = setback.code, attempts, "an attempt did not succeed");
+        tracing::debug!(target_name = %self.lane.setup.name, message_id = self.pending.id.message.0, code = setback.code, attempts, "an attempt did not succeed");
         let settlement = Settlement::Retry {
             not_before: again.not_before,
             ambiguous: again.ambiguous,
@@ -223,7 +223,7 @@ impl Attempt<'_> {
 
     async fn dead_letter(&self, code: &'static str, summary: String, detail: Option<Phi<String>>, program: Option<String>, blocks: bool) -> Ended {
         let (message, number, attempts) = (self.pending.id.message.0, self.pending.id.number, self.pending.attempts);
-        tracing::warn!(target_name = %self.lane.setup.name, route = %self.pending.route, message, number, code, attempts, "a delivery was given up");
+        tracing::warn!(target_name = %self.lane.setup.name, route = %self.pending.route, message_id = message, number, code, attempts, "a delivery was given up");
         let outcome = Settlement::DeadLetter { code: code.to_owned(), summary, detail, blocks };
         if !self.settle(program, outcome).await {
             return Ended::Unknown;

@@ -251,7 +251,7 @@ pub(super) async fn store(shared: &Shared, settle: Settle) -> bool {
             Err(SettleFault::Failing | SettleFault::Closed) => return false,
             Err(SettleFault::Unknown) => {
                 tracing::error!(
-                    message = settle.delivery.message.0,
+                    message_id = settle.delivery.message.0,
                     number = settle.delivery.number,
                     "the journal does not know a delivery that it handed out"
                 );

@@ -114,7 +114,7 @@ impl Gate {
                 }
                 if stored.same_control_id_other_content() {
                     self.shared.metrics.finding("control-id-reused");
-                    tracing::warn!(listener, message = stored.id().0, "the sender used this control id before, for other content");
+                    tracing::warn!(listener, message_id = stored.id().0, "the sender used this control id before, for other content");
                 }
                 match (&judged.header, &judged.fault) {
                     (Some(header), None) => Acknowledgement::accept(&stored, header),
