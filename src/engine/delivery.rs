@@ -3,7 +3,7 @@
 //! Never lets two saves of one identity be in flight together, and never settles before the target has promised.
 
 use crate::engine::backoff;
-use crate::engine::dispatch::{Lane, store};
+use crate::engine::dispatch::{Lane, Slot, store};
 use crate::engine::mapping::{self, Mapped};
 use crate::engine::receipt;
 use crate::engine::shared::{Shared, later, now};
@@ -35,9 +35,9 @@ pub(super) enum Ended {
 }
 
 /// One attempt, from the stored message to the stored outcome. Catches panics: a defect costs one delivery, not the lane.
-pub(super) async fn attempt(shared: &Shared, lane: &Lane, pending: &Pending) -> Ended {
+pub(super) async fn attempt(shared: &Shared, lane: &Lane, pending: &Pending, slot: Slot) -> Ended {
     let attempt = Attempt { shared, lane, pending, began: std::time::Instant::now() };
-    let ended = match AssertUnwindSafe(Box::pin(attempt.make())).catch_unwind().await {
+    let ended = match AssertUnwindSafe(Box::pin(attempt.make(slot))).catch_unwind().await {
         Ok(ended) => ended,
         Err(_) => attempt.dead_letter("defect", "a defect in kiln: the attempt panicked; the log names the place".to_owned(), None, None, false).await,
     };
@@ -54,7 +54,8 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn make(&self) -> Ended {
+    /// `slot` is given up as soon as the target has answered: while an outcome is being stored, the target can do something else.
+    async fn make(&self, slot: Slot) -> Ended {
         let envelope = match self.shared.journal.payload(self.pending.id.message).await {
             Ok(envelope) => envelope,
             Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
@@ -104,6 +105,7 @@ impl Attempt<'_> {
         };
         let job = Job { delivery: self.pending.id, saves: &mapped.saves, known: &known, done: &done, after_ambiguous: self.pending.ambiguous };
         let outcome = if mapped.saves.entries.is_empty() { Ok(Receipt::default()) } else { Box::pin(self.lane.setup.target.deliver(job, sending)).await };
+        drop(slot);
         let ended = match outcome {
             Ok(receipt) => self.delivered(receipt, &mapped, &keys, program).await,
             Err(setback) => self.set_back(setback, &keys, program, retry_for, blocks).await,

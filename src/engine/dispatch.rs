@@ -10,7 +10,7 @@ use crate::engine::shared::{Shared, now};
 use crate::engine::window::Window;
 use crate::exchange::{DeliveryId, Timestamp};
 use crate::journal::{JournalError, Pending, Settle, SettleFault, Settlement};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, RwLock};
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How many deliveries are read from the journal at once.
 const PAGE: usize = 1_000;
+/// How many deliveries may wait for the commit of their outcome besides those that are with the target; they share commits.
+const SETTLING_MAX: usize = 1_024;
 /// How many deliveries are parked at once; they share commits.
 const PARKING_MAX: usize = 256;
 /// How long to wait after the journal could not be read or written, other than for good.
@@ -35,6 +37,19 @@ pub(super) struct Lane {
     /// Held for reading while the dispatcher reads the queue, for writing while an operator changes it, so that nothing newer
     /// is read between the change and the news of it.
     queue: RwLock<()>,
+    /// Deliveries that are on their way to the target or with it; at most as many as it takes at once.
+    busy: AtomicUsize,
+    freed: Notify,
+}
+
+/// A delivery's place with the target, from its start until the target has answered.
+pub(super) struct Slot(Arc<Lane>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::AcqRel);
+        self.0.freed.notify_one();
+    }
 }
 
 impl Lane {
@@ -46,7 +61,15 @@ impl Lane {
             stale: AtomicBool::new(false),
             stale_now: Notify::new(),
             queue: RwLock::new(()),
+            busy: AtomicUsize::new(0),
+            freed: Notify::new(),
         }
+    }
+
+    /// Takes a place. Only the dispatcher asks, after it has looked whether there is one.
+    fn slot(self: &Arc<Self>) -> Slot {
+        self.busy.fetch_add(1, Ordering::AcqRel);
+        Slot(Arc::clone(self))
     }
 
     pub(super) fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -123,6 +146,7 @@ impl Dispatcher {
                 Some(report) = self.delivering.join_next(), if !self.delivering.is_empty() => self.take(report),
                 Some(report) = self.parking.join_next(), if !self.parking.is_empty() => self.take(report),
                 () = lane.stale_now.notified() => {}
+                () = lane.freed.notified() => {}
                 () = arrivals.notified(), if !self.more => self.more = true,
                 () = sleep_until(next) => {}
                 () = look_again => {}
@@ -191,7 +215,11 @@ impl Dispatcher {
         }
         let mut batch = Vec::new();
         let mut wait = None;
-        while self.window.ready() > 0 && self.delivering.len() + batch.len() < self.lane.setup.parallel.max(1) {
+        let parallel = self.lane.setup.parallel.max(1);
+        while self.window.ready() > 0
+            && self.lane.busy.load(Ordering::Acquire) + batch.len() < parallel
+            && self.delivering.len() + batch.len() < parallel + SETTLING_MAX
+        {
             match self.lane.breaker().permission(at) {
                 Permission::Yes | Permission::Probe => batch.extend(self.window.start()),
                 Permission::NotBefore(until) => {
@@ -202,9 +230,9 @@ impl Dispatcher {
             }
         }
         for pending in batch {
-            let (shared, lane) = (Arc::clone(&self.shared), Arc::clone(&self.lane));
+            let (shared, lane, slot) = (Arc::clone(&self.shared), Arc::clone(&self.lane), self.lane.slot());
             self.delivering.spawn(async move {
-                let ended = delivery::attempt(&shared, &lane, &pending).await;
+                let ended = delivery::attempt(&shared, &lane, &pending, slot).await;
                 Report { pending, ended }
             });
         }
