@@ -7,6 +7,17 @@ const address = { host: '127.0.0.1', port: Number(port) };
 const messages = files.map((file) => readFileSync(file, 'utf8').replace(/\r?\n/g, '\r').replace(/\r$/, ''));
 const told = (code, controlId) => console.log(`${code} ${controlId}`);
 
+async function nodeHl7Client(answered) {
+  const { Client, Message } = await import('node-hl7-client');
+  const connection = new Client({ host: address.host }).createConnection({ port: address.port, waitAck: true }, (answer) => {
+    const message = answer.getMessage();
+    told(message.get('MSA.1').toString(), message.get('MSA.2').toString());
+    answered();
+  });
+  await new Promise((connected) => connection.on('connect', connected));
+  return { connection, Message };
+}
+
 const clients = {
   // Matches answers by MSA-2, and knows of no other way to get one.
   async medplum() {
@@ -20,21 +31,25 @@ const clients = {
     await hl7.close();
   },
 
-  // Parses every message into a tree of its own and sends what it writes back; holds the next one until an answer came.
+  // Writes each message anew from a tree of its own. Its `waitAck` holds nothing back, so the next one is sent from here when an answer came.
   async 'node-hl7-client'() {
-    const { Client, Message } = await import('node-hl7-client');
-    await new Promise((done) => {
-      let answers = 0;
-      const connection = new Client({ host: address.host }).createConnection({ port: address.port, waitAck: true }, (answer) => {
-        const message = answer.getMessage();
-        told(message.get('MSA.1').toString(), message.get('MSA.2').toString());
-        answers += 1;
-        if (answers === messages.length) done();
-      });
-      connection.on('connect', async () => {
-        for (const message of messages) await connection.sendMessage(new Message({ text: message }));
-      });
+    const { connection, Message } = await nodeHl7Client(() => {
+      const next = messages[++sent];
+      if (next === undefined) ended();
+      else connection.sendMessage(new Message({ text: next }));
     });
+    let sent = 0;
+    let ended;
+    const end = new Promise((done) => (ended = done));
+    await connection.sendMessage(new Message({ text: messages[0] }));
+    await end;
+  },
+
+  // The same, left to itself: sends everything at once and, of answers that come in one packet, reads only the first. Never ends.
+  async 'node-hl7-client ahead'() {
+    const { connection, Message } = await nodeHl7Client(() => {});
+    for (const message of messages) await connection.sendMessage(new Message({ text: message }));
+    await new Promise(() => {});
   },
 
   // Acknowledges our acknowledgement: if that were answered, it would acknowledge the answer, without end.
