@@ -262,7 +262,7 @@ async fn faults(journal: Journal, told: Told, fault: &str) {
         journal.close().await;
         return;
     }
-    assert!(results.iter().any(|result| *result == Err(AppendFault::Failing)), "{results:?}");
+    assert!(results.contains(&Err(AppendFault::Failing)), "{results:?}");
     tokio::time::timeout(Duration::from_secs(5), journal.failed()).await.expect("the daemon is told");
     let _ = std::fs::remove_file(&trigger);
     // Final: the disk works again, and still nothing is accepted.

@@ -102,7 +102,8 @@ async fn duplicates_are_what_the_decision_says() {
     assert_eq!(one.id(), two.id());
     assert!(one.is_duplicate() != two.is_duplicate());
 
-    let not_duplicates: [(&str, fn(&mut kiln::journal::Append)); 6] = [
+    type Change = (&'static str, fn(&mut kiln::journal::Append));
+    let not_duplicates: [Change; 6] = [
         ("another listener", |append| append.envelope.listener = "lab".into()),
         ("another application", |append| append.envelope.sending_application = "LAB".into()),
         ("another facility", |append| append.envelope.sending_facility = "EAST".into()),
