@@ -236,3 +236,34 @@ fn what_no_route_took_is_routed_once_there_is_a_route() {
     replay().expect(1);
     assert_eq!(daemon.stop(), 0);
 }
+
+#[test]
+fn log_lines_are_json_when_asked_and_say_which_message() {
+    let folder = site(&format!("{SITE}log: {{ json: true, level: debug }}\n"));
+    let daemon = Daemon::start(folder.path());
+    exchange(daemon.address("adt on "), admit("C1", "").replace("^^^HOSP^MR", "").as_bytes());
+    wait_for("the line", || daemon.err().contains("a delivery was given up"));
+    for line in daemon.err().lines() {
+        assert!(json(line)["level"].is_string(), "{line}");
+    }
+    let line = json(daemon.err().lines().find(|l| l.contains("given up")).expect("the line"));
+    assert_eq!((&line["fields"]["message_id"], &line["fields"]["message"]), (&1.into(), &"a delivery was given up".into()), "{line}");
+}
+
+#[test]
+fn an_overlay_named_in_the_site_file_is_live_at_once() {
+    let folder = site(SITE);
+    let routes = folder.path().join("routes");
+    std::fs::create_dir(&routes).expect("a folder");
+    let overlay = "extend: PID -> Patient\n$in: local\nmaritalStatus: nothing\n";
+    std::fs::write(routes.join("local.yaml"), overlay).expect("a file");
+    let daemon = Daemon::start(folder.path());
+    let console = daemon.address("console http://");
+    let hash = || json(&get(console, "/readyz").1)["routes"]["hash"].clone();
+    let before = hash();
+    std::fs::write(folder.path().join("kiln.yaml"), format!("{SITE}use: [local]\n")).expect("a file");
+    wait_for("the overlay", || hash() != before);
+    std::fs::write(folder.path().join("kiln.yaml"), format!("{SITE}use: [local]\nreload: wach\n")).expect("a file");
+    wait_for("the refusal", || get(console, "/readyz").1.contains("kiln.yaml:5:9"));
+    assert_eq!(daemon.stop(), 0);
+}

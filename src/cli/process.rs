@@ -52,3 +52,37 @@ pub(crate) fn start_log(log: &Log) {
         tracing::warn!("log.unsafe is on: lines of libraries may hold patient data");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Not a test of its own: what the next one runs in a process of its own.
+    #[test]
+    fn panics_when_told_to() {
+        if std::env::var_os("KILN_TEST_PANICS").is_none() {
+            return;
+        }
+        quiet_panics();
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("kiln").build().expect("a runtime");
+        let task = runtime.spawn(async {
+            let name = std::hint::black_box("Vondrakova");
+            None::<u8>.unwrap_or_else(|| panic!("cannot map {name}"));
+        });
+        assert!(runtime.block_on(task).is_err_and(|e| e.is_panic()));
+    }
+
+    #[test]
+    fn a_panic_tells_its_place_and_not_what_it_choked_on() {
+        let this = std::env::current_exe().expect("this binary");
+        let ran = std::process::Command::new(this)
+            .args(["--exact", "cli::process::tests::panics_when_told_to", "--nocapture"])
+            .env("KILN_TEST_PANICS", "1")
+            .env("RUST_BACKTRACE", "full")
+            .output()
+            .expect("it starts");
+        let told = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
+        assert!(told.contains("panic in thread kiln at src/cli/process.rs:"), "{told}");
+        assert!(!told.contains("Vondrakova"), "{told}");
+    }
+}
