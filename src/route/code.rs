@@ -1,6 +1,6 @@
 //! The compiled form: expressions and bodies with every position resolved. Nothing in here is looked up by name per message.
 
-use crate::fhir::{self, Identity, ListMerge, Node, SaveMode};
+use crate::fhir::{self, ListMerge, Node, SaveMode};
 use crate::route::program::{AfterDeadLetter, Send};
 use crate::route::scope::Lookup;
 use crate::route::tree::{Index, Op};
@@ -53,14 +53,12 @@ pub(crate) struct Resource {
     pub(crate) resource_type: &'static str,
     /// What to make one per: a path that yields segments (or values), or nothing for one from the message.
     pub(crate) each: Option<X>,
-    pub(crate) by: Option<X>,
     pub(crate) when: Option<X>,
     /// The maps after the first `$map`, each with the look-up of its source from the resource's own segment.
     pub(crate) maps: Vec<(Option<X>, usize)>,
     /// The route's own lines; they replace what the maps made.
     pub(crate) body: Body,
     pub(crate) save: SaveX,
-    pub(crate) line: Line,
 }
 
 pub(crate) struct SaveX {
@@ -94,7 +92,6 @@ pub(crate) struct Map {
     pub(crate) resource: Option<&'static str>,
     /// It makes one branch of a choice: the body's only element is the branch.
     pub(crate) choice: bool,
-    pub(crate) takes: usize,
     pub(crate) body: Body,
     pub(crate) save: Option<SaveX>,
 }
@@ -395,6 +392,9 @@ pub(crate) enum UnmappedX {
 #[derive(Default)]
 pub(crate) struct Systems {
     pub(crate) rules: Vec<SystemRule>,
+    /// Rules by namespace in capitals, and by universal id, each in the order of `rules`.
+    pub(crate) by_namespace: HashMap<String, Vec<usize>>,
+    pub(crate) by_universal: HashMap<String, Vec<usize>>,
     pub(crate) unknown: Option<String>,
     pub(crate) missing: Option<String>,
     pub(crate) ignore: Vec<String>,
@@ -406,6 +406,3 @@ pub(crate) struct SystemRule {
     pub(crate) types: Vec<String>,
     pub(crate) system: String,
 }
-
-/// An identity with the place that it came from.
-pub(crate) type Identities = Vec<Identity>;

@@ -329,7 +329,7 @@ impl<'a> Compiler<'a> {
             _ => None,
         };
         self.current_map = None;
-        code::Map { head, resource, choice: choice.is_some(), takes: self.maps[n].takes.len(), body: compiled, save }
+        code::Map { head, resource, choice: choice.is_some(), body: compiled, save }
     }
 
     pub(crate) fn map_name(&self, n: usize) -> String {

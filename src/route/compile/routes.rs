@@ -237,16 +237,16 @@ impl<'a> Compiler<'a> {
             return None;
         };
         let mut scope = Scope { resources: resources.to_vec(), ..Scope::default() };
-        let (each, by) = match &body.each {
+        let each = match &body.each {
             Some(each) => {
-                let (values, by, _) = self.each(&mut scope, each);
-                (Some(values), by)
+                let (values, _, _) = self.each(&mut scope, each);
+                Some(values)
             }
             None => {
                 let values = self.segment_value(&mut scope, source, source.span)?;
                 let segment = intern(&source.text);
                 scope.push(Entry { ty: Ty::Segment(segment), path: None, segment: Some(segment) });
-                (Some(values), None)
+                Some(values)
             }
         };
         let reach = scope.entries.len();
@@ -280,8 +280,7 @@ impl<'a> Compiler<'a> {
                 return None;
             }
         };
-        let line = self.line(name.span);
-        Some(Resource { name: Arc::from(name.text.as_str()), resource_type: ty.name(), each, by, when, maps: used, body: compiled, save, line })
+        Some(Resource { name: Arc::from(name.text.as_str()), resource_type: ty.name(), each, when, maps: used, body: compiled, save })
     }
 
     /// The route's own lines, then what FHIR requires of all maps and lines together.

@@ -145,6 +145,13 @@ impl<'a> Compiler<'a> {
             }
             systems.ignore.extend(doc.ignore.iter().map(|k| k.text.clone()));
         }
+        for (n, rule) in systems.rules.iter().enumerate() {
+            if let Some(universal) = &rule.universal {
+                systems.by_universal.entry(universal.clone()).or_default().push(n);
+            } else if let Some(namespace) = &rule.namespace {
+                systems.by_namespace.entry(namespace.to_ascii_uppercase()).or_default().push(n);
+            }
+        }
         systems
     }
 }

@@ -150,45 +150,72 @@ impl<'m> Run<'m> {
 
     /// Valued parts only.
     pub(crate) fn path(&mut self, path: &'m Path, env: &Env<'_, 'm>) -> Values<'m> {
-        if path.field.is_none()
-            && let Root::Slot(slot) = path.root
-        {
-            let Some(value) = env.slot(slot) else { return Values::none() };
-            return if path.steps.is_empty() { Values::one(value) } else { self.steps(Values::one(value), &path.steps) };
-        }
+        let Some(field) = path.field else { return self.path_from_value(path, env) };
         let mut values = Values { alive: true, ..Values::none() };
-        for segment in self.root_segments(path.root, env) {
-            let Some(field) = path.field else {
-                values.push(Value::Segment(segment));
-                continue;
-            };
-            let at = At { segment, field };
-            let whole = self.message.field(segment as usize, usize::from(field));
-            if whole.start == whole.end {
-                continue;
+        match path.root {
+            // The common case: a field of the segment at hand.
+            Root::Slot(slot) | Root::SegmentOf(slot) => {
+                if let Some(segment) = env.segment(slot) {
+                    self.push_field(segment, field, &path.steps, &mut values);
+                }
             }
-            let (first, rest) = match path.steps.split_first() {
-                Some((Step::Index(index), rest)) => (Some(*index), rest),
-                _ => (None, path.steps.as_slice()),
-            };
-            match first {
-                Some(Index::Nth(n)) => {
-                    let part = self.message.repetition(whole, n as usize);
-                    self.push_part(part, at, rest, &mut values);
-                }
-                Some(Index::Last) => {
-                    if let Some(part) = self.message.repetitions(whole).last() {
-                        self.push_part(part, at, rest, &mut values);
-                    }
-                }
-                None => {
-                    for part in self.message.repetitions(whole) {
-                        self.push_part(part, at, rest, &mut values);
-                    }
+            Root::Lookup { .. } => {
+                for segment in self.root_segments(path.root, env) {
+                    self.push_field(segment, field, &path.steps, &mut values);
                 }
             }
         }
         values
+    }
+
+    /// A path without a field: the current value or a part of it, or whole segments.
+    fn path_from_value(&mut self, path: &'m Path, env: &Env<'_, 'm>) -> Values<'m> {
+        let Root::Slot(slot) = path.root else {
+            let mut values = Values { alive: true, ..Values::none() };
+            for segment in self.root_segments(path.root, env) {
+                values.push(Value::Segment(segment));
+            }
+            return values;
+        };
+        if let Some((mut part, at)) = env.part(slot) {
+            for step in &path.steps {
+                match step {
+                    Step::Down(n) => part = self.down(part, *n),
+                    Step::Index(Index::Last | Index::Nth(1)) => {}
+                    Step::Index(_) => return Values::none(),
+                }
+            }
+            return if self.is_valued(part) { Values::one(Value::Part(part, at)) } else { Values::none() };
+        }
+        match env.slot(slot) {
+            Some(value) if path.steps.is_empty() => Values::one(value),
+            Some(value) => self.steps(Values::one(value), &path.steps),
+            None => Values::none(),
+        }
+    }
+
+    fn push_field(&self, segment: u32, field: u16, steps: &[Step], values: &mut Values<'m>) {
+        let at = At { segment, field };
+        let whole = self.message.field(segment as usize, usize::from(field));
+        if whole.start == whole.end {
+            return;
+        }
+        match steps.split_first() {
+            Some((Step::Index(Index::Nth(n)), rest)) => {
+                let part = self.message.repetition(whole, *n as usize);
+                self.push_part(part, at, rest, values);
+            }
+            Some((Step::Index(Index::Last), rest)) => {
+                if let Some(part) = self.message.repetitions(whole).last() {
+                    self.push_part(part, at, rest, values);
+                }
+            }
+            _ => {
+                for part in self.message.repetitions(whole) {
+                    self.push_part(part, at, steps, values);
+                }
+            }
+        }
     }
 
     fn push_part(&self, part: Part, at: At, steps: &[Step], values: &mut Values<'m>) {

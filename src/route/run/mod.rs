@@ -11,14 +11,14 @@ mod text;
 mod value;
 
 use crate::fhir::{Identity, Node, Save};
-use crate::hl7v2::{Message, NodeId, Placement, Structure};
+use crate::hl7v2::{Message, NodeId, Part, Placement, Structure};
 use crate::route::code::{Code, Line, On, Route, X};
 use crate::route::program::{Context, Finding, Matches, Output, RouteId, RouteInfo, RouteSet, Stop};
 use crate::route::scope::{Place, resolve};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
-use value::Value;
+use value::{At, Value};
 
 /// Look-ups resolved so far: (structure, group, look-up) -> place. Shared by all runs of a set; each is resolved once.
 pub(crate) type Places = RwLock<HashMap<(Structure, NodeId, usize), Option<std::sync::Arc<Place>>>>;
@@ -77,6 +77,23 @@ impl<'e, 'm> Env<'e, 'm> {
 
     pub(crate) fn slot(&self, n: usize) -> Option<Value<'m>> {
         self.slots.borrow().get(n).cloned().flatten()
+    }
+
+    /// The v2 part in a slot, if that is what it holds.
+    pub(crate) fn part(&self, n: usize) -> Option<(Part, At)> {
+        match self.slots.borrow().get(n) {
+            Some(Some(Value::Part(part, at))) => Some((*part, *at)),
+            _ => None,
+        }
+    }
+
+    /// The segment that a slot's value is, or stands in.
+    pub(crate) fn segment(&self, n: usize) -> Option<u32> {
+        match self.slots.borrow().get(n) {
+            Some(Some(Value::Segment(segment))) => Some(*segment),
+            Some(Some(Value::Part(_, at))) => Some(at.segment),
+            _ => None,
+        }
     }
 
     /// Puts a value into a slot and gives back what was there.

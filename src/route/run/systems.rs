@@ -52,18 +52,22 @@ impl<'m> Run<'m> {
         self.template(self.code.systems.unknown.as_deref()?, name)
     }
 
-    /// A row of a `systems:` document.
+    /// A row of a `systems:` document; of several that fit, the first in the files' order.
     fn ruled(&self, namespace: &str, universal: &str, kind: &str) -> Option<String> {
-        let found = self.code.systems.rules.iter().find(|rule| {
-            let by_universal = rule.universal.as_ref().is_some_and(|u| u == universal || (universal.is_empty() && u == namespace));
-            let by_namespace = rule.namespace.as_ref().is_some_and(|n| n.eq_ignore_ascii_case(namespace));
-            let fits = match (&rule.universal, &rule.namespace) {
-                (Some(_), Some(_)) => by_universal && by_namespace,
-                _ => by_universal || by_namespace,
-            };
-            fits && (rule.types.is_empty() || rule.types.iter().any(|t| t == kind))
-        })?;
-        Some(found.system.clone())
+        let systems = &self.code.systems;
+        let universal = if universal.is_empty() { namespace } else { universal };
+        let by_universal = systems.by_universal.get(universal).map_or(&[][..], Vec::as_slice);
+        let capitals = namespace.to_ascii_uppercase();
+        let by_namespace = systems.by_namespace.get(&capitals).map_or(&[][..], Vec::as_slice);
+        let fits = |n: &usize| {
+            systems.rules.get(*n).is_some_and(|rule| {
+                // A row with both names means both.
+                let name = rule.universal.is_none() || rule.namespace.as_ref().is_none_or(|n| n.eq_ignore_ascii_case(namespace));
+                name && (rule.types.is_empty() || rule.types.iter().any(|t| t == kind))
+            })
+        };
+        let first = by_universal.iter().filter(|n| fits(n)).chain(by_namespace.iter().filter(|n| fits(n))).min()?;
+        systems.rules.get(*first).map(|rule| rule.system.clone())
     }
 
     /// Is the authority or coding system in a `systems:` document, or clear by itself?
@@ -72,11 +76,12 @@ impl<'m> Run<'m> {
             Value::Part(part, _) if self.has_pieces(*part) => (self.piece(*part, 1), self.piece(*part, 2), self.piece(*part, 3)),
             other => (self.text_of(other).trim().to_owned(), String::new(), String::new()),
         };
-        let row = self.code.systems.rules.iter().any(|r| {
-            r.universal.as_ref().is_some_and(|u| *u == universal || *u == namespace)
-                || (r.universal.is_none() && r.namespace.as_ref().is_some_and(|n| n.eq_ignore_ascii_case(&namespace)))
-        });
-        row || by_rule(&universal, &kind).is_some() || by_rule(&namespace, "").is_some() || table_uri(&namespace).is_some()
+        let systems = &self.code.systems;
+        systems.by_universal.contains_key(if universal.is_empty() { &namespace } else { &universal })
+            || systems.by_namespace.contains_key(&namespace.to_ascii_uppercase())
+            || by_rule(&universal, &kind).is_some()
+            || by_rule(&namespace, "").is_some()
+            || table_uri(&namespace).is_some()
     }
 
     /// The authority of an identifier that names none: the listener's, else the `missing:` template.

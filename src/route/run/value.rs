@@ -60,8 +60,6 @@ pub(crate) enum Items<'m> {
 }
 
 impl<'m> Values<'m> {
-    pub(crate) const NONE: Values<'static> = Values { items: Items::None, alive: false };
-
     pub(crate) fn none() -> Self {
         Self { items: Items::None, alive: false }
     }
