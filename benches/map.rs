@@ -7,6 +7,9 @@ use kiln::hl7v2::{Message, ParseOptions};
 use kiln::route::{Context, LoadOptions, RouteSet, load};
 use std::sync::Arc;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     divan::main();
 }

@@ -194,6 +194,13 @@ impl<'a> Compiler<'a> {
 
     /// All element lines; true if none holds an expression.
     fn lines(&mut self, scope: &mut Scope<'a>, body: &'a tree::Body, ty: Type, path: &str, out: &mut Body) -> bool {
+        let constant = self.unordered_lines(scope, body, ty, path, out);
+        // In FHIR's order, so that nothing has to be sorted per message.
+        out.lines.sort_by_key(|line| line.position);
+        constant
+    }
+
+    fn unordered_lines(&mut self, scope: &mut Scope<'a>, body: &'a tree::Body, ty: Type, path: &str, out: &mut Body) -> bool {
         let mut constant = true;
         let mut set: Vec<(&'static str, Vec<&'static str>, Span)> = Vec::new();
         for line in &body.lines {

@@ -1,6 +1,6 @@
 //! Bodies: lines become the elements of one object, in FHIR's order.
 
-use crate::fhir::Node;
+use crate::fhir::{Node, Type};
 use crate::route::code::{Body, BodyLine, Item, X};
 use crate::route::run::value::Value;
 use crate::route::run::{Env, Run};
@@ -8,8 +8,14 @@ use crate::route::run::{Env, Run};
 /// An object under construction.
 #[derive(Default)]
 pub(crate) struct Building {
-    pub(crate) elements: Vec<(u16, &'static str, Node)>,
+    pub(crate) elements: Vec<(&'static str, Node)>,
     pub(crate) alive: bool,
+    /// The type whose order counts; known as soon as a body's lines came in.
+    ty: Option<Type>,
+    /// The position of the last element that was added in order.
+    last: u16,
+    /// Something came in out of order.
+    unsorted: bool,
 }
 
 impl<'m> Run<'m> {
@@ -95,7 +101,7 @@ impl<'m> Run<'m> {
                 any = true;
                 continue;
             };
-            let mut building = Building { elements: Vec::with_capacity(elements.len() + body.lines.len()), alive };
+            let mut building = Building { alive, ..Building::default() };
             building.take(elements, body);
             self.lines(body, env, &mut building, false);
             if building.alive && !building.elements.is_empty() {
@@ -109,7 +115,8 @@ impl<'m> Run<'m> {
 
     /// Adds the lines' elements. `top`: the lines are a resource's own, where `""` deletes.
     pub(crate) fn lines(&mut self, body: &'m Body, env: &Env<'_, 'm>, building: &mut Building, top: bool) {
-        let mut made = Vec::new();
+        building.ty = building.ty.or(body.ty);
+        let mut made = self.spare.pop().unwrap_or_default();
         for line in &body.lines {
             made.clear();
             if matches!(line.item, Item::Nothing) {
@@ -130,6 +137,8 @@ impl<'m> Run<'m> {
             }
             building.put(line, &mut made);
         }
+        made.clear();
+        self.spare.push(made);
     }
 
     /// A right side; true if the message contributed.
@@ -170,11 +179,12 @@ impl<'m> Run<'m> {
                 alive
             }
             Item::Extension(url, inner) => {
-                let mut values = Vec::new();
+                let mut values = self.spare.pop().unwrap_or_default();
                 let alive = self.item(inner, env, "value", &mut values);
-                for (branch, node) in values {
+                for (branch, node) in values.drain(..) {
                     out.push(("extension", Node::Object(vec![("url", Node::Text((*url).to_owned())), (branch, node)])));
                 }
+                self.spare.push(values);
                 alive
             }
         }
@@ -195,7 +205,7 @@ impl<'m> Run<'m> {
     /// What FHIR requires of a body that is made: its absence stops the delivery and names the v2 fields.
     pub(crate) fn check_required(&mut self, body: &'m Body, building: &Building) {
         for required in &body.required {
-            if !building.elements.iter().any(|(_, n, _)| required.names.contains(n) || n.strip_prefix('_').is_some_and(|p| required.names.contains(&p))) {
+            if !building.elements.iter().any(|(n, _)| required.names.contains(n) || n.strip_prefix('_').is_some_and(|p| required.names.contains(&p))) {
                 let (text, places) = missing_text(&body.path, required.element, &required.places);
                 self.halt("required-empty", text, places, &required.line);
             }
@@ -216,59 +226,77 @@ pub(crate) fn missing_text(path: &str, element: &str, places: &[String]) -> (Str
 impl Building {
     /// Takes over an object that a map made.
     pub(crate) fn take(&mut self, elements: Vec<(&'static str, Node)>, body: &Body) {
-        for (n, (name, node)) in elements.into_iter().enumerate() {
-            let position = position(body, name).unwrap_or(u16::try_from(n).unwrap_or(u16::MAX));
-            self.elements.push((position, name, node));
+        self.ty = self.ty.or(body.ty);
+        // Their positions are not known, so whatever follows asks for sorting.
+        self.last = u16::MAX;
+        if self.elements.is_empty() {
+            self.elements = elements;
+        } else {
+            self.elements.extend(elements);
         }
     }
 
+    /// An element from elsewhere, wherever it belongs.
+    pub(crate) fn add(&mut self, name: &'static str, node: Node) {
+        self.unsorted = true;
+        self.elements.push((name, node));
+    }
+
     fn remove(&mut self, line: &BodyLine) {
-        self.elements.retain(|(_, name, _)| *name != line.name && !line.branches.contains(name));
+        self.elements.retain(|(name, _)| *name != line.name && !line.branches.contains(name));
     }
 
     fn put(&mut self, line: &BodyLine, made: &mut Vec<(&'static str, Node)>) {
         if line.list {
-            let nodes = made.drain(..).map(|(_, node)| node);
-            match self.elements.iter_mut().find(|(_, name, _)| *name == line.name) {
-                Some((_, _, Node::List(list))) if line.append => list.extend(nodes),
-                Some((_, _, old)) => *old = Node::List(nodes.collect()),
+            match self.elements.iter_mut().find(|(name, _)| *name == line.name) {
+                Some((_, Node::List(list))) if line.append => list.extend(made.drain(..).map(|(_, node)| node)),
+                Some((_, old)) => *old = Node::List(made.drain(..).map(|(_, node)| node).collect()),
                 None => {
-                    let nodes = nodes.collect();
-                    self.elements.push((line.position, line.name, Node::List(nodes)));
+                    let nodes = made.drain(..).map(|(_, node)| node).collect();
+                    self.push(line, line.name, Node::List(nodes));
                 }
             }
             return;
         }
         let Some((name, node)) = made.drain(..).next() else { return };
         if !line.branches.is_empty() {
-            self.elements.retain(|(_, n, _)| *n == name || !line.branches.contains(n));
+            self.elements.retain(|(n, _)| *n == name || !line.branches.contains(n));
         }
-        match self.elements.iter_mut().find(|(_, n, _)| *n == name) {
-            Some((_, _, old)) => *old = node,
-            None => self.elements.push((line.position, name, node)),
+        match self.elements.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, old)) => *old = node,
+            None => self.push(line, name, node),
         }
+    }
+
+    fn push(&mut self, line: &BodyLine, name: &'static str, node: Node) {
+        self.unsorted |= line.position < self.last;
+        self.last = self.last.max(line.position);
+        self.elements.push((name, node));
     }
 
     /// Another map's elements: lists append, what is set stays.
     pub(crate) fn merge(&mut self, other: Building) {
         self.alive |= other.alive;
-        for (position, name, node) in other.elements {
-            match (self.elements.iter_mut().find(|(_, n, _)| *n == name), node) {
-                (Some((_, _, Node::List(list))), Node::List(more)) => list.extend(more),
+        self.ty = self.ty.or(other.ty);
+        if self.elements.is_empty() {
+            let alive = self.alive;
+            *self = Building { alive, ..other };
+            return;
+        }
+        for (name, node) in other.elements {
+            match (self.elements.iter_mut().find(|(n, _)| *n == name), node) {
+                (Some((_, Node::List(list))), Node::List(more)) => list.extend(more),
                 (Some(_), _) => {}
-                (None, node) => self.elements.push((position, name, node)),
+                (None, node) => self.add(name, node),
             }
         }
     }
 
     pub(crate) fn finish(&mut self) -> Node {
-        self.elements.sort_by_key(|(position, ..)| *position);
-        Node::Object(self.elements.drain(..).map(|(_, name, node)| (name, node)).collect())
+        if let (true, Some(ty)) = (self.unsorted, self.ty) {
+            let position = |name: &str| ty.property(name.strip_prefix('_').unwrap_or(name)).map_or(u16::MAX, |(e, _)| e.position());
+            self.elements.sort_by_cached_key(|(name, _)| position(name));
+        }
+        Node::Object(std::mem::take(&mut self.elements))
     }
-}
-
-fn position(body: &Body, name: &str) -> Option<u16> {
-    let ty = body.ty?;
-    let plain = name.strip_prefix('_').unwrap_or(name);
-    ty.property(plain).map(|(e, _)| e.position())
 }

@@ -266,13 +266,12 @@ impl<'m> Run<'m> {
         env: &Env<'_, 'm>,
     ) -> Converted {
         let code = self.code.maps.get(map)?;
-        let inner = Env { slots: std::cell::RefCell::new(vec![Some(value.clone())]), arguments, caller: Some(env) };
-        let mut out = Vec::with_capacity(1);
+        let inner = Env::map(Some(value.clone()), arguments, Some(env));
+        let mut out = self.spare.pop().unwrap_or_default();
         let alive = self.body(&code.body, &inner, conversion.name, &mut out);
-        if !alive {
-            return None;
-        }
-        let (name, node) = out.into_iter().next()?;
+        let first = out.drain(..).next();
+        self.spare.push(out);
+        let (name, node) = first.filter(|_| alive)?;
         if code.choice {
             let Node::Object(elements) = node else { return None };
             let (branch, node) = elements.into_iter().next()?;

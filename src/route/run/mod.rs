@@ -43,6 +43,18 @@ pub(crate) struct Run<'m> {
     pub(crate) deletes: Vec<Vec<&'static str>>,
     /// Resources inside the one being made.
     pub(crate) contained: Vec<Node>,
+    /// Emptied lists for the next body.
+    pub(crate) spare: Vec<Vec<(&'static str, Node)>>,
+    /// URIs found so far: what was sent, the identifier's type, the URI.
+    pub(crate) uris: Vec<KnownUri<'m>>,
+}
+
+/// An authority or coding system that this run has looked up before.
+pub(crate) struct KnownUri<'m> {
+    pub(crate) sent: &'m [u8],
+    pub(crate) kind: String,
+    pub(crate) entity: bool,
+    pub(crate) uri: Option<String>,
 }
 
 /// A resource of this run, saved or only referred to.
@@ -62,9 +74,12 @@ pub(crate) struct Instance {
     pub(crate) segment: Option<u32>,
 }
 
+/// Current values; most maps have one or two.
+pub(crate) type Slots<'m> = smallvec::SmallVec<[Option<Value<'m>>; 2]>;
+
 /// What a map or body sees: its current values, and what it was passed.
 pub(crate) struct Env<'e, 'm> {
-    pub(crate) slots: RefCell<Vec<Option<Value<'m>>>>,
+    pub(crate) slots: RefCell<Slots<'m>>,
     /// Evaluated in the caller's environment, and only when used.
     pub(crate) arguments: &'m [X],
     pub(crate) caller: Option<&'e Env<'e, 'm>>,
@@ -72,7 +87,14 @@ pub(crate) struct Env<'e, 'm> {
 
 impl<'e, 'm> Env<'e, 'm> {
     pub(crate) fn root() -> Self {
-        Self { slots: RefCell::new(Vec::new()), arguments: &[], caller: None }
+        Self { slots: RefCell::new(Slots::new()), arguments: &[], caller: None }
+    }
+
+    /// For a map: its source, and what the caller passes.
+    pub(crate) fn map(source: Option<Value<'m>>, arguments: &'m [X], caller: Option<&'e Env<'e, 'm>>) -> Self {
+        let mut slots = Slots::new();
+        slots.push(source);
+        Self { slots: RefCell::new(slots), arguments, caller }
     }
 
     pub(crate) fn slot(&self, n: usize) -> Option<Value<'m>> {
@@ -185,6 +207,8 @@ impl RouteSet {
             stop: None,
             deletes: Vec::new(),
             contained: Vec::new(),
+            spare: Vec::new(),
+            uris: Vec::new(),
         }
     }
 }

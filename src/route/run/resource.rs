@@ -6,7 +6,6 @@ use crate::route::program::{Output, Stop};
 use crate::route::run::body::{Building, missing_text};
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{Env, Instance, Made, Run, identity_of};
-use std::cell::RefCell;
 
 /// The system of derived identities: URIs (FHIR R4, Identifier.system).
 const URI: &str = "urn:ietf:rfc:3986";
@@ -22,7 +21,7 @@ impl<'m> Run<'m> {
                 None => Values::none(),
             };
             for value in values {
-                let env = Env { slots: RefCell::new(vec![Some(value.clone())]), arguments: &[], caller: None };
+                let env = Env::map(Some(value.clone()), &[], None);
                 if let Some(when) = &resource.when
                     && !self.holds(when, &env)
                 {
@@ -58,7 +57,7 @@ impl<'m> Run<'m> {
         self.deletes.clear();
         self.contained.clear();
         let stopped_before = self.stop.is_some();
-        let env = Env { slots: RefCell::new(vec![value.clone()]), arguments: &[], caller: None };
+        let env = Env::map(value.clone(), &[], None);
         let mut building = Building::default();
         for (from, map) in &resource.maps {
             let Some(map) = self.code.maps.get(*map) else { continue };
@@ -67,7 +66,7 @@ impl<'m> Run<'m> {
                 None => Values::option(value.clone(), true),
             };
             for source in sources {
-                let inner = Env { slots: RefCell::new(vec![Some(source)]), arguments: &[], caller: Some(&env) };
+                let inner = Env::map(Some(source), &[], Some(&env));
                 let mut part = Building::default();
                 self.top_body(&map.body, &inner, &mut part);
                 building.merge(part);
@@ -198,7 +197,7 @@ impl<'m> Run<'m> {
             Value::Segment(n) => format!("{}/{n}", code.head),
             _ => code.head.to_string(),
         };
-        let inner = Env { slots: RefCell::new(vec![Some(value)]), arguments, caller: Some(env) };
+        let inner = Env::map(Some(value), arguments, Some(env));
         if let Some(when) = &code.body.when
             && !self.holds(when, &inner)
         {
@@ -280,7 +279,7 @@ impl<'m> Run<'m> {
 
     fn attach_contained(&mut self, building: &mut Building) {
         if !self.contained.is_empty() {
-            building.elements.push((CONTAINED, "contained", Node::List(std::mem::take(&mut self.contained))));
+            building.add("contained", Node::List(std::mem::take(&mut self.contained)));
         }
     }
 
@@ -405,9 +404,6 @@ impl<'m> Run<'m> {
     }
 }
 
-/// `contained` comes after `text` in every resource.
-const CONTAINED: u16 = 5;
-
 fn placeholder(resource: &Resource) -> Made {
     Made {
         save: Save {
@@ -434,7 +430,7 @@ fn with_type(resource: &str, node: Node) -> Node {
 }
 
 fn identifiers(building: &Building) -> Vec<Identity> {
-    let found = building.elements.iter().find(|(_, name, _)| *name == "identifier").map(|(.., node)| node);
+    let found = building.elements.iter().find(|(name, _)| *name == "identifier").map(|(_, node)| node);
     match found {
         Some(Node::List(list)) => list.iter().filter_map(identity_of).collect(),
         Some(one) => identity_of(one).into_iter().collect(),
@@ -445,12 +441,12 @@ fn identifiers(building: &Building) -> Vec<Identity> {
 fn add_identifier(building: &mut Building, identity: &Identity, resource_type: &str) {
     let Some(element) = crate::fhir::type_named(resource_type).and_then(|t| t.element("identifier")) else { return };
     let node = Node::Object(vec![("system", Node::Text(identity.system.clone())), ("value", Node::Text(identity.value.clone()))]);
-    match building.elements.iter_mut().find(|(_, name, _)| *name == "identifier") {
-        Some((_, _, Node::List(list))) => list.push(node),
+    match building.elements.iter_mut().find(|(name, _)| *name == "identifier") {
+        Some((_, Node::List(list))) => list.push(node),
         Some(_) => {}
         None => {
             let node = if element.is_list() { Node::List(vec![node]) } else { node };
-            building.elements.push((element.position(), "identifier", node));
+            building.add("identifier", node);
         }
     }
 }
@@ -467,7 +463,7 @@ fn dedup(identity: &mut Vec<Identity>) {
 
 /// `Reference.identifier` and `display`, for what is never saved.
 fn logical_reference(building: &Building) -> Option<Node> {
-    let element = |wanted: &str| building.elements.iter().find(|(_, name, _)| *name == wanted).map(|(.., node)| node);
+    let element = |wanted: &str| building.elements.iter().find(|(name, _)| *name == wanted).map(|(_, node)| node);
     let mut reference = Vec::new();
     let identifier = match element("identifier") {
         Some(Node::List(list)) => list.first().cloned(),

@@ -1,12 +1,23 @@
 //! Assigning authorities and coding systems to URIs, by `systems:` documents and HL7's own rules.
 
 use crate::hl7v2::{Level, Part};
-use crate::route::run::Run;
 use crate::route::run::value::Value;
+use crate::route::run::{KnownUri, Run};
 
 impl<'m> Run<'m> {
     /// An HD, an entity identifier's namespace, or a coding system's name as a URI. `types` is what CX.5 says of the identifier.
-    pub(crate) fn system_uri(&self, value: &Value<'m>, kind: &str, entity: bool) -> Option<String> {
+    pub(crate) fn system_uri(&mut self, value: &Value<'m>, kind: &str, entity: bool) -> Option<String> {
+        let Value::Part(part, _) = value else { return self.find_system(value, kind, entity) };
+        let sent = self.message.raw(*part);
+        if let Some(known) = self.uris.iter().find(|k| k.sent == sent && k.entity == entity && k.kind == kind) {
+            return known.uri.clone();
+        }
+        let uri = self.find_system(value, kind, entity);
+        self.uris.push(KnownUri { sent, kind: kind.to_owned(), entity, uri: uri.clone() });
+        uri
+    }
+
+    fn find_system(&self, value: &Value<'m>, kind: &str, entity: bool) -> Option<String> {
         let (namespace, universal, universal_type) = match value {
             Value::Part(part, _) if entity => (self.piece(*part, 2), self.piece(*part, 3), self.piece(*part, 4)),
             Value::Part(part, _) if part.level != Level::Subcomponent && self.has_pieces(*part) => {
