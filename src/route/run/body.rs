@@ -95,7 +95,8 @@ impl<'m> Run<'m> {
         let alive = converted.alive;
         let mut any = false;
         for value in converted {
-            let Value::Node(branch, node) = value else { continue };
+            let Value::Node(node) = value else { continue };
+            let (branch, node) = *node;
             let Node::Object(elements) = node else {
                 out.push((branch, node));
                 any = true;
@@ -149,27 +150,7 @@ impl<'m> Run<'m> {
                 out.push((name, node.clone()));
                 false
             }
-            Item::X(x) => {
-                let values = self.eval(x, env);
-                let mut alive = false;
-                let contributes = values.alive;
-                for value in values {
-                    match value {
-                        Value::Node(branch, node) => {
-                            out.push((if branch == "value" { name } else { branch }, node));
-                            alive |= contributes;
-                        }
-                        Value::Made(entry) => {
-                            if let Some(node) = self.reference_node(entry) {
-                                out.push((name, node));
-                                alive |= contributes;
-                            }
-                        }
-                        _ => {}
-                    }
-                }
-                alive
-            }
+            Item::X(x) => self.emit(x, env, name, out),
             Item::Body(name, body) => self.body(body, env, name, out),
             Item::List(items) => {
                 let mut alive = false;
@@ -186,6 +167,46 @@ impl<'m> Run<'m> {
                 }
                 self.spare.push(values);
                 alive
+            }
+        }
+    }
+
+    /// An expression straight into an element.
+    fn emit(&mut self, x: &'m X, env: &Env<'_, 'm>, name: &'static str, out: &mut Vec<(&'static str, Node)>) -> bool {
+        match x {
+            X::Nothing => false,
+            X::Convert(inner, conversion) => {
+                let values = self.eval(inner, env);
+                self.convert_into(values, conversion, env, name, out)
+            }
+            X::Node(branch, node) => {
+                out.push((if *branch == "value" { name } else { branch }, node.clone()));
+                false
+            }
+            X::If(condition, then, otherwise) => {
+                let branch = if self.holds(condition, env) { then } else { otherwise };
+                self.emit(branch, env, name, out)
+            }
+            X::Else(a, b) => {
+                let from = out.len();
+                let alive = self.emit(a, env, name, out);
+                if out.len() > from { alive } else { self.emit(b, env, name, out) }
+            }
+            other => {
+                let values = self.eval(other, env);
+                let contributes = values.alive;
+                let from = out.len();
+                for value in values {
+                    match value {
+                        Value::Node(node) => {
+                            let (branch, node) = *node;
+                            out.push((if branch == "value" { name } else { branch }, node));
+                        }
+                        Value::Made(entry) => out.extend(self.reference_node(entry).map(|node| (name, node))),
+                        _ => {}
+                    }
+                }
+                contributes && out.len() > from
             }
         }
     }

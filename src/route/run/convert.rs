@@ -16,7 +16,7 @@ impl<'m> Run<'m> {
             // An identifier without an authority takes the listener's; that alone makes no identifier.
             if let Join::System { identifier: true, .. } = conversion.join {
                 let uri = self.missing_system(&self.identifier_kind(env));
-                return Values::option(uri.map(|u| Value::Node(conversion.name, Node::Text(u))), false);
+                return Values::option(uri.map(|u| Value::Node(Box::new((conversion.name, Node::Text(u))))), false);
             }
             return Values::none();
         }
@@ -29,7 +29,7 @@ impl<'m> Run<'m> {
                 continue;
             }
             if let Some((name, node)) = self.convert_one(value, &conversion.join, conversion, env) {
-                out.push(Value::Node(name.unwrap_or(conversion.name), node));
+                out.push(Value::Node(Box::new((name.unwrap_or(conversion.name), node))));
             }
         }
         if rest > 0 {
@@ -38,10 +38,47 @@ impl<'m> Run<'m> {
         out
     }
 
-    fn convert_one(&mut self, value: Value<'m>, join: &'m Join, conversion: &'m Conversion, env: &Env<'_, 'm>) -> Converted {
-        if let Value::Node(_, node) = value {
-            return Some((None, node));
+    /// The same, straight into an element: what nearly every line does.
+    pub(crate) fn convert_into(
+        &mut self,
+        values: Values<'m>,
+        conversion: &'m Conversion,
+        env: &Env<'_, 'm>,
+        name: &'static str,
+        out: &mut Vec<(&'static str, Node)>,
+    ) -> bool {
+        if values.is_empty() {
+            if let Join::System { identifier: true, .. } = conversion.join
+                && let Some(uri) = self.missing_system(&self.identifier_kind(env))
+            {
+                out.push((name, Node::Text(uri)));
+            }
+            return false;
         }
+        let alive = values.alive;
+        let from = out.len();
+        let mut rest = 0;
+        for value in values {
+            if conversion.single && out.len() > from {
+                rest += 1;
+                continue;
+            }
+            if let Some((branch, node)) = self.convert_one(value, &conversion.join, conversion, env) {
+                let branch = branch.unwrap_or(conversion.name);
+                out.push((if branch == "value" { name } else { branch }, node));
+            }
+        }
+        if rest > 0 {
+            self.finding("not-carried", format!("{rest} more than the one value that fits"), &conversion.place, &conversion.line);
+        }
+        alive && out.len() > from
+    }
+
+    fn convert_one(&mut self, value: Value<'m>, join: &'m Join, conversion: &'m Conversion, env: &Env<'_, 'm>) -> Converted {
+        let value = match value {
+            Value::Node(node) => return Some((None, node.1)),
+            other => other,
+        };
         let node = match join {
             Join::Same => match value {
                 Value::Made(entry) => self.reference_node(entry),

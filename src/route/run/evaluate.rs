@@ -14,9 +14,9 @@ impl<'m> Run<'m> {
             X::Nothing => Values::none(),
             X::Null => Values::constant(Value::Null),
             X::Text(text) => Values::constant(Value::Text(Cow::Borrowed(text))),
-            X::Number(n) => Values::constant(Value::Number(n.clone())),
+            X::Number(n) => Values::constant(Value::Number(Box::new(n.clone()))),
             X::Bool(b) => Values::constant(Value::Bool(*b)),
-            X::Node(name, node) => Values::constant(Value::Node(name, node.clone())),
+            X::Node(name, node) => Values::constant(Value::Node(Box::new((*name, node.clone())))),
             X::Path(path) => self.path(path, env),
             X::Argument(n) => match (env.caller, env.arguments.get(*n)) {
                 (Some(caller), Some(argument)) => self.eval(argument, caller),
@@ -64,7 +64,7 @@ impl<'m> Run<'m> {
                 let mut values = Values::none();
                 values.alive = alive;
                 for (name, node) in out {
-                    values.push(Value::Node(name, node));
+                    values.push(Value::Node(Box::new((name, node))));
                 }
                 values
             }
@@ -121,7 +121,7 @@ impl<'m> Run<'m> {
         let values = self.eval(x, env);
         values.as_slice().iter().any(|v| match v {
             Value::Part(part, _) => self.is_valued(*part),
-            Value::Segment(_) | Value::Node(..) | Value::Made(_) | Value::Number(_) | Value::Duration(_) => true,
+            Value::Segment(_) | Value::Node(_) | Value::Made(_) | Value::Number(_) | Value::Duration(_) => true,
             Value::Bool(_) | Value::Row(_) | Value::Sn(_) => true,
             Value::Text(t) | Value::Moment(t) => !t.is_empty(),
             Value::Null => false,
@@ -345,7 +345,7 @@ impl<'m> Run<'m> {
         }
         let (left, right) = (self.text_of(a), self.text_of(b));
         let number = |v: &Value<'m>, text: &str| match v {
-            Value::Number(n) => Some(n.clone()),
+            Value::Number(n) => Some((**n).clone()),
             _ => decimal(text),
         };
         let numeric = matches!(a, Value::Number(_)) || matches!(b, Value::Number(_)) || !matches!(op, Op::Equal);
@@ -380,11 +380,11 @@ impl<'m> Run<'m> {
         let (Some(left), Some(right)) = (left.first(), right.first()) else { return Values::none() };
         if let Value::Duration(span) = right {
             let text = self.text_of(&left);
-            let moved = crate::route::run::moment::add(&text, span, op == Op::Subtract);
+            let moved = crate::route::run::moment::add(&text, *span, op == Op::Subtract);
             return Values::option(moved.map(|m| Value::Moment(Cow::Owned(m))), alive);
         }
         let number = |run: &Self, v: &Value<'m>| match v {
-            Value::Number(n) => Some(n.clone()),
+            Value::Number(n) => Some((**n).clone()),
             other => decimal(&run.text_of(other)),
         };
         let (Some(l), Some(r)) = (number(self, &left), number(self, &right)) else { return Values::none() };
@@ -396,7 +396,7 @@ impl<'m> Run<'m> {
             Op::Divide => Some((l / r).with_scale_round(20, bigdecimal::RoundingMode::HalfUp).normalized()),
             _ => None,
         };
-        Values::option(result.map(Value::Number), alive)
+        Values::option(result.map(|n| Value::Number(Box::new(n))), alive)
     }
 
     fn via(&mut self, inner: &'m X, table: usize, column: Option<usize>, env: &Env<'_, 'm>) -> Values<'m> {

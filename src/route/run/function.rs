@@ -14,12 +14,12 @@ impl<'m> Run<'m> {
         match function {
             Function::Count => {
                 let n = self.eval(argument(0), env).len();
-                Values::one(Value::Number(Decimal::from(n as u64)))
+                Values::one(Value::Number(Box::new(Decimal::from(n as u64))))
             }
             Function::Length => {
                 let values = self.eval(argument(0), env);
                 let n = values.as_slice().first().map_or(0, |v| self.text_of(v).chars().count());
-                Values::one(Value::Number(Decimal::from(n as u64)))
+                Values::one(Value::Number(Box::new(Decimal::from(n as u64))))
             }
             Function::First => {
                 let values = self.eval(argument(0), env);
@@ -108,7 +108,7 @@ impl<'m> Run<'m> {
                 let mut out = Values { alive: values.alive, ..Values::none() };
                 for value in values {
                     if let Some(n) = decimal(&self.text_of(&value)) {
-                        out.push(Value::Number(n));
+                        out.push(Value::Number(Box::new(n)));
                     }
                 }
                 out
@@ -118,10 +118,10 @@ impl<'m> Run<'m> {
                 let values = self.eval(argument(0), env);
                 let alive = values.alive;
                 let number = values.first().and_then(|v| match v {
-                    Value::Number(n) => Some(n),
+                    Value::Number(n) => Some(*n),
                     other => decimal(&self.text_of(&other)),
                 });
-                let rounded = number.map(|n| Value::Number(n.with_scale_round(places as i64, bigdecimal::RoundingMode::HalfUp)));
+                let rounded = number.map(|n| Value::Number(Box::new(n.with_scale_round(places as i64, bigdecimal::RoundingMode::HalfUp))));
                 Values::option(rounded, alive)
             }
             Function::Sn => {
@@ -140,7 +140,7 @@ impl<'m> Run<'m> {
                 let number = number.first().map(|v| self.text_of(&v).trim().to_owned());
                 let unit = self.one_text(argument(1), env);
                 let span = number.and_then(|n| moment::span(&n, &unit));
-                Values::option(span.map(Value::Duration), alive)
+                Values::option(span.map(|s| Value::Duration(Box::new(s))), alive)
             }
             Function::Date => self.moments(argument(0), env, |t| t.get(..t.len().min(8)).map(str::to_owned)),
             Function::Time => self.moments(argument(0), env, |t| t.get(8..).filter(|t| !t.is_empty()).map(str::to_owned)),

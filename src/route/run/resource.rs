@@ -147,8 +147,8 @@ impl<'m> Run<'m> {
                 continue;
             }
             for value in self.eval(x, env) {
-                if let Value::Node(_, node) = value
-                    && let Some(one) = identity_of(&node)
+                if let Value::Node(node) = value
+                    && let Some(one) = identity_of(&node.1)
                     && !self.code.systems.ignore.contains(&one.value)
                 {
                     identity.push(one);
@@ -314,7 +314,7 @@ impl<'m> Run<'m> {
             if place.is_empty() {
                 values.push(Value::Made(entry));
             } else if let Some(node) = self.reference_node(entry) {
-                values.push(Value::Node(place, node));
+                values.push(Value::Node(Box::new((place, node))));
             }
         }
         values

@@ -12,17 +12,17 @@ pub(crate) enum Value<'m> {
     Part(Part, At),
     Segment(u32),
     Text(Cow<'m, str>),
-    Number(Decimal),
+    Number(Box<Decimal>),
     Bool(bool),
     /// A time in v2's notation.
     Moment(Cow<'m, str>),
-    Duration(Span),
+    Duration(Box<Span>),
     /// A table's row.
     Row(Box<Row>),
     /// A structured numeric that `sn()` read from text: comparator, first number, separator, second number.
     Sn(Box<[String; 4]>),
-    /// FHIR, under its JSON name.
-    Node(&'static str, Node),
+    /// FHIR, under its JSON name. Boxed like other rare ones: most values are parts, and every step of an expression moves them.
+    Node(Box<(&'static str, Node)>),
     /// A resource of this run, to be referred to.
     Made(usize),
     /// v2's `""`.
