@@ -115,6 +115,8 @@ pub(crate) struct Body {
     pub(crate) required: Vec<Required>,
     /// No line holds an expression: a body of constants is always made.
     pub(crate) constant: bool,
+    /// The URL of the extension that it makes.
+    pub(crate) url: Option<&'static str>,
     /// May it make more than one?
     pub(crate) many: bool,
     /// The v2 fields that it reads.

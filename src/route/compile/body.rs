@@ -452,7 +452,7 @@ impl<'a> Compiler<'a> {
             return Part { item: Item::Nothing, many: false, constant: true, places: Vec::new(), names: Vec::new() };
         };
         let depth = scope.entries.len();
-        let mut made = Body { path: Arc::from(def.name()), slot: depth, ..Body::default() };
+        let mut made = Body { path: Arc::from(def.name()), url: Some(url), slot: depth, ..Body::default() };
         if let Some(each) = &body.each {
             let (values, by, many) = self.each(scope, each);
             made.each = Some((values, by));

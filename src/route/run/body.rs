@@ -128,8 +128,11 @@ impl<'m> Run<'m> {
             building.alive |= alive;
             if made.is_empty() {
                 if top && self.item_is_deleted(&line.item, env) {
-                    let names: &[&'static str] = if line.branches.is_empty() { &[line.name] } else { &line.branches };
-                    self.deletes.extend(names.iter().map(|n| vec![*n]));
+                    match extension_url(&line.item) {
+                        Some(url) => self.deletes.push(vec![line.name, url]),
+                        None if line.branches.is_empty() => self.deletes.push(vec![line.name]),
+                        None => self.deletes.extend(line.branches.iter().map(|n| vec![*n])),
+                    }
                 }
                 continue;
             }
@@ -146,12 +149,12 @@ impl<'m> Run<'m> {
     pub(crate) fn item(&mut self, item: &'m Item, env: &Env<'_, 'm>, name: &'static str, out: &mut Vec<(&'static str, Node)>) -> bool {
         match item {
             Item::Nothing => false,
-            Item::Constant(name, node) => {
-                out.push((name, node.clone()));
+            Item::Constant(own, node) => {
+                out.push((named(own, name), node.clone()));
                 false
             }
             Item::X(x) => self.emit(x, env, name, out),
-            Item::Body(name, body) => self.body(body, env, name, out),
+            Item::Body(own, body) => self.body(body, env, named(own, name), out),
             Item::List(items) => {
                 let mut alive = false;
                 for item in items {
@@ -180,7 +183,7 @@ impl<'m> Run<'m> {
                 self.convert_into(values, conversion, env, name, out)
             }
             X::Node(branch, node) => {
-                out.push((if *branch == "value" { name } else { branch }, node.clone()));
+                out.push((named(branch, name), node.clone()));
                 false
             }
             X::If(condition, then, otherwise) => {
@@ -200,7 +203,7 @@ impl<'m> Run<'m> {
                     match value {
                         Value::Node(node) => {
                             let (branch, node) = *node;
-                            out.push((if branch == "value" { name } else { branch }, node));
+                            out.push((named(branch, name), node));
                         }
                         Value::Made(entry) => out.extend(self.reference_node(entry).map(|node| (name, node))),
                         _ => {}
@@ -219,7 +222,8 @@ impl<'m> Run<'m> {
                 (Some((x, _)), _) | (None, Some(x)) => self.is_deleted(x, env),
                 (None, None) => body.lines.iter().any(|l| !matches!(l.item, Item::Constant(..)) && self.item_is_deleted(&l.item, env)),
             },
-            Item::Constant(..) | Item::Extension(..) | Item::Nothing => false,
+            Item::Extension(_, inner) => self.item_is_deleted(inner, env),
+            Item::Constant(..) | Item::Nothing => false,
         }
     }
 
@@ -231,6 +235,21 @@ impl<'m> Run<'m> {
                 self.halt("required-empty", text, places, &required.line);
             }
         }
+    }
+}
+
+/// `value` is the name of what has none of its own yet: a `$first`'s alternative, a parameter.
+fn named(own: &'static str, outer: &'static str) -> &'static str {
+    if own == "value" { outer } else { own }
+}
+
+/// `""` in a field of an extension deletes that extension, not all of them: its entry is named by its URL.
+fn extension_url(item: &Item) -> Option<&'static str> {
+    match item {
+        Item::Extension(url, _) => Some(url),
+        Item::List(items) => items.first().and_then(extension_url),
+        Item::Body("extension", body) => body.url,
+        _ => None,
     }
 }
 

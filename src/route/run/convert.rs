@@ -410,7 +410,10 @@ impl<'m> Run<'m> {
             return Translated::To(row_coding(row));
         }
         let Some(table) = self.code.tables.get(table) else { return Translated::Keep };
-        self.finding("unmapped-code", format!("a code that table {} does not have", table.name), &conversion.place, &conversion.line);
+        // What is kept as the sender wrote it is not lost.
+        if !matches!(table.unmapped, UnmappedX::Keep) {
+            self.finding("unmapped-code", format!("a code that table {} does not have", table.name), &conversion.place, &conversion.line);
+        }
         match &table.unmapped {
             UnmappedX::Keep => Translated::Keep,
             UnmappedX::Text => Translated::Text,

@@ -384,6 +384,12 @@ impl<'m> Run<'m> {
         if let Some(stop) = self.stop {
             return Err(stop);
         }
+        if (0..count).all(|n| to[n].is_none()) {
+            let names: Vec<&str> = self.route.resources.iter().map(|r| &*r.name).collect();
+            let text = format!("the message has nothing that route {} makes {} from", self.route_name, names.join(" or "));
+            let line: std::sync::Arc<str> = std::sync::Arc::from("");
+            self.finding("nothing-made", text, "", &line);
+        }
         let mut index = vec![None; count];
         let mut next = 0;
         for n in 0..count {
