@@ -54,6 +54,11 @@ const BELONGS: &[Belongs] = &[
     Belongs { words: &["println!(", "print!("], only_in: &["cli"], why: "only the command line prints" },
     Belongs { words: &["reqwest::Client", "reqwest::get"], only_in: &["target"], why: "only targets are HTTP clients" },
     Belongs { words: &["axum::"], only_in: &["console"], why: "only the console serves HTTP" },
+    Belongs {
+        words: &["Timestamp::now", "Zoned::now", "SystemTime::now"],
+        only_in: &["cli", "engine", "listener", "target"],
+        why: "the clock is read at a border and passed on",
+    },
     Belongs { words: &["unbounded_channel", "unbounded("], only_in: &[], why: "every queue has a limit" },
 ];
 
