@@ -164,3 +164,17 @@ async fn a_restart_resumes_what_was_pending_and_keeps_its_order() {
     }
     site.stop().await;
 }
+
+#[tokio::test]
+async fn one_identity_is_never_in_two_open_requests_even_where_no_order_key_is_common() {
+    let site = Plan::new().start().await;
+    site.server.delay(Duration::from_millis(20));
+    let mut peer = site.connect().await;
+    // The test's map gives all authorities one system: other keys, the same identity.
+    for n in 0..24 {
+        peer.accepted(&adt(&format!("C{n}"), "1", &format!("N{n}")).replace("1^^^HOSP", &format!("1^^^A{n}"))).await;
+    }
+    site.until_delivered(24).await;
+    assert_eq!((site.server.overlaps(), site.server.resources("1")), (0, 1));
+    site.stop().await;
+}
