@@ -4,6 +4,7 @@
 
 use crate::engine::backoff;
 use crate::engine::dispatch::{Lane, Slot, store};
+use crate::engine::guard::Held;
 use crate::engine::mapping::{self, Mapped};
 use crate::engine::receipt;
 use crate::engine::shared::{Shared, later, now};
@@ -84,10 +85,9 @@ impl Attempt<'_> {
         }
         let sending = self.lane.setup.send.unwrap_or_else(|| mapping::sending(info.send));
         let retry_for = info.retry_for_seconds.map(Duration::from_secs);
-        let held = self.lane.guard.hold(self.pending.id, identities(&mapped.saves)).await;
         let keys = self.identity_keys(&mapped.saves);
-        let known = match self.known(&keys).await {
-            Ok(known) => known,
+        let (held, known) = match self.hold(&mapped.saves, &keys).await {
+            Ok(held_and_known) => held_and_known,
             Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
             Err(_) => return Ended::Again(self.pause()),
         };
@@ -110,9 +110,18 @@ impl Attempt<'_> {
             Ok(receipt) => self.delivered(receipt, &mapped, &keys, program).await,
             Err(setback) => self.set_back(setback, &keys, program, retry_for, blocks).await,
         };
-        // Only now: a receipt's identities are known to the journal before the next save of the same one looks them up.
         drop(held);
         ended
+    }
+
+    /// Waits for the identities that are going to be written, and then asks what is known of all.
+    async fn hold(&self, saves: &Saves, keys: &[Vec<IdentityKey>]) -> Result<(Held, Vec<Option<KnownId>>), JournalError> {
+        // What exists and is only referred to needs no turn: else a hospital's one Organization would make all of its messages wait.
+        let may_exist = saves.entries.iter().any(|save| save.mode == SaveMode::CreateIfNone);
+        let exists = if may_exist { self.known(keys).await? } else { Vec::new() };
+        let held = self.lane.guard.hold(self.pending.id, written_identities(saves, &exists)).await;
+        // Only now: what the delivery before learned is in the journal, since it held on until its outcome was stored.
+        Ok((held, self.known(keys).await?))
     }
 
     /// The names under which the journal knows each entry's identities. Only a server gives ids that are worth knowing.
@@ -250,10 +259,16 @@ impl Attempt<'_> {
     }
 }
 
-/// All identities of the saves, hashed for the guard. References count too: a `find` must not read what another delivery is writing.
-fn identities(saves: &Saves) -> Vec<u64> {
+/// The identities that are going to be written, hashed for the guard. `exists` says, by entry, what is known to exist already.
+fn written_identities(saves: &Saves, exists: &[Option<KnownId>]) -> Vec<u64> {
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    saves.entries.iter().flat_map(|save| save.identity.iter().map(|i| HASHER.hash_one((save.resource_type, &i.system, &i.value)))).collect()
+    let is_written = |n: usize, mode: SaveMode| match mode {
+        SaveMode::Find => false,
+        SaveMode::CreateIfNone => !exists.get(n).is_some_and(Option::is_some),
+        SaveMode::Create | SaveMode::Update | SaveMode::Merge | SaveMode::Put | SaveMode::Delete => true,
+    };
+    let written = saves.entries.iter().enumerate().filter(|(n, save)| is_written(*n, save.mode));
+    written.flat_map(|(_, save)| save.identity.iter().map(|i| HASHER.hash_one((save.resource_type, &i.system, &i.value)))).collect()
 }
 
 fn of_entries(keys: &[Vec<IdentityKey>], entries: &[usize]) -> Vec<IdentityKey> {
