@@ -150,6 +150,7 @@ fn wait_for(what: &str, site: &Path, kiln: &mut Kiln, holds: impl Fn() -> bool) 
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "how much was killed and sent is the test's result")]
 fn nothing_acknowledged_is_lost_by_kill_9() {
     let folder = tempfile::tempdir().expect("there is a temporary folder");
     let site = folder.path();

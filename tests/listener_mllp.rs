@@ -1,4 +1,5 @@
 //! The MLLP listener through real sockets: order, limits, noise, half-closed peers, shutdown.
+#![allow(clippy::disallowed_methods, reason = "a test waits for its tasks itself")]
 
 use bytes::Bytes;
 use kiln::exchange::Phi;

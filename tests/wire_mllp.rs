@@ -25,9 +25,12 @@ fn decode<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Seen {
     Seen { frames, noise_bytes: mllp.take_noise_bytes(), restarts: mllp.take_restarts(), inside: mllp.inside_frame() }
 }
 
+/// Bytes, the frames in them, bytes of noise, restarts, and whether a frame is left unfinished.
+type Case = (&'static [u8], &'static [&'static [u8]], u64, u64, bool);
+
 #[test]
 fn what_peers_send() {
-    let cases: &[(&[u8], &[&[u8]], u64, u64, bool)] = &[
+    let cases: &[Case] = &[
         (b"\x0Bone\x1C\r", &[b"one"], 0, 0, false),
         (b"\x0Bone\x1C\r\x0Btwo\x1C\r", &[b"one", b"two"], 0, 0, false),
         // The carriage return after FS is missing.

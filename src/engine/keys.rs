@@ -29,8 +29,11 @@ enum Shape {
     Ei,
 }
 
-/// Where identities stand.
-const PLACES: &[(&str, &[(usize, Kind, Shape)])] = &[
+/// A field that holds identifiers.
+type Place = (usize, Kind, Shape);
+
+/// Where identities stand, by segment.
+const PLACES: &[(&str, &[Place])] = &[
     ("PID", &[(2, Kind::Patient, Shape::Cx), (3, Kind::Patient, Shape::Cx), (4, Kind::Patient, Shape::Cx), (18, Kind::Visit, Shape::Cx)]),
     (
         "MRG",

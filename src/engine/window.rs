@@ -384,7 +384,7 @@ mod tests {
             let (mut window, mut next, mut now) = (Window::default(), 0, 0);
             let mut unfinished: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
             let mut running: Vec<u64> = Vec::new();
-            let mut check_start = |window: &mut Window, unfinished: &BTreeMap<u64, Vec<u64>>, running: &mut Vec<u64>| {
+            let check_start = |window: &mut Window, unfinished: &BTreeMap<u64, Vec<u64>>, running: &mut Vec<u64>| {
                 if let Some(started) = window.start() {
                     let n = started.id.message.0;
                     for (earlier, keys) in unfinished.range(..n) {

@@ -1,5 +1,6 @@
 //! A whole engine in a test: a journal in a folder of its own, an MLLP peer, and a FHIR server's stand-in that records what it is asked.
 #![allow(dead_code, reason = "each test file uses what it needs")]
+#![allow(clippy::disallowed_methods, reason = "the stand-in lives as long as its test")]
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -25,10 +26,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// The longest that any step of a test may take.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A route with one resource and the few maps that it needs, so that the engine's tests depend on no shipped map.
-pub fn routes_text(extra: &str) -> String {
+pub(crate) fn routes_text(extra: &str) -> String {
     format!(
         r#"map: CX -> Identifier
 system: "urn:example:hospital"
@@ -52,7 +53,7 @@ to: main
     )
 }
 
-pub fn load(text: &str) -> Routes {
+pub(crate) fn load(text: &str) -> Routes {
     let mut sources = Sources::default();
     sources.add("routes/test.yaml", text);
     let options = LoadOptions { listeners: vec!["adt".to_owned()], targets: vec!["main".to_owned()], overlays: Vec::new() };
@@ -61,27 +62,27 @@ pub fn load(text: &str) -> Routes {
     Routes::from_loaded(loaded, options).unwrap_or_else(|| panic!("the test's routes have faults: {faults:#?}"))
 }
 
-pub struct Site {
-    pub folder: Arc<tempfile::TempDir>,
-    pub engine: Engine,
-    pub journal: Journal,
-    pub metrics: Arc<Metrics>,
-    pub address: SocketAddr,
-    pub server: StandIn,
+pub(crate) struct Site {
+    pub(crate) folder: Arc<tempfile::TempDir>,
+    pub(crate) engine: Engine,
+    pub(crate) journal: Journal,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) address: SocketAddr,
+    pub(crate) server: StandIn,
 }
 
-pub struct Plan {
-    pub folder: Arc<tempfile::TempDir>,
-    pub routes: String,
-    pub site: ListenerSite,
-    pub parallel: usize,
-    pub window: usize,
-    pub server: Option<StandIn>,
-    pub target: Option<Target>,
+pub(crate) struct Plan {
+    pub(crate) folder: Arc<tempfile::TempDir>,
+    pub(crate) routes: String,
+    pub(crate) site: ListenerSite,
+    pub(crate) parallel: usize,
+    pub(crate) window: usize,
+    pub(crate) server: Option<StandIn>,
+    pub(crate) target: Option<Target>,
 }
 
 impl Plan {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let socket = ListenerConfig::new("adt", "127.0.0.1:0".parse().expect("it is an address"));
         Self {
             folder: Arc::new(tempfile::tempdir().expect("there is a temporary folder")),
@@ -103,7 +104,7 @@ impl Plan {
         }
     }
 
-    pub async fn start(self) -> Site {
+    pub(crate) async fn start(self) -> Site {
         let server = match self.server {
             Some(server) => server,
             None => StandIn::start().await,
@@ -125,16 +126,16 @@ impl Plan {
 }
 
 impl Site {
-    pub async fn connect(&self) -> Peer {
+    pub(crate) async fn connect(&self) -> Peer {
         Peer(TcpStream::connect(self.address).await.expect("the listener accepts"))
     }
 
-    pub async fn stop(self) -> (Shutdown, Arc<tempfile::TempDir>, StandIn) {
+    pub(crate) async fn stop(self) -> (Shutdown, Arc<tempfile::TempDir>, StandIn) {
         let stopped = self.engine.shutdown(Duration::from_secs(20)).await;
         (stopped, self.folder, self.server)
     }
 
-    pub async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let wait = async {
             while !holds(self) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -146,20 +147,20 @@ impl Site {
         }
     }
 
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.journal.counts("main")
     }
 
-    pub async fn until_delivered(&self, count: u64) {
+    pub(crate) async fn until_delivered(&self, count: u64) {
         self.until(&format!("{count} delivered"), |s| s.counts().delivered >= count && s.counts().backlog == 0).await;
     }
 
-    pub fn counted(&self, line: &str) -> bool {
+    pub(crate) fn counted(&self, line: &str) -> bool {
         self.metrics.encode().lines().any(|l| l == line)
     }
 
     /// All messages, oldest first.
-    pub async fn stored(&self) -> Vec<MessageRecord> {
+    pub(crate) async fn stored(&self) -> Vec<MessageRecord> {
         let found = self.journal.search(Query { limit: 100_000, ..Query::default() }).await.expect("the journal can be searched");
         let mut records = Vec::new();
         let mut ids: Vec<MessageId> = found.iter().map(|f| f.id).collect();
@@ -172,22 +173,22 @@ impl Site {
 }
 
 /// An ADT with a control ID, a patient and a family name.
-pub fn adt(control_id: &str, patient: &str, family: &str) -> String {
+pub(crate) fn adt(control_id: &str, patient: &str, family: &str) -> String {
     format!(
         "MSH|^~\\&|ADT1|HOSP|KILN|HERE|20260309142501||ADT^A08^ADT_A01|{control_id}|P|2.5.1\rEVN|A08|20260309142501\rPID|1||{patient}^^^HOSP^MR||{family}^JOHN||19700101|M\r"
     )
 }
 
-pub struct Peer(pub TcpStream);
+pub(crate) struct Peer(pub(crate) TcpStream);
 
 impl Peer {
-    pub async fn send(&mut self, payload: &[u8]) {
+    pub(crate) async fn send(&mut self, payload: &[u8]) {
         let frame = [b"\x0B", payload, b"\x1C\r"].concat();
         self.0.write_all(&frame).await.expect("the socket takes bytes");
     }
 
     /// The next acknowledgement; `None` when the connection is closed.
-    pub async fn receive(&mut self) -> Option<String> {
+    pub(crate) async fn receive(&mut self) -> Option<String> {
         let mut bytes = Vec::new();
         let read = async {
             loop {
@@ -206,13 +207,13 @@ impl Peer {
         })
     }
 
-    pub async fn ask(&mut self, payload: impl AsRef<[u8]>) -> String {
+    pub(crate) async fn ask(&mut self, payload: impl AsRef<[u8]>) -> String {
         self.send(payload.as_ref()).await;
         self.receive().await.expect("the connection is open")
     }
 
     /// Sends a message and wants an AA for it.
-    pub async fn accepted(&mut self, message: &str) {
+    pub(crate) async fn accepted(&mut self, message: &str) {
         let control_id = message.split('|').nth(9).unwrap_or_default();
         let ack = self.ask(message).await;
         assert!(ack.contains(&format!("\rMSA|AA|{control_id}")), "{}", ack.escape_debug());
@@ -221,7 +222,7 @@ impl Peer {
 
 /// How the stand-in behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Mood {
+pub(crate) enum Mood {
     /// Does what it is asked.
     #[default]
     Well,
@@ -250,14 +251,14 @@ struct Kept {
 
 /// A FHIR server, as much of one as the engine's tests need.
 #[derive(Clone)]
-pub struct StandIn {
+pub(crate) struct StandIn {
     address: SocketAddr,
     kept: Arc<Mutex<Kept>>,
     delay: Arc<Mutex<Duration>>,
 }
 
 impl StandIn {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port can be bound");
         let address = socket.local_addr().expect("a bound socket has an address");
         let stand_in = Self { address, kept: Arc::default(), delay: Arc::default() };
@@ -266,7 +267,7 @@ impl StandIn {
         stand_in
     }
 
-    pub fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Target {
         let config = FhirConfig {
             base: format!("http://{}/fhir", self.address),
             auth: Auth::None,
@@ -277,33 +278,33 @@ impl StandIn {
         Target::open(TargetConfig::Fhir(config)).expect("the target opens")
     }
 
-    pub fn mood(&self, mood: Mood) {
+    pub(crate) fn mood(&self, mood: Mood) {
         self.kept().mood = mood;
     }
 
-    pub fn delay(&self, delay: Duration) {
+    pub(crate) fn delay(&self, delay: Duration) {
         *self.delay.lock().expect("no test panicked in here") = delay;
     }
 
     /// Family names in the order in which they were saved for this identifier.
-    pub fn saved(&self, identifier: &str) -> Vec<String> {
+    pub(crate) fn saved(&self, identifier: &str) -> Vec<String> {
         self.kept().log.iter().filter(|(i, _)| i == identifier).map(|(_, family)| family.clone()).collect()
     }
 
-    pub fn log_len(&self) -> usize {
+    pub(crate) fn log_len(&self) -> usize {
         self.kept().log.len()
     }
 
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.kept().requests
     }
 
-    pub fn overlaps(&self) -> usize {
+    pub(crate) fn overlaps(&self) -> usize {
         self.kept().overlaps
     }
 
     /// How many resources have this identifier.
-    pub fn resources(&self, identifier: &str) -> usize {
+    pub(crate) fn resources(&self, identifier: &str) -> usize {
         self.kept().resources.iter().filter(|(i, ..)| i == identifier).count()
     }
 
@@ -423,12 +424,12 @@ fn read(server: &StandIn, path: &str, query: &str) -> Response {
 }
 
 /// The folder of a [`Plan`] again, for a second life of the same site.
-pub fn again(folder: &Arc<tempfile::TempDir>, server: &StandIn) -> Plan {
+pub(crate) fn again(folder: &Arc<tempfile::TempDir>, server: &StandIn) -> Plan {
     Plan { folder: Arc::clone(folder), server: Some(server.clone()), ..Plan::new() }
 }
 
 /// The JSON files of a folder target.
-pub fn files(folder: &Path) -> Vec<Value> {
+pub(crate) fn files(folder: &Path) -> Vec<Value> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
