@@ -1,7 +1,7 @@
 //! Measures the journal: messages a second against the bare SQLite loop with the same tables, start times, memory.
 //!
 //! `cargo bench --bench journal -- [append|settle|start|pending|retention|all] [--messages N] [--path DIR]`; figures are in docs/performance.md.
-
+#![allow(clippy::disallowed_methods, reason = "tasks end with the runtime of their test")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints and may stop")]
 
 use bytes::Bytes;

@@ -41,7 +41,7 @@ fn to_bundle_json(bencher: divan::Bencher, path: &str) {
     bencher.bench(|| {
         let message = Message::parse(bytes.clone(), &ParseOptions::default()).expect("the fixture parses");
         let route = set.matching("bench", &message).taken[0];
-        let output = set.run(route, &message, &context).ok().expect("the fixture maps");
+        let output = set.run(route, &message, &context).unwrap_or_else(|_| panic!("the fixture maps"));
         let mut json = Vec::with_capacity(16 * 1024);
         for save in &output.saves.entries {
             save.body.write(&mut json, &|n| format!("urn:uuid:{n}"));

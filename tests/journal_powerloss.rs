@@ -2,7 +2,7 @@
 //!
 //! Each test starts this very binary again as a child that runs `the_child`; what the child was told by the journal it writes to a file
 //! beside the disk at once, as a sender would see an acknowledgement.
-
+#![allow(clippy::disallowed_methods, reason = "tasks end with the runtime of their test")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test stops where it is surprised, and tells what it did")]
 
 mod journal_support;

@@ -1,6 +1,7 @@
 //! MLLP clients that others wrote send to `kiln serve`, each in its own way, and read what it answers (tests/peers).
 //!
 //! Their packages are installed with `npm ci` and a venv in tests/peers (.ci/run does both); `KILN_E2E=1` makes their absence a failure.
+#![allow(clippy::print_stderr, reason = "what a reader of the test log wants to know")]
 
 mod cli_support;
 

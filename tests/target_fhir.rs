@@ -1,4 +1,5 @@
 //! What a FHIR target makes of each kind of answer, and what it sends, against a mock that says exactly what the case needs.
+#![allow(clippy::disallowed_methods, reason = "tasks end with the runtime of their test")]
 
 mod target_support;
 

@@ -1,4 +1,5 @@
 //! The folder target from its front door: what is on the disk after deliveries, crashes and restarts.
+#![allow(clippy::disallowed_methods, reason = "tasks end with the runtime of their test")]
 
 mod target_support;
 

@@ -205,11 +205,11 @@ impl<'a> Compiler<'a> {
         let mut set: Vec<(&'static str, Vec<&'static str>, Span)> = Vec::new();
         for line in &body.lines {
             let name = line.element.text.as_str();
-            if name == "extension" || name == "modifierExtension" {
-                if let tree::Item::Body(extensions) = &line.item {
-                    constant &= self.extensions(scope, extensions, name, ty, path, line, out);
-                    continue;
-                }
+            if (name == "extension" || name == "modifierExtension")
+                && let tree::Item::Body(extensions) = &line.item
+            {
+                constant &= self.extensions(scope, extensions, name, ty, path, line, out);
+                continue;
             }
             if let Some(primitive) = name.strip_prefix('_') {
                 constant &= self.companion(scope, primitive, ty, path, line, out);

@@ -127,8 +127,10 @@ impl<'a> Compiler<'a> {
             "string" | "markdown" | "id" if simple && !moment && datatype != "TM" => Some(Join::Text),
             "code" if coded || simple => self.code_join(table, wanted, span),
             "boolean" if coded => {
-                if let Some(n) =
-                    self.tables.iter().position(|t| table.is_some_and(|s| t.from.contains(&s)) && &*t.name != "" && t.to.is_none() && self.is_boolean(&t.name))
+                if let Some(n) = self
+                    .tables
+                    .iter()
+                    .position(|t| table.is_some_and(|s| t.from.contains(&s)) && !t.name.is_empty() && t.to.is_none() && self.is_boolean(&t.name))
                 {
                     return Some(Join::BooleanTable(n));
                 }

@@ -1,7 +1,7 @@
 //! Evaluating compiled expressions. Total: what cannot be said yields nothing.
 
 use crate::hl7v2::Part;
-use crate::route::code::{Decimal, Path, Root, Step, X, decimal};
+use crate::route::code::{Path, Root, Step, X, decimal};
 use crate::route::run::value::{At, Value, Values};
 use crate::route::run::{Env, Run};
 use crate::route::tree::{Index, Op};
@@ -392,7 +392,7 @@ impl<'m> Run<'m> {
             Op::Add => Some(l + r),
             Op::Subtract => Some(l - r),
             Op::Multiply => Some(l * r),
-            Op::Divide if r == Decimal::from(0) => None,
+            Op::Divide if r == 0 => None,
             Op::Divide => Some((l / r).with_scale_round(20, bigdecimal::RoundingMode::HalfUp).normalized()),
             _ => None,
         };

@@ -79,7 +79,7 @@ pub(crate) fn span(number: &str, unit: &str) -> Option<Span> {
     };
     let whole: i64 = number.parse().ok().or_else(|| {
         let decimal: crate::route::code::Decimal = number.parse().ok()?;
-        bigdecimal::ToPrimitive::to_i64(&decimal).filter(|n| crate::route::code::Decimal::from(*n) == decimal)
+        bigdecimal::ToPrimitive::to_i64(&decimal).filter(|n| decimal == *n)
     })?;
     let months = i32::try_from(whole.checked_mul(months)?).ok()?;
     Some(Span { months, seconds: whole.checked_mul(seconds)?, unit: ucum, count: whole })
