@@ -93,11 +93,10 @@ async fn after_a_dead_letter_the_patient_goes_on_or_waits_as_the_route_says() {
     site.until("the third is parked", |s| s.counts().parked == 3).await;
     site.until("the metric says so", |s| s.counted("kiln_parked{target=\"main\"} 3")).await;
     assert_eq!(site.server.saved("1"), [] as [&str; 0]);
-    // The server's fault is mended; an operator replays the dead letter and releases what waits.
+    // The server's fault is mended; an operator replays the dead letter, and what waits goes on behind it.
     site.server.mood(Mood::Well);
     let stored = site.stored().await;
     site.engine.replay(&[stored[0].deliveries[0].id]).await.expect("the journal takes it");
-    site.engine.resume_parked("main", &stored[0].envelope.order_keys).await.expect("the journal takes it");
     site.until_delivered(5).await;
     assert_eq!(site.server.saved("1"), ["REFUSE", "DOE", "POE", "LOE"]);
     site.stop().await;
@@ -176,5 +175,29 @@ async fn one_identity_is_never_in_two_open_requests_even_where_no_order_key_is_c
     }
     site.until_delivered(24).await;
     assert_eq!((site.server.overlaps(), site.server.resources("1")), (0, 1));
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_route_set_is_swapped_whole_unless_it_would_orphan_what_waits() {
+    let site = Plan::new().start().await;
+    site.server.mood(Mood::Down);
+    let mut peer = site.connect().await;
+    // With the breaker open from the first message on, the second was never tried and has no route set yet.
+    for n in 0..20 {
+        peer.accepted(&adt(&format!("C{n}"), "1", &format!("N{n}"))).await;
+    }
+    let other = routes_text("").replace("route: adt", "route: other");
+    let refused = site.engine.apply(engine_site::load(&other)).await.expect_err("deliveries of the route wait");
+    assert!(refused.to_string().contains("route adt is gone"), "{refused}");
+    let changed = routes_text("").replace("name: PID-5", "name: { family: \"NEW\" }");
+    site.engine.apply(engine_site::load(&changed)).await.expect("the set is good");
+    site.server.mood(Mood::Well);
+    site.until_delivered(20).await;
+    // The first was tried with the old set and keeps it; the others take the new one.
+    let saved = site.server.saved("1");
+    assert_eq!((saved.first().map(String::as_str), saved.get(1).map(String::as_str), saved.len()), (Some("N0"), Some("NEW"), 20));
+    site.engine.apply(engine_site::load(&other)).await.expect("nothing waits any more");
+    assert!(site.counted("kiln_route_set_reloads_total{result=\"refused\"} 1"), "{}", site.metrics.encode());
     site.stop().await;
 }

@@ -6,7 +6,7 @@ use crate::engine::intake::Gate;
 use crate::engine::shared::{Shared, exit_because_disk_failed, now};
 use crate::engine::{EngineConfig, ListenerSetup, Routes, TargetSetup};
 use crate::exchange::{DeliveryId, MessageId, OrderKey};
-use crate::journal::{Journal, JournalError, NewDelivery};
+use crate::journal::{DeliveryState, Journal, JournalError, NewDelivery};
 use crate::metrics::{Metrics, Queue};
 use futures_util::future::BoxFuture;
 use std::collections::HashMap;
@@ -207,10 +207,25 @@ impl Engine {
         lane.change_queue(self.shared.journal.resume_parked(target, keys, now())).await
     }
 
-    /// Makes dead letters, skipped and superseded deliveries pending again. Returns how many.
+    /// Makes dead letters, skipped and superseded deliveries pending again, and with a dead letter what is parked behind it.
+    /// Returns how many deliveries were replayed, without the parked ones.
     pub async fn replay(&self, deliveries: &[DeliveryId]) -> Result<u64, JournalError> {
+        // What waits behind a dead letter goes on behind it when it is tried again; should it fail once more, they wait once more.
+        let mut behind = Vec::new();
+        for id in deliveries {
+            let record = self.shared.journal.show(id.message).await?;
+            let dead = record.deliveries.iter().find(|d| d.id == *id && d.state == DeliveryState::DeadLetter);
+            behind.extend(dead.map(|d| (Arc::clone(&d.target), record.envelope.order_keys.clone())));
+        }
+        let again = async move {
+            let replayed = self.shared.journal.replay(deliveries, now()).await?;
+            for (target, keys) in behind {
+                self.shared.journal.resume_parked(&target, &keys, now()).await?;
+            }
+            Ok(replayed)
+        };
         // The deliveries may belong to several targets: all of them hold still.
-        let mut change: BoxFuture<'_, Result<u64, JournalError>> = Box::pin(self.shared.journal.replay(deliveries, now()));
+        let mut change: BoxFuture<'_, Result<u64, JournalError>> = Box::pin(again);
         for lane in &self.lanes {
             change = Box::pin(lane.change_queue(change));
         }
