@@ -176,6 +176,26 @@ fn every_test_and_benchmark_says_what_it_is() {
     }
 }
 
+/// `[text](path)` in the pages at the root and in docs; addresses elsewhere are not looked up.
+#[test]
+fn every_link_of_the_pages_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = |folder: &Path| fs::read_dir(folder).expect("a folder of the repository").map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>();
+    let pages = [root.to_owned(), root.join("docs"), root.join("docs/decisions")].iter().flat_map(|folder| list(folder)).collect::<Vec<_>>();
+    let mut dead = Vec::new();
+    for page in pages.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        let text = fs::read_to_string(page).expect("a page is UTF-8");
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+        for link in links.filter(|link| !link.starts_with("http") && !link.starts_with('#')) {
+            let file = page.with_file_name(link.split('#').next().unwrap_or_default());
+            if !file.exists() {
+                dead.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "\n{}", dead.join("\n"));
+}
+
 /// The checker on planted faults: each is seen, at its line, and nothing else is.
 mod planted {
     use super::{Row, Source, faults, row};
@@ -199,7 +219,7 @@ mod planted {
 
     #[test]
     fn a_clock_and_a_file_in_a_pure_module() {
-        let text = "//! Nodes.\nuse std::fs;\nlet now = jiff::Timestamp::now();\n";
+        let text = "//! Nodes.\nuse std::fs;\nlet now = std::time::Instant::now();\n";
         assert_eq!(
             seen("fhir/node.rs", text),
             ["fhir/node.rs:2: fhir does no I/O and has no clock: `std::fs`", "fhir/node.rs:3: fhir does no I/O and has no clock: `::now(`"]
@@ -233,6 +253,16 @@ mod planted {
                 "engine/run.rs:4: every queue has a limit: `unbounded_channel`"
             ]
         );
+    }
+
+    #[test]
+    fn a_wall_clock_away_from_the_borders() {
+        let rows = [row(0, "journal", &[]), row(1, "engine", &[])];
+        let sources = [
+            Source { path: "engine/mod.rs", text: "//! Runs.\nlet now = jiff::Timestamp::now();\n" },
+            Source { path: "journal/mod.rs", text: "//! Keeps.\nlet now = jiff::Timestamp::now();\nlet began = Instant::now();\n" },
+        ];
+        assert_eq!(faults(&sources, &rows), ["journal/mod.rs:2: the clock is read at a border and passed on: `Timestamp::now`"]);
     }
 
     #[test]
