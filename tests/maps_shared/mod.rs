@@ -1,4 +1,5 @@
 //! The shipped routes, ready to run, for the tests of the maps.
+#![allow(dead_code, reason = "each test reads what it needs")]
 
 use bytes::Bytes;
 use kiln::exchange::{MessageId, Timestamp};
