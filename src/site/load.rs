@@ -176,6 +176,7 @@ mod tests {
             "kiln.yaml:2:18 K725 `journal.keep` is not a duration",
             "kiln.yaml:3:9 K724 `reload` is one of watch, signal",
             "kiln.yaml:5:16 K725 `listeners.adt.mllp` is not an address and a port",
+            "kiln.yaml:5:32 K722 `listeners.adt.unrouted` is one value",
             "kiln.yaml:6:3 K723 listener `lab` says no address",
             "kiln.yaml:7:3 K729 `lab` is written twice",
             "KILN__CONSOL__LISTEN:1:1 K721 `consol` is not a key of a site file",

@@ -53,7 +53,13 @@ impl<'a> Compiler<'a> {
         if let Some(first) = &body.first {
             for item in first {
                 let wanted = Wanted { list: true, ..Wanted::bare(ty) };
-                let part = self.item_of_type(scope, item, ty, path, &wanted);
+                if let tree::Item::Body(body) = item {
+                    let made = self.body(scope, body, ty, path, required);
+                    out.places.extend(made.places.iter().cloned());
+                    out.first.push(Item::Body("value", Box::new(made)));
+                    continue;
+                }
+                let part = self.item(scope, item, &wanted);
                 out.first.push(part.item);
             }
         }

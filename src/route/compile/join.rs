@@ -18,6 +18,9 @@ impl<'a> Compiler<'a> {
         if raw.typed.ty == Ty::Nothing {
             return Compiled { converted: true, ..raw };
         }
+        if let (Ty::V2 { datatype: "varies", .. }, true) = (&raw.typed.ty, wanted.types.len() > 1) {
+            return self.varies_choice(raw, wanted, span);
+        }
         let mut found: Vec<(u8, Type, Join)> = Vec::new();
         for ty in &wanted.types {
             if let Some((rank, join)) = self.find_join(&raw.typed.ty, *ty, wanted, span) {
@@ -444,14 +447,33 @@ impl<'a> Compiler<'a> {
         self.report(Diagnostic::error("K401", span, format!("there is no map {} -> {wanted}", bare(source))).label("no way").help(help));
     }
 
+    /// `value[x]: OBX-5`: for each type that OBX-2 may name, the branch that suits it best.
+    fn varies_choice(&mut self, raw: Compiled, wanted: &Wanted, span: Span) -> Compiled {
+        let mut joins = HashMap::new();
+        for datatype in VARIES {
+            let source = Ty::V2 { datatype: crate::route::names::intern(datatype), table: None };
+            let mut found: Vec<(u8, Type, Join)> = Vec::new();
+            for ty in &wanted.types {
+                if let Some((rank, join)) = self.find_join(&source, *ty, wanted, span) {
+                    found.push((rank + preference(datatype, ty.name()), *ty, join));
+                }
+            }
+            found.sort_by_key(|(rank, ..)| *rank);
+            if let Some((_, ty, join)) = found.into_iter().next() {
+                joins.insert(crate::route::names::intern(datatype), (join, wanted.name_for(ty)));
+            }
+        }
+        let Some(ty) = wanted.types.first().copied().filter(|_| !joins.is_empty()) else {
+            self.no_join(&raw.typed.ty, wanted, span);
+            return Compiled::nothing();
+        };
+        self.convert(raw, Join::Varies(joins), ty, wanted, span)
+    }
+
     /// OBX-5: one join per type that OBX-2 may name.
     fn varies(&mut self, ty: Type, wanted: &Wanted, span: Span) -> Option<Join> {
-        const TYPES: &[&str] = &[
-            "AD", "CE", "CF", "CNE", "CP", "CQ", "CWE", "CX", "DT", "DTM", "ED", "FT", "ID", "IS", "NA", "NM", "NR", "RP", "SN", "ST", "TM", "TS", "TX", "XAD",
-            "XCN", "XON", "XPN", "XTN",
-        ];
         let mut joins = HashMap::new();
-        for datatype in TYPES {
+        for datatype in VARIES {
             let source = Ty::V2 { datatype: crate::route::names::intern(datatype), table: None };
             if let Some((_, join)) = self.find_join(&source, ty, wanted, span) {
                 joins.insert(crate::route::names::intern(datatype), (join, wanted.name_for(ty)));
@@ -479,6 +501,27 @@ impl<'a> Compiler<'a> {
                 .help(help),
         );
     }
+}
+
+/// The types that OBX-2 may name (table 0125).
+const VARIES: &[&str] = &[
+    "AD", "CE", "CF", "CNE", "CP", "CQ", "CWE", "CX", "DT", "DTM", "ED", "FT", "ID", "IS", "NA", "NM", "NR", "RP", "SN", "ST", "TM", "TS", "TX", "XAD", "XCN",
+    "XON", "XPN", "XTN",
+];
+
+/// Of two branches that a type could go to, the one that keeps its meaning comes first.
+fn preference(datatype: &str, ty: &str) -> u8 {
+    let best = match datatype {
+        "NM" | "CQ" | "MO" => "Quantity",
+        "CE" | "CWE" | "CNE" | "CF" | "ID" | "IS" => "CodeableConcept",
+        "DT" | "DTM" | "TS" => "dateTime",
+        "TM" => "time",
+        "SN" => "Quantity",
+        "NR" => "Range",
+        "DR" => "Period",
+        _ => "string",
+    };
+    if ty == best { 0 } else { 10 }
 }
 
 fn times(ty: &str) -> Option<Join> {

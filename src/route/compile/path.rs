@@ -245,15 +245,14 @@ impl<'a> Compiler<'a> {
         let mut many = wanted.all;
         let mut tie = None;
         let mut found = false;
+        // A segment that stands in several groups (OBX) is judged by the group that suits best: which one a map is called from is not known here,
+        // and where it yields more than one all the same, the run reports what it did not carry.
         for structure in self.structures.clone() {
-            for context in contexts(structure, from) {
-                if let Some(place) = resolve(structure, context, &wanted) {
-                    found = true;
-                    many |= place.many;
-                    if place.tied && tie.is_none() {
-                        tie = Some(structure);
-                    }
-                }
+            let places: Vec<_> = contexts(structure, from).filter_map(|context| resolve(structure, context, &wanted)).collect();
+            found |= !places.is_empty();
+            many |= !places.is_empty() && places.iter().all(|p| p.many);
+            if !places.is_empty() && places.iter().all(|p| p.tied) && tie.is_none() {
+                tie = Some(structure);
             }
         }
         if let (Some(structure), false) = (tie, wanted.all || indexed) {

@@ -1,0 +1,87 @@
+//! What routes mean, case by case: `tests/language/cases/*.case` hold routes, a message and what it makes.
+//! `UPDATE=1 cargo test --test route_language` rewrites the expectations; read the difference before you keep it.
+
+use bytes::Bytes;
+use kiln::diagnostic::{Sources, Style, render};
+use kiln::exchange::{MessageId, Timestamp};
+use kiln::fhir::Saves;
+use kiln::hl7v2::{Message, ParseOptions};
+use kiln::route::{Context, LoadOptions, load};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+#[test]
+fn every_case_makes_what_it_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/language/cases");
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(&folder).expect("the cases are here").filter_map(Result::ok).map(|e| e.path()).collect();
+    cases.sort();
+    assert!(cases.len() >= 15, "cases were lost: only {}", cases.len());
+    let update = std::env::var_os("UPDATE").is_some();
+    let mut wrong = Vec::new();
+    for path in cases {
+        let text = std::fs::read_to_string(&path).expect("a case is text");
+        let (input, expected) = text.split_once("\n=== makes\n").unwrap_or((text.as_str(), ""));
+        let made = run(input, &path);
+        if update {
+            std::fs::write(&path, format!("{}\n=== makes\n{made}", input.trim_end_matches('\n'))).expect("the case can be written");
+        } else if made != expected {
+            wrong.push(format!("{}\n--- expected\n{expected}\n--- made\n{made}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// A case's routes over its messages, as text.
+fn run(input: &str, path: &Path) -> String {
+    let (head, messages) = input.split_once("\n=== message\n").unwrap_or_else(|| panic!("{}: no `=== message`", path.display()));
+    let (context, routes) = head.split_once("=== routes\n").unwrap_or_else(|| panic!("{}: no `=== routes`", path.display()));
+    let setting = |name: &str| context.lines().find_map(|l| l.strip_prefix(name).map(str::trim));
+    let mut sources = Sources::default();
+    sources.add("case.yaml", routes);
+    let loaded = load(sources, &LoadOptions::default());
+    let mut out = render(&loaded.sources, &loaded.diagnostics, Style::Short);
+    let Some(set) = loaded.set else { return out };
+    for message in messages.split("\n\n") {
+        let bytes = Bytes::from(message.trim_end().replace('\n', "\r") + "\r");
+        let message = Message::parse(bytes, &ParseOptions::default()).expect("the case's message parses");
+        let context = Context {
+            received: Timestamp(1_767_225_600_000),
+            zone: setting("zone:"),
+            authority: setting("authority:"),
+            message: MessageId(7),
+            listener: "adt",
+        };
+        let matches = set.matching("adt", &message);
+        if matches.taken.is_empty() {
+            writeln!(out, "{}", if matches.filtered { "filtered" } else { "no route" }).expect("memory");
+        }
+        for route in matches.taken {
+            match set.run(route, &message, &context) {
+                Ok(output) => {
+                    show(&output.saves, &mut out);
+                    for finding in output.findings {
+                        writeln!(out, "finding {}: {} ({}) {}", finding.kind, finding.text, finding.place, finding.line).expect("memory");
+                    }
+                }
+                Err(stop) => writeln!(out, "stop {}: {} ({}) {}", stop.kind, stop.text, stop.places.join(", "), stop.line).expect("memory"),
+            }
+        }
+    }
+    out
+}
+
+fn show(saves: &Saves, out: &mut String) {
+    for save in &saves.entries {
+        let identity: Vec<String> = save.identity.iter().map(|i| format!("{}|{}", i.system, i.value)).collect();
+        writeln!(out, "{} {:?} by {}", save.name, save.mode, identity.join(", ")).expect("memory");
+        for path in &save.deletes {
+            writeln!(out, "  deletes {}", path.join(" ")).expect("memory");
+        }
+        let link = |n: usize| saves.entries.get(n).map_or_else(|| "?".to_owned(), |s| format!("<{}>", s.name));
+        let body = serde_json::to_string_pretty(&save.body.to_value(&link)).expect("a body is JSON");
+        writeln!(out, "{body}").expect("memory");
+        if let Some(initial) = &save.initial {
+            writeln!(out, "  initial {}", initial.to_value(&link)).expect("memory");
+        }
+    }
+}
