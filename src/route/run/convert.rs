@@ -79,6 +79,9 @@ impl<'m> Run<'m> {
             Value::Node(node) => return Some((None, node.1)),
             other => other,
         };
+        if let Value::Part(_, at) = &value {
+            self.at = Some(*at);
+        }
         let node = match join {
             Join::Same => match value {
                 Value::Made(entry) => self.reference_node(entry),

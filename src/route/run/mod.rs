@@ -43,6 +43,8 @@ pub(crate) struct Run<'m> {
     pub(crate) deletes: Vec<Vec<&'static str>>,
     /// Resources inside the one being made.
     pub(crate) contained: Vec<Node>,
+    /// The field that the value being converted stands in.
+    pub(crate) at: Option<At>,
     /// Emptied lists for the next body.
     pub(crate) spare: Vec<Vec<(&'static str, Node)>>,
     /// URIs found so far: what was sent, the identifier's type, the URI.
@@ -207,6 +209,7 @@ impl RouteSet {
             stop: None,
             deletes: Vec::new(),
             contained: Vec::new(),
+            at: None,
             spare: Vec::new(),
             uris: Vec::new(),
         }
@@ -215,7 +218,12 @@ impl RouteSet {
 
 impl<'m> Run<'m> {
     pub(crate) fn finding(&mut self, kind: &'static str, text: impl Into<String>, place: &str, line: &Line) {
-        let finding = Finding { kind, text: text.into(), place: place.to_owned(), line: line.to_string() };
+        // A map of a data type knows its value only as XTN.2; which field that was, the value itself tells.
+        let place = match self.at {
+            Some(at) if !place.is_empty() && !place.contains('-') => format!("{}-{} ({place})", self.message.segment_name(at.segment as usize), at.field),
+            _ => place.to_owned(),
+        };
+        let finding = Finding { kind, text: text.into(), place, line: line.to_string() };
         if self.findings.len() < MOST_FINDINGS && !self.findings.contains(&finding) {
             self.findings.push(finding);
         }
