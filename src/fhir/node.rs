@@ -111,8 +111,10 @@ impl Node {
                     if n > 0 {
                         out.push(b',');
                     }
-                    write_text(name, out);
-                    out.push(b':');
+                    // Element names are letters, and `[x]` never gets here: nothing to escape.
+                    out.push(b'"');
+                    out.extend_from_slice(name.as_bytes());
+                    out.extend_from_slice(b"\":");
                     node.write(out, link);
                 }
                 out.push(b'}');

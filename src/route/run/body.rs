@@ -287,6 +287,16 @@ impl Building {
     }
 
     fn put(&mut self, line: &BodyLine, made: &mut Vec<(&'static str, Node)>) {
+        // The usual case: the next element in order, which nothing has set before.
+        if self.last < line.position && !self.unsorted {
+            if line.list {
+                let nodes = made.drain(..).map(|(_, node)| node).collect();
+                self.push(line, line.name, Node::List(nodes));
+            } else if let Some((name, node)) = made.drain(..).next() {
+                self.push(line, name, node);
+            }
+            return;
+        }
         if line.list {
             match self.elements.iter_mut().find(|(name, _)| *name == line.name) {
                 Some((_, Node::List(list))) if line.append => list.extend(made.drain(..).map(|(_, node)| node)),

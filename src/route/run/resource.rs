@@ -192,11 +192,7 @@ impl<'m> Run<'m> {
     /// A resource that a type map makes because a reference wants it; the result is the Reference.
     pub(crate) fn make_shared(&mut self, map: usize, value: Value<'m>, arguments: &'m [X], env: &Env<'_, 'm>, over: Option<&'m Body>) -> Option<Node> {
         let code = self.code.maps.get(map)?;
-        let place = match &value {
-            Value::Part(part, at) => format!("{}/{}/{}/{}", code.head, at.segment, at.field, part.start),
-            Value::Segment(n) => format!("{}/{n}", code.head),
-            _ => code.head.to_string(),
-        };
+        let from = value.clone();
         let inner = Env::map(Some(value), arguments, Some(env));
         if let Some(when) = &code.body.when
             && !self.holds(when, &inner)
@@ -228,12 +224,15 @@ impl<'m> Run<'m> {
             Shared::Contained => Some(self.contain(building, resource)),
             Shared::Save(mode) => {
                 let identity = match &code.save {
-                    Some(save) => self.identity(save, &inner, &mut building, resource, &place)?,
+                    Some(save) => {
+                        let place = if save.derived || save.missing == Missing::Derive { place_of(&code.head, &from) } else { String::new() };
+                        self.identity(save, &inner, &mut building, resource, &place)?
+                    }
                     None => {
                         let mut found = identifiers(&building);
                         dedup(&mut found);
                         if found.is_empty() {
-                            let one = Identity { system: URI.to_owned(), value: format!("urn:uuid:{}", self.derived(&place)) };
+                            let one = Identity { system: URI.to_owned(), value: format!("urn:uuid:{}", self.derived(&place_of(&code.head, &from))) };
                             add_identifier(&mut building, &one, resource);
                             found.push(one);
                         }
@@ -346,6 +345,7 @@ impl<'m> Run<'m> {
                 }
             }
         }
+        let mut complete = (0..count).all(|n| to[n] == Some(n) && !self.made.get(n).is_some_and(|m| m.logical));
         // Dropping one may leave another without what FHIR requires, so this goes on until nothing changes.
         loop {
             let mut again = None;
@@ -355,7 +355,9 @@ impl<'m> Run<'m> {
                 }
                 let lost = {
                     let Some(made) = self.made.get_mut(n) else { continue };
-                    strip(&mut made.save.body, &to);
+                    if !complete {
+                        strip(&mut made.save.body, &to);
+                    }
                     lost_requirement(made)
                 };
                 if let Some((element, places, line)) = lost {
@@ -372,6 +374,7 @@ impl<'m> Run<'m> {
             }
             match again {
                 Some(n) => {
+                    complete = false;
                     for link in &mut to {
                         if *link == Some(n) {
                             *link = None;
@@ -402,11 +405,22 @@ impl<'m> Run<'m> {
         let links: Vec<Option<usize>> = (0..count).map(|n| to[n].and_then(|t| index[t])).collect();
         for (n, mut made) in self.made.into_iter().enumerate() {
             if index[n].is_some() {
-                renumber(&mut made.save.body, &links);
+                if !complete {
+                    renumber(&mut made.save.body, &links);
+                }
                 output.saves.entries.push(made.save);
             }
         }
         Ok(output)
+    }
+}
+
+/// Where in the message a shared resource comes from, for an identity that stays the same when the message comes again.
+fn place_of(head: &str, value: &Value<'_>) -> String {
+    match value {
+        Value::Part(part, at) => format!("{head}/{}/{}/{}", at.segment, at.field, part.start),
+        Value::Segment(n) => format!("{head}/{n}"),
+        _ => head.to_owned(),
     }
 }
 

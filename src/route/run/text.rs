@@ -35,7 +35,12 @@ impl<'m> Run<'m> {
     }
 
     pub(crate) fn is_valued(&self, part: Part) -> bool {
-        self.message.is_valued(part) && self.has_content(part)
+        // A value that begins with a letter or digit needs no second look.
+        match self.message.raw(part).first() {
+            None => false,
+            Some(b) if b.is_ascii_alphanumeric() => true,
+            Some(_) => self.message.is_valued(part) && self.has_content(part),
+        }
     }
 
     /// `""^""` is no content.
