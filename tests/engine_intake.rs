@@ -138,6 +138,28 @@ async fn an_acknowledgement_is_never_acknowledged() {
 }
 
 #[tokio::test]
+async fn an_acknowledgement_that_is_refused_gets_no_answer_either() {
+    let mut plan = Plan::new();
+    plan.site.unrouted = Unrouted::Reject;
+    let site = plan.start().await;
+    let mut peer = site.connect().await;
+    let refused: &[&[u8]] = &[
+        b"MSH|^~\\&|A|B|C|D|2026||ACK^A08^ACK|C1|P|2.5\rMSA|AA|77\r",
+        b"MSH|^~\\&|A|B|C|D|2026|||C2|P|2.5\rMSA|AA|77\r",
+        b"MSH|^~\\&|A|B|C|D|2026||ACK|C3|P|2.5||||||UNICODE UTF-16\rMSA|AA|77\r",
+    ];
+    for message in refused {
+        peer.send(message).await;
+    }
+    peer.send(adt("C4", "1", "DOE").as_bytes()).await;
+    let ack = peer.receive().await.expect("the connection is open");
+    assert!(ack.contains("\rMSA|AA|C4"), "{}", ack.escape_debug());
+    let stored = site.stored().await;
+    assert_eq!(stored.iter().filter(|m| matches!(m.disposition, Disposition::Refused { .. })).count(), refused.len(), "they are kept as refused");
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn an_oversize_message_is_told_so() {
     let mut plan = Plan::new();
     plan.site.socket.frame_bytes_max = 1_000;
@@ -147,5 +169,31 @@ async fn an_oversize_message_is_told_so() {
     let ack = peer.ask(long).await;
     assert!(ack.contains("\rMSA|AR|C1") && ack.contains("longer than 1000 bytes"), "{}", ack.escape_debug());
     assert_eq!(peer.receive().await, None, "the connection is closed");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_one_connection_are_stored_in_the_order_in_which_they_were_sent() {
+    const MESSAGES: usize = 3_000;
+    let site = Plan::new().start().await;
+    let mut peer = site.connect().await;
+    let mut frames = Vec::new();
+    for n in 0..MESSAGES {
+        frames.extend_from_slice(format!("\x0BMSH|^~\\&|A|B|C|D|2026||ZZZ^Z01|{n}|P|2.5\rPID|||7^^^HOSP\r\x1C\r").as_bytes());
+    }
+    let (mut reading, mut writing) = peer.0.split();
+    let write = async { tokio::io::AsyncWriteExt::write_all(&mut writing, &frames).await.expect("the listener reads on") };
+    let read = async {
+        let (mut answers, mut buffer) = (0, vec![0; 1 << 16]);
+        while answers < MESSAGES {
+            let n = tokio::io::AsyncReadExt::read(&mut reading, &mut buffer).await.expect("the connection is open");
+            assert_ne!(n, 0, "the connection is open");
+            answers += buffer[..n].iter().filter(|byte| **byte == 0x1C).count();
+        }
+    };
+    tokio::join!(write, read);
+    let stored: Vec<usize> = site.stored().await.iter().map(|m| m.envelope.control_id.0.parse().expect("a number")).collect();
+    let overtakers = stored.iter().zip(stored.iter().skip(1)).filter(|(one, next)| one > next).count();
+    assert_eq!((stored.len(), overtakers), (MESSAGES, 0), "a later message was stored before an earlier one");
     site.stop().await;
 }

@@ -107,6 +107,42 @@ async fn expect_closed(stream: &mut TcpStream) {
     }
 }
 
+/// Notes the order in which it comes to the place where messages are put in a row.
+#[derive(Default)]
+struct Row {
+    places: std::sync::Mutex<Vec<usize>>,
+}
+
+impl Intake for Row {
+    async fn take(&self, received: Received) -> Reply {
+        static FREE: Semaphore = Semaphore::const_new(1_000_000);
+        let _place = FREE.acquire().await.expect("the gate is never closed");
+        let number = String::from_utf8_lossy(received.bytes.expose()).parse().expect("a number");
+        self.places.lock().expect("no holder panics").push(number);
+        Reply::Ack(received.bytes)
+    }
+}
+
+#[tokio::test]
+async fn frames_of_one_connection_are_taken_in_their_order_also_when_very_many_come_at_once() {
+    const FRAMES: usize = 2_000;
+    let config = ListenerConfig::new("adt", "127.0.0.1:0".parse().expect("it is an address"));
+    let listener = Listener::bind(config, Arc::default()).expect("a free port can be bound");
+    let address = listener.local_address().expect("a bound socket has an address");
+    let (row, closing) = (Arc::new(Row::default()), CancellationToken::new());
+    let task = tokio::spawn(listener.run(Arc::clone(&row), closing.clone()));
+    let mut stream = TcpStream::connect(address).await.expect("the listener accepts");
+    let frames: Vec<u8> = (0..FRAMES).flat_map(|n| format!("\x0B{n}\x1C\r").into_bytes()).collect();
+    send(&mut stream, &frames).await;
+    expect(&mut stream, &frames).await;
+    let expected: Vec<usize> = (0..FRAMES).collect();
+    let places = row.places.lock().expect("no holder panics").clone();
+    assert!(places == expected, "overtaken at {:?}", places.iter().zip(&expected).find(|(place, wanted)| place != wanted));
+    drop(stream);
+    closing.cancel();
+    timeout(DEADLINE, task).await.expect("it stops in time").expect("it does not panic");
+}
+
 #[tokio::test]
 async fn frames_are_answered_however_they_are_cut() {
     let running = start(|_| {});

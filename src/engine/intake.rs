@@ -64,7 +64,10 @@ impl Gate {
         };
         match message {
             Ok(message) => self.judge_message(&message, received, &mut judged),
-            Err(fault) => judged.refuse(fault),
+            Err(fault) => {
+                judged.answers = judged.header.as_ref().is_some_and(|header| has_msa(received.bytes.expose(), header.delimiters().field));
+                judged.refuse(fault);
+            }
         }
         judged
     }
@@ -131,7 +134,7 @@ impl Gate {
                 return (Reply::Close, "none");
             }
         };
-        if judged.answers && judged.fault.is_none() {
+        if judged.answers {
             return (Reply::Silent, "none");
         }
         let code = acknowledgement.code();
@@ -170,6 +173,11 @@ impl Judged {
         self.deliveries.clear();
         self.fault = Some(fault);
     }
+}
+
+/// True if a segment of a message that cannot be read begins as an MSA does.
+fn has_msa(bytes: &[u8], field: u8) -> bool {
+    bytes.split(|b| matches!(b, b'\r' | b'\n')).any(|line| line.strip_prefix(b"MSA").and_then(|rest| rest.first()) == Some(&field))
 }
 
 fn unrouted(message: &Message) -> Fault {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +80,12 @@ async fn linger(stream: &mut TcpStream) {
     let _ = timeout(LINGER, discard).await;
 }
 
+/// Lets a frame's intake go as far as it can at its first turn. Tokio's budget would put it off now and then, behind frames that
+/// came after it, and a patient's messages would be stored out of order. Reading and writing still yield to other tasks.
+fn in_turn<F: Future>(take: F) -> Unconstrained<F> {
+    unconstrained(take)
+}
+
 struct Connection<'a> {
     peer: SocketAddr,
     config: &'a ListenerConfig,
@@ -103,13 +110,13 @@ impl Connection<'_> {
         loop {
             while more_frames && replies.len() < self.config.in_flight_max {
                 match self.mllp.next_frame(&mut buffer) {
-                    Ok(Some(frame)) => replies.push_back(intake.take(self.hand_over(frame.payload, false))),
+                    Ok(Some(frame)) => replies.push_back(in_turn(intake.take(self.hand_over(frame.payload, false)))),
                     Ok(None) => more_frames = false,
                     Err(_) => {
                         self.metrics.frame_fault(&self.config.name, FrameFault::Oversize);
                         tracing::warn!(listener = %self.config.name, peer = %self.peer, limit_bytes = self.config.frame_bytes_max, "a frame is over the limit");
                         let head = Bytes::copy_from_slice(buffer.get(..HEAD_BYTES).unwrap_or(&buffer));
-                        replies.push_back(intake.take(self.hand_over(head, true)));
+                        replies.push_back(in_turn(intake.take(self.hand_over(head, true))));
                         (reading, more_frames, last) = (false, false, End::GivenUp);
                         buffer.clear();
                     }
