@@ -1,7 +1,7 @@
 """Asks a FHIR server's $validate about every resource of every Bundle in the folders; prints faults and exits 1 if there are any.
 
 The server of tests/servers/fhir-server judges invariants, which the other two judges do not:
-    node server.mjs --port 8090 --quiet &    python validate.py http://127.0.0.1:8090/fhir FOLDER...
+    node server.mjs --port 8090 &    python validate.py http://127.0.0.1:8090/fhir FOLDER...
 """
 
 import json

@@ -174,6 +174,7 @@ async function interact(request, url, body) {
   const path = url.pathname.slice(base.length).replace(/^\//, '');
   const [type, id] = path.split('/');
   if (request.method === 'GET' && path === 'metadata') return [core.allOk, capability];
+  if (request.method === 'POST' && id === '$validate') { validate(body); return [core.allOk]; }
   const query = {};
   for (const name of url.searchParams.keys()) {
     const values = url.searchParams.getAll(name);
