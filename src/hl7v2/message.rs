@@ -331,21 +331,6 @@ impl Message {
             return if skip == 0 { Part { level, ..part } } else { Part::absent(level) };
         };
         let mut start = part.start;
-        let bytes = self.slice(part.start, part.end);
-        if bytes.len() <= SHORT {
-            // Most values are shorter than a call to memchr is worth.
-            for (at, byte) in (part.start..).zip(bytes) {
-                if *byte != delimiter {
-                    continue;
-                }
-                if skip == 0 {
-                    return Part { start, end: at, level };
-                }
-                skip -= 1;
-                start = at + 1;
-            }
-            return if skip == 0 { Part { start, end: part.end, level } } else { Part::absent(level) };
-        }
         loop {
             let length = memchr(delimiter, self.slice(start, part.end));
             let end = length.map_or(part.end, |length| start + u32::try_from(length).unwrap_or(0));
@@ -360,9 +345,6 @@ impl Message {
         }
     }
 }
-
-/// Up to here a plain loop finds a delimiter faster than `memchr` starts.
-const SHORT: usize = 128;
 
 /// The repetitions of a field, in order.
 #[derive(Clone)]

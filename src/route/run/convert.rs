@@ -394,9 +394,9 @@ impl<'m> Run<'m> {
         }
         let code = elements.iter().find_map(|(n, v)| if let (&"code", Node::Text(t)) = (n, v) { Some(t.clone()) } else { None });
         if let (Some(table), Some(code)) = (table, code)
-            && let Some(found) = crate::hl7v2::table(self.message.version(), table)
+            && let Some(found) = crate::hl7v2::newest_table(table)
                 .filter(|t| t.contains(&code))
-                .or_else(|| crate::hl7v2::newest_table(table).filter(|t| t.contains(&code)))
+                .or_else(|| crate::hl7v2::table(self.message.version(), table).filter(|t| t.contains(&code)))
         {
             elements.insert(0, ("system", Node::Text(table_system(table))));
             if !elements.iter().any(|(n, _)| *n == "display")

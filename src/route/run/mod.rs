@@ -47,8 +47,18 @@ pub(crate) struct Run<'m> {
     pub(crate) at: Option<At>,
     /// Emptied lists for the next body.
     pub(crate) spare: Vec<Vec<(&'static str, Node)>>,
+    /// The value whose components were asked for last, and the component whose subcomponents were.
+    pub(crate) pieces: RefCell<[Pieces; 2]>,
     /// URIs found so far: what was sent, the identifier's type, the URI.
     pub(crate) uris: Vec<KnownUri<'m>>,
+}
+
+/// Where the pieces of a value end.
+#[derive(Default)]
+pub(crate) struct Pieces {
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+    pub(crate) ends: smallvec::SmallVec<[u32; 24]>,
 }
 
 /// An authority or coding system that this run has looked up before.
@@ -211,6 +221,7 @@ impl RouteSet {
             contained: Vec::new(),
             at: None,
             spare: Vec::new(),
+            pieces: RefCell::default(),
             uris: Vec::new(),
         }
     }

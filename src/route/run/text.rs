@@ -8,6 +8,40 @@ use std::borrow::Cow;
 impl<'m> Run<'m> {
     /// One level down; component 1 of a simpler value is the value itself.
     pub(crate) fn down(&self, part: Part, n: u16) -> Part {
+        let delimiters = self.message.delimiters();
+        let (whole, place, delimiter, level) = match part.level {
+            // MSH-1 and MSH-2 hold the delimiters themselves.
+            _ if part.start < HEADER => return self.down_once(part, n),
+            Level::Field => {
+                let first = self.message.repetition(part, 1);
+                (first, 0, Some(delimiters.component), Level::Component)
+            }
+            Level::Repetition => (part, 0, Some(delimiters.component), Level::Component),
+            Level::Component => (part, 1, delimiters.subcomponent, Level::Subcomponent),
+            Level::Subcomponent => return self.down_once(part, n),
+        };
+        let Some(delimiter) = delimiter else { return self.down_once(part, n) };
+        // The lines of a map ask one value for one component after the other, so its delimiters are found once.
+        let mut pieces = self.pieces.borrow_mut();
+        let Some(known) = pieces.get_mut(place) else { return self.down_once(part, n) };
+        if known.start != whole.start || known.end != whole.end {
+            known.start = whole.start;
+            known.end = whole.end;
+            known.ends.clear();
+            let raw = self.message.raw(whole);
+            known.ends.extend(memchr::memchr_iter(delimiter, raw).map(|at| whole.start + u32::try_from(at).unwrap_or(0)));
+            known.ends.push(whole.end);
+        }
+        let n = usize::from(n);
+        let end = n.checked_sub(1).and_then(|n| known.ends.get(n)).copied();
+        let start = if n <= 1 { whole.start } else { known.ends.get(n - 2).map_or(whole.end, |before| (before + 1).min(whole.end)) };
+        match end {
+            Some(end) => Part { start, end, level },
+            None => Part { start: whole.end, end: whole.end, level },
+        }
+    }
+
+    fn down_once(&self, part: Part, n: u16) -> Part {
         match part.level {
             Level::Field | Level::Repetition => self.message.component(part, usize::from(n)),
             Level::Component | Level::Subcomponent => self.message.subcomponent(part, usize::from(n)),
@@ -21,10 +55,10 @@ impl<'m> Run<'m> {
             at = self.message.repetition(at, 1);
         }
         if at.level == Level::Repetition {
-            at = self.message.component(at, 1);
+            at = self.down(at, 1);
         }
         if at.level == Level::Component {
-            at = self.message.subcomponent(at, 1);
+            at = self.down(at, 1);
         }
         at
     }
@@ -95,6 +129,9 @@ impl<'m> Run<'m> {
         }
     }
 }
+
+/// No field behind MSH-2 begins earlier than this.
+const HEADER: u32 = 16;
 
 /// A decimal without an exponent.
 pub(crate) fn plain(n: &crate::route::code::Decimal) -> String {
