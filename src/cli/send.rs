@@ -23,7 +23,9 @@ use tokio::net::TcpStream;
   kiln send admit.hl7 --to 127.0.0.1:2575 --for 10m --rate 500
 
 Exits 1 if a message got anything but a positive acknowledgement of its own control ID.
-Copies made by --repeat and --for each have their own MSH-10, MSH-7 and one of 10,000 patients in PID-3.")]
+Copies made by --repeat and --for each have their own MSH-10 and MSH-7, and are of one of 10,000 patients: identifiers in PID-2, -3, -4, -18,
+PV1-19 and MRG are the patient's, those in ORC-2, -3, OBR-2, -3 and SCH-1, -2 the copy's. Authorities and types stay, and equal identifiers
+of one message stay equal.")]
 pub(crate) struct Args {
     /// Files with messages: plain, MLLP-wrapped, batches, any line ends; `-` is standard input
     #[arg(required = true)]
@@ -108,7 +110,7 @@ async fn one_by_one(args: &Args, address: SocketAddr, messages: Vec<(String, Vec
     let mut all_well = true;
     let mut any_sent = false;
     for (name, message) in messages {
-        let message = if args.force { send_load::Template::new(&message).fresh() } else { message };
+        let message = if args.force { send_load::Template::fresh(&message) } else { message };
         let control_id = message_file::control_id(&message);
         let began = Instant::now();
         let answer = client.exchange(&message).await;
