@@ -87,7 +87,14 @@ impl Journal {
         let mut threads = vec![start("journal", Box::new(move || writer.run()))?, start("journal-keeper", Box::new(move || keeper.run()))?];
         let indexed_to = options.indexer.is_some().then(Arc::default);
         if let (Some(indexer), Some(indexed_to)) = (options.indexer, &indexed_to) {
-            let finder = Finder { library: library.clone(), board: board.clone(), indexer, stop: stop.clone(), indexed_to: Arc::clone(indexed_to) };
+            let finder = Finder {
+                library: library.clone(),
+                board: board.clone(),
+                indexer,
+                stop: stop.clone(),
+                indexed_to: Arc::clone(indexed_to),
+                wal_bytes_max: options.wal_bytes_max,
+            };
             threads.push(start("journal-finder", Box::new(move || finder.run()))?);
         }
         let open = Mutex::new(Some(Open { threads, _lock: lock }));
@@ -153,8 +160,8 @@ impl Journal {
         self.read(move |library| library.payloads(&ids)).await
     }
 
-    /// Makes every parked delivery to `target` that shares one of `keys` pending again, and lifts what blocked it; then what was parked
-    /// behind those. A dead letter stays one. Returns how many became pending.
+    /// Makes every parked delivery to `target` that shares one of `keys` pending again; then what was parked behind those. A dead letter stays
+    /// one and goes on blocking: what another one than was replayed or skipped blocks is parked again. Returns how many became pending.
     pub async fn resume_parked(&self, target: &str, keys: &[OrderKey], at: Timestamp) -> Result<u64, JournalError> {
         let (target, keys) = (target.into(), keys.to_vec());
         self.ask(|reply| Command::Resume(target, keys, at, reply)).await.unwrap_or(Err(JournalError::Closed))

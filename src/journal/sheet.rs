@@ -380,8 +380,8 @@ impl Sheet {
         Ok(())
     }
 
-    /// Makes what is parked under `key` pending again, up to `limit` deliveries, and lifts what blocks there. Returns how many became pending;
-    /// adds their other keys to `also`.
+    /// Makes what is parked under `key` pending again, up to `limit` deliveries. A dead letter goes on blocking until it is replayed or skipped
+    /// itself. Returns how many became pending; adds their other keys to `also`.
     pub(in crate::journal) fn resume(
         &mut self,
         target: &str,
@@ -393,7 +393,8 @@ impl Sheet {
         let ids: Vec<DeliveryId> = self
             .connection
             .prepare_cached(
-                "SELECT message, number FROM parked WHERE target = (SELECT id FROM name WHERE text = ?1) AND key = ?2 ORDER BY message, number LIMIT ?3",
+                "SELECT p.message, p.number FROM parked AS p CROSS JOIN delivery AS d ON d.message = p.message AND d.number = p.number \
+                 WHERE p.target = (SELECT id FROM name WHERE text = ?1) AND p.key = ?2 AND d.state = 3 ORDER BY p.message, p.number LIMIT ?3",
             )?
             .query_map(params![target, rows::key_number(key), limit as i64], |row| {
                 Ok(DeliveryId { message: MessageId(row.get::<_, i64>(0)?.cast_unsigned()), number: row.get(1)? })
@@ -403,11 +404,9 @@ impl Sheet {
         for id in &ids {
             let Some(row) = self.delivery(*id)? else { continue };
             self.unblock(*id, &row)?;
-            if row.state == DeliveryState::Parked {
-                self.reopen(*id, &row, at, outcome::RESUMED)?;
-                also.extend(row.keys.iter().copied());
-                resumed += 1;
-            }
+            self.reopen(*id, &row, at, outcome::RESUMED)?;
+            also.extend(row.keys.iter().copied());
+            resumed += 1;
         }
         Ok((resumed, ids.len() == limit))
     }
