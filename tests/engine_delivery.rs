@@ -201,3 +201,24 @@ async fn a_route_set_is_swapped_whole_unless_it_would_orphan_what_waits() {
     assert!(site.counted("kiln_route_set_reloads_total{result=\"refused\"} 1"), "{}", site.metrics.encode());
     site.stop().await;
 }
+
+#[tokio::test]
+async fn what_has_been_kept_for_long_enough_goes_by_itself_and_what_waits_stays() {
+    let mut plan = Plan::new();
+    (plan.keep, plan.prune_every) = (Duration::from_millis(300), Duration::from_millis(50));
+    let site = plan.start().await;
+    let mut peer = site.connect().await;
+    site.server.mood(Mood::Picky);
+    for (n, patient, family) in [(1, "1", "DOE"), (2, "2", "REFUSE"), (3, "3", "ROE")] {
+        peer.accepted(&adt(&format!("C{n}"), patient, family)).await;
+    }
+    site.until("what is settled has gone", |s| s.counts().delivered == 0 && s.counts().dead_letters == 1).await;
+    let left = site.stored().await;
+    assert_eq!(left.iter().map(|m| m.envelope.control_id.0.as_str()).collect::<Vec<_>>(), ["C2"]);
+    // New ones are taken as before, and what was carried over can be replayed.
+    site.server.mood(Mood::Well);
+    peer.accepted(&adt("C4", "4", "POE")).await;
+    site.engine.replay(&[left[0].deliveries[0].id]).await.expect("the journal takes it");
+    site.until("the replayed one is saved", |s| s.server.saved("2").contains(&"REFUSE".to_owned())).await;
+    site.stop().await;
+}

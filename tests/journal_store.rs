@@ -214,9 +214,37 @@ async fn what_waits_behind_a_dead_letter_is_parked_and_resumed() {
     let _ = tokio::time::timeout(Duration::ZERO, arrivals.notified()).await;
     assert_eq!(journal.resume_parked("main", &[OrderKey(1)], Timestamp(NEW_YEAR)).await.unwrap(), 2);
     tokio::time::timeout(Duration::from_secs(5), arrivals.notified()).await.expect("dispatch is told");
-    assert_eq!(blocked().await, [(behind, false), (other, false), (merged, false)]);
+    assert_eq!(blocked().await, [(behind, true), (other, false), (merged, false)], "the dead letter goes on blocking");
     assert_eq!(journal.replay(&[poison], Timestamp(NEW_YEAR)).await.unwrap(), 1);
     assert_eq!(blocked().await.first(), Some(&(poison, false)), "a replayed one is back in its old place");
+    assert!(blocked().await.iter().all(|(_, blocked)| !blocked), "and blocks no more");
+    assert_eq!(journal.verify().await.unwrap().faults, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn of_two_dead_letters_each_blocks_until_it_is_replayed_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    let send = async |control: &str, keys: &[u64]| {
+        let mut message = envelope(control, 0);
+        message.order_keys = keys.iter().copied().map(OrderKey).collect();
+        first(journal.append(append(message, &["main"])).await.unwrap().id())
+    };
+    let (one, other, behind) = (send("1", &[1]).await, send("2", &[1, 2]).await, send("3", &[1, 3]).await);
+    journal.settle(dead(one, true)).await.unwrap();
+    journal.settle(dead(other, true)).await.unwrap();
+    journal.settle(outcome(behind, Settlement::Parked { reason: "waits".into() })).await.unwrap();
+    for (replayed, still_blocked) in [(one, true), (other, false)] {
+        assert_eq!(journal.replay(&[replayed], Timestamp(NEW_YEAR)).await.unwrap(), 1);
+        journal.resume_parked("main", &[OrderKey(1)], Timestamp(NEW_YEAR)).await.unwrap();
+        assert_eq!(journal.is_blocked("main", behind, &[OrderKey(1), OrderKey(3)]).await.unwrap(), still_blocked);
+        if still_blocked {
+            journal.settle(outcome(behind, Settlement::Parked { reason: "waits".into() })).await.unwrap();
+        }
+        journal.settle(delivered(replayed)).await.unwrap();
+    }
+    let pending: Vec<_> = journal.pending("main", None, 10).await.unwrap().iter().map(|pending| (pending.id, pending.blocked)).collect();
+    assert_eq!(pending, [(behind, false)]);
     assert_eq!(journal.verify().await.unwrap().faults, Vec::<String>::new());
 }
 
@@ -433,6 +461,70 @@ async fn verify_notices_what_should_never_be() {
     let faults = Reader::open(folder.path()).unwrap().verify().unwrap().faults;
     assert!(faults.iter().any(|fault| fault.contains("deliveries belong to no message")), "{faults:?}");
     assert!(faults.iter().any(|fault| fault.contains("counts of messages")), "{faults:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_log_stays_under_its_limit_while_messages_come_and_are_read_and_settled() {
+    const LIMIT: u64 = 24 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let indexer: kiln::journal::Indexer = Arc::new(|envelope: &kiln::exchange::Envelope| (0..3).map(|n| format!("{}-{n}", envelope.control_id.0)).collect());
+    let journal = Journal::open(Options { wal_bytes_max: LIMIT, segment_bytes: 60 << 20, indexer: Some(indexer), ..options(folder.path()) }).unwrap();
+    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let path = folder.path().to_owned();
+    let is_done = done.clone();
+    let watch = std::thread::spawn(move || {
+        let mut longest = (0, String::new());
+        while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+            for entry in std::fs::read_dir(&path).unwrap().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                // A file may go away in between.
+                let length = entry.metadata().map_or(0, |meta| meta.len());
+                if name.ends_with("-wal") && length > longest.0 {
+                    longest = (length, name);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        longest
+    });
+    // What dispatch does: read a page and its messages, settle, go on. Some of it is long in an older segment.
+    let settle = async {
+        let mut left = 60_000;
+        while left > 0 {
+            let page = journal.pending("main", None, 1000).await.unwrap();
+            let ids: Vec<_> = page.iter().map(|pending| pending.id.message).collect();
+            assert_eq!(journal.payloads(&ids).await.unwrap().len(), ids.len());
+            futures_util::future::join_all(page.iter().map(|pending| journal.settle(delivered(pending.id)))).await;
+            left -= ids.len();
+        }
+    };
+    let look = async {
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            journal.search(Query { limit: 200, ..Query::default() }).await.unwrap();
+        }
+    };
+    let work = async {
+        let padding = "x".repeat(1500);
+        let store = async {
+            for group in 0..60 {
+                let group = (group * 1000..(group + 1) * 1000).map(|n| {
+                    let mut message = envelope(&format!("C{n}"), n);
+                    message.bytes = Phi::new(format!("{}ZZZ|{padding}\r", String::from_utf8_lossy(message.bytes.expose())).into());
+                    journal.append(append(message, &["main"]))
+                });
+                assert!(futures_util::future::join_all(group).await.iter().all(Result::is_ok));
+            }
+        };
+        tokio::join!(store, settle);
+        until("all is findable", async || journal.stats().await.unwrap().indexed_to.is_some_and(|to| to.0 >= 60_000)).await;
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    tokio::join!(work, look);
+    let (longest, name) = watch.join().unwrap();
+    assert!(longest < LIMIT, "{name} grew to {longest} bytes");
+    let found = journal.search(Query { term: Some(Phi::new("c59999-2".into())), ..Query::default() }).await.unwrap();
+    assert_eq!(found.len(), 1, "words are found in the last and the first segment");
+    assert_eq!(journal.search(Query { term: Some(Phi::new("C7-0".into())), ..Query::default() }).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

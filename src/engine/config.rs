@@ -12,6 +12,8 @@ use std::time::Duration;
 pub struct EngineConfig {
     /// How many deliveries of a target are in memory at once; the rest of the backlog is on the disk.
     pub window: usize,
+    /// How often what is older than the journal keeps is deleted; also at the start.
+    pub prune_every: Duration,
     /// MSH-3 of acknowledgements for frames whose own header cannot be read.
     pub application: String,
     /// MSH-4 of the same.
@@ -20,7 +22,7 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { window: 10_000, application: "KILN".to_owned(), facility: String::new() }
+        Self { window: 10_000, prune_every: Duration::from_secs(3_600), application: "KILN".to_owned(), facility: String::new() }
     }
 }
 

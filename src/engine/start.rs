@@ -125,6 +125,7 @@ impl Engine {
         };
         let (say_room, room) = watch::channel(engine.shared.journal.has_room());
         engine.watch.spawn(look(Arc::clone(&engine.shared), engine.lanes.clone(), say_room, engine.stop_watch.clone()));
+        engine.watch.spawn(retain(Arc::clone(&engine.shared), config.prune_every, engine.stop_watch.clone()));
         let shared = Arc::clone(&engine.shared);
         engine.watch.spawn(async move {
             shared.journal.failed().await;
@@ -263,6 +264,21 @@ async fn finish(tasks: &mut JoinSet<()>, deadline: tokio::time::Instant) -> bool
     let in_time = tokio::time::timeout_at(deadline, all).await.is_ok();
     tasks.shutdown().await;
     in_time
+}
+
+/// Deletes what has been kept for long enough, at the start and then from time to time.
+async fn retain(shared: Arc<Shared>, every: Duration, closing: CancellationToken) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while closing.run_until_cancelled(ticks.tick()).await.is_some() {
+        match closing.run_until_cancelled(shared.journal.prune(now())).await {
+            Some(Ok(pruned)) if pruned.segments > 0 => {
+                tracing::info!(segments = pruned.segments, messages = pruned.messages, carried = pruned.carried, "deleted what has been kept for long enough");
+            }
+            Some(Err(error)) => tracing::warn!(%error, "what is old could not be deleted; it is tried again later"),
+            Some(Ok(_)) | None => {}
+        }
+    }
 }
 
 /// Keeps the gauges, and tells the listeners whether there is room.

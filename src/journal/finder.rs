@@ -5,20 +5,31 @@ use crate::journal::OpenError;
 use crate::journal::options::Indexer;
 use crate::journal::query::JournalError;
 use crate::journal::queue::Board;
-use crate::journal::read::{Library, unread, with_suffix};
+use crate::journal::read::{Library, unread, wal_bytes, with_suffix};
 use crate::journal::rows;
 use crate::journal::schema::{Kind, code, open_readable, open_writable};
 use crate::journal::shelf::Segment;
+use crate::journal::writer::PATIENCE;
 use rusqlite::{Connection, params};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Messages of one step.
+/// Messages that are read in one transaction.
 const STEP: i64 = 200;
 
-/// Above this many messages a second the finder rests three times as long as it works: intake needs the processor.
+/// Messages whose words are written in one transaction, at most. Words are spread over the whole file, so that each commit writes nearly a
+/// page a word: fewer and larger ones write less.
+const ROUND: usize = 10_000;
+
+/// Above this many messages a second the finder works a tenth of the time and may fall behind: intake needs the processor.
 const BUSY_PER_SECOND: f64 = 2000.0;
+
+/// How often it works then.
+const BUSY_REST: u32 = 9;
+
+/// A search file's log of fewer bytes is left to go on growing.
+const FOLD_BYTES: u64 = 8 << 20;
 
 /// The number under which a word is found. Keyed, so that the file tells nothing; 64 bits, so that an accidental equality is a wonder.
 pub(in crate::journal) fn term_hash(secret: &[u8; 32], term: &str) -> i64 {
@@ -54,6 +65,7 @@ pub(in crate::journal) struct Finder {
     pub(in crate::journal) indexer: Indexer,
     pub(in crate::journal) stop: Arc<Stop>,
     pub(in crate::journal) indexed_to: Arc<AtomicU64>,
+    pub(in crate::journal) wal_bytes_max: u64,
 }
 
 /// What the thread has open, and what it need not look at again.
@@ -77,7 +89,7 @@ impl Finder {
             }
             let began = Instant::now();
             rest = match self.step(&mut desk) {
-                Ok(true) if busy => began.elapsed() * 3,
+                Ok(true) if busy => began.elapsed() * BUSY_REST,
                 Ok(true) => Duration::ZERO,
                 Ok(false) => Duration::from_millis(50),
                 Err(error) => {
@@ -105,51 +117,73 @@ impl Finder {
             if finished || desk.done.iter().any(|done| Arc::ptr_eq(segment, done)) {
                 continue;
             }
-            // The gate keeps retention from taking the segment away, and its search file with it, in between.
-            let _inside = self.library.gate.enter();
-            if !self.library.shelf.all().iter().any(|present| Arc::ptr_eq(segment, present)) {
-                continue;
-            }
             if self.index(segment, desk)? {
+                self.fold(segment, desk, FOLD_BYTES)?;
                 return Ok(true);
             }
             if !last {
+                self.fold(segment, desk, 0)?;
                 desk.done.push(segment.clone());
             }
         }
         Ok(false)
     }
 
+    /// Runs a step as a reader: the gate keeps retention from taking the segment away, and its search file with it. `None` if it is gone.
+    fn while_present<T>(&self, segment: &Arc<Segment>, step: impl FnOnce() -> Result<T, JournalError>) -> Result<Option<T>, JournalError> {
+        let _inside = self.library.gate.enter();
+        let present = self.library.shelf.all().iter().any(|present| Arc::ptr_eq(segment, present));
+        if present { step().map(Some) } else { Ok(None) }
+    }
+
+    /// Indexes the next messages of a segment; false if there are none. Readers of the segment may be shut out between any two pages.
     fn index(&self, segment: &Arc<Segment>, desk: &mut Desk) -> Result<bool, JournalError> {
-        let unopened = |error: OpenError| JournalError::Database(error.to_string());
         if desk.search.as_ref().is_none_or(|(first, _)| *first != segment.first) {
-            desk.search = Some((segment.first, self.open_search(segment.first)?));
-            desk.segment = Some((segment.first, open_readable(&segment.path, 512).map_err(unopened)?));
+            (desk.search, desk.segment) = (None, None);
+            let opened = self.while_present(segment, || {
+                let messages = open_readable(&segment.path, 512).map_err(|error| JournalError::Database(error.to_string()))?;
+                Ok((self.open_search(segment.first)?, messages))
+            })?;
+            let Some((search, messages)) = opened else { return Ok(false) };
+            (desk.search, desk.segment) = (Some((segment.first, search)), Some((segment.first, messages)));
         }
         let (Some((_, search)), Some((_, messages))) = (&desk.search, &desk.segment) else { return Ok(false) };
         let mark: i64 = search.query_row("SELECT message FROM mark", [], |row| row.get(0)).map_err(unread)?;
-        let messages = read(messages, mark).map_err(unread)?;
-        let Some(last) = messages.last().map(|(id, _)| *id) else {
+        let (mut last, mut count, mut terms) = (mark, 0, Vec::new());
+        while count < ROUND && !self.stop.rest(Duration::ZERO) {
+            let Some(page) = self.while_present(segment, || read(messages, last).map_err(unread))? else { return Ok(false) };
+            for (id, envelope) in &page {
+                last = id.0.cast_signed();
+                let words = envelope.as_ref().map(|envelope| (self.indexer)(envelope)).unwrap_or_default();
+                terms.extend(words.iter().map(|word| (term_hash(&self.library.secret, word), last)));
+            }
+            count += page.len();
+            if page.len() < STEP as usize {
+                break;
+            }
+        }
+        if count == 0 {
             self.indexed_to.fetch_max(mark.cast_unsigned(), Ordering::Relaxed);
             return Ok(false);
-        };
-        let result = (|| {
-            search.execute_batch("BEGIN IMMEDIATE")?;
-            for (id, envelope) in messages.iter().filter_map(|(id, envelope)| Some((id, envelope.as_ref()?))) {
-                for term in (self.indexer)(envelope) {
-                    let hash = term_hash(&self.library.secret, &term);
-                    search.prepare_cached("INSERT OR IGNORE INTO term VALUES (?1, ?2)")?.execute(params![hash, id.0.cast_signed()])?;
-                }
-            }
-            search.execute("UPDATE mark SET message = ?1", [last.0.cast_signed()])?;
-            search.execute_batch("COMMIT")
-        })();
-        if !search.is_autocommit() {
-            let _ = search.execute_batch("ROLLBACK");
         }
-        result.map_err(|error| JournalError::Database(code(&error)))?;
-        self.indexed_to.fetch_max(last.0, Ordering::Relaxed);
-        Ok(true)
+        // In the order of the file, so that each page is looked for once.
+        terms.sort_unstable();
+        let written = self.while_present(segment, || write(search, &terms, last).map_err(|error| JournalError::Database(code(&error))))?;
+        self.indexed_to.fetch_max(last.cast_unsigned(), Ordering::Relaxed);
+        Ok(written.is_some())
+    }
+
+    /// Folds the log of a search file back: nobody else does. It starts over when nobody reads in it, which is nearly always.
+    fn fold(&self, segment: &Arc<Segment>, desk: &Desk, from_bytes: u64) -> Result<(), JournalError> {
+        let Some((_, search)) = desk.search.as_ref().filter(|(first, _)| *first == segment.first) else { return Ok(()) };
+        let length = wal_bytes(&self.library.folder.search(segment.first));
+        if length <= from_bytes.min(self.wal_bytes_max / 8) {
+            return Ok(());
+        }
+        let alone = if length > self.wal_bytes_max / 4 || from_bytes == 0 { self.library.gate.shut(PATIENCE) } else { None };
+        let mode = if alone.is_some() { "TRUNCATE" } else { "PASSIVE" };
+        let result = search.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+        result.map_err(|error| JournalError::Database(code(&error)))
     }
 
     /// A search file that cannot be read is made anew: everything in it is in its segment.
@@ -167,6 +201,25 @@ impl Finder {
             Err(error) => Err(JournalError::Database(error.to_string())),
         }
     }
+}
+
+/// Writes the words of messages up to `last`, in one transaction.
+fn write(search: &Connection, terms: &[(i64, i64)], last: i64) -> rusqlite::Result<()> {
+    let written = (|| {
+        search.execute_batch("BEGIN IMMEDIATE")?;
+        {
+            let mut insert = search.prepare_cached("INSERT OR IGNORE INTO term VALUES (?1, ?2)")?;
+            for (hash, message) in terms {
+                insert.execute(params![hash, message])?;
+            }
+        }
+        search.execute("UPDATE mark SET message = ?1", [last])?;
+        search.execute_batch("COMMIT")
+    })();
+    if !search.is_autocommit() {
+        let _ = search.execute_batch("ROLLBACK");
+    }
+    written
 }
 
 /// The next messages of a segment.

@@ -4,7 +4,7 @@ use crate::journal::filter::Filter;
 use crate::journal::finder::Stop;
 use crate::journal::folder::Folder;
 use crate::journal::queue::{Board, Command, File, Queue};
-use crate::journal::read::{Gate, with_suffix};
+use crate::journal::read::{Gate, wal_bytes};
 use crate::journal::schema::{Kind, Trouble, code, open_readable, open_writable, trouble};
 use crate::journal::shelf::{Segment, Shelf};
 use rusqlite::Connection;
@@ -12,12 +12,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// How often it looks.
 const BEAT: Duration = Duration::from_millis(100);
 
 /// A log of fewer frames (4 KiB each) than this is left to go on growing, unless its limit is lower still.
 const FRAMES_MIN: u64 = 8192;
+
+/// How long a log is left alone that could not be cut off although readers of this process were shut out.
+const AFTER_VAIN: Duration = Duration::from_secs(1);
 
 /// Filters are made for segments whose messages may still fall into a duplicate window.
 const WINDOW_MS: i64 = 48 * 3600 * 1000;
@@ -90,44 +94,52 @@ impl Keeper {
         }
     }
 
-    /// Copies what is in the logs of the files that are written now. A log starts over only when all of it has been copied, which never
-    /// happens while the writer goes on; so the writer is asked to copy the short rest.
+    /// Copies what is in the logs of the files that are written now. A log starts over only when all of it has been copied and nobody reads in
+    /// it, which never happens while the writer and readers go on; so the writer is asked to copy the short rest, with readers shut out.
     fn fold_active(&self, desk: &mut Desk) -> rusqlite::Result<()> {
-        let _inside = self.gate.enter();
         let segments = self.shelf.all();
         let Some(active) = segments.last() else { return Ok(()) };
-        if desk.active.as_ref().is_none_or(|(first, _)| *first != active.first) {
-            desk.active = Some((active.first, open(&active.path, Kind::Segment)?));
+        {
+            let _inside = self.gate.enter();
+            if desk.active.as_ref().is_none_or(|(first, _)| *first != active.first) {
+                desk.active = Some((active.first, open(&active.path, Kind::Segment)?));
+            }
+            if desk.state.is_none() {
+                desk.state = Some(open(&self.folder.state(), Kind::State)?);
+            }
         }
-        if desk.state.is_none() {
-            desk.state = Some(open(&self.folder.state(), Kind::State)?);
+        if let Some((_, connection)) = &desk.active {
+            self.fold(connection, File::Segment(active.first), &active.path, &mut desk.truncated)?;
         }
-        let files = [
-            (desk.active.as_ref().map(|(_, connection)| connection), File::Segment(active.first), active.path.clone()),
-            (desk.state.as_ref(), File::State, self.folder.state()),
-        ];
-        for (connection, file, path) in files {
-            let Some(connection) = connection else { continue };
-            let frames_min = FRAMES_MIN.min(self.wal_bytes_max / 2 / 4096);
-            if wal_bytes(&path) < frames_min * 4096 / 4 {
-                continue;
-            }
-            let mut frames = checkpoint(connection, "PASSIVE")?;
-            if frames.unsigned_abs() >= frames_min {
-                frames = checkpoint(connection, "PASSIVE")?;
-            }
-            if wal_bytes(&path) > self.wal_bytes_max {
-                // Whoever reads in another process can keep it from shrinking; then trying all the time would only hold up intake.
-                if desk.truncated.is_none_or(|last| last.elapsed() > Duration::from_secs(2)) {
-                    desk.truncated = Some(Instant::now());
-                    tracing::warn!("a log of the journal has reached its limit: readers wait until it is folded back");
-                    let _ = self.queue.push(Command::Fold(file, true));
-                }
-            } else if frames.unsigned_abs() >= frames_min {
-                let _ = self.queue.push(Command::Fold(file, false));
-            }
+        if let Some(connection) = &desk.state {
+            self.fold(connection, File::State, &self.folder.state(), &mut desk.truncated)?;
         }
         Ok(())
+    }
+
+    /// Folds one log back as far as it is worth it. False if the writer does not have the file open.
+    fn fold(&self, connection: &Connection, file: File, path: &Path, truncated: &mut Option<Instant>) -> rusqlite::Result<bool> {
+        let enough = (FRAMES_MIN * 4096).min(self.wal_bytes_max / 8);
+        if wal_bytes(path) < enough / 4 {
+            return Ok(true);
+        }
+        // What a passive checkpoint leaves to do is what came in meanwhile; the second one leaves less than the first.
+        let frames = checkpoint(connection, "PASSIVE")?;
+        if frames.unsigned_abs() * 4096 < enough {
+            return Ok(true);
+        }
+        checkpoint(connection, "PASSIVE")?;
+        let long = wal_bytes(path) > self.wal_bytes_max / 2;
+        if long && truncated.is_some_and(|last| last.elapsed() < AFTER_VAIN) {
+            // Somebody reads in another process; then trying all the time would only hold up intake.
+            return Ok(true);
+        }
+        let (done, answer) = oneshot::channel();
+        let open = self.queue.push(Command::Fold(file, long, done)).is_err() || answer.blocking_recv().unwrap_or(true);
+        if long && wal_bytes(path) > self.wal_bytes_max / 2 {
+            *truncated = Some(Instant::now());
+        }
+        Ok(open)
     }
 
     fn once_a_second(&self) -> rusqlite::Result<()> {
@@ -137,13 +149,21 @@ impl Keeper {
         let segments = self.shelf.all();
         let Some((active, settled)) = segments.split_last() else { return Ok(()) };
         for segment in settled {
-            let _inside = self.gate.enter();
+            let mut inside = self.gate.enter();
             if !self.shelf.all().iter().any(|present| Arc::ptr_eq(present, segment)) {
                 continue;
             }
-            if wal_bytes(&segment.path) > 0 {
+            let length = wal_bytes(&segment.path);
+            if length > 0 {
                 let connection = open(&segment.path, Kind::Segment)?;
-                checkpoint(&connection, "TRUNCATE")?;
+                // A long one is being written: outcomes of many old messages. The writer must not wait until all of it is copied.
+                drop(inside);
+                let mut truncated = None;
+                let busy = length > self.wal_bytes_max / 8 && self.fold(&connection, File::Segment(segment.first), &segment.path, &mut truncated)?;
+                inside = self.gate.enter();
+                if !busy {
+                    checkpoint(&connection, "TRUNCATE")?;
+                }
             }
             if segment.filter.get().is_none() && segment.first != 0 && segment.last_received() > active.last_received() - WINDOW_MS {
                 let _ = segment.filter.set(filter(segment)?);
@@ -151,6 +171,7 @@ impl Keeper {
                     break;
                 }
             }
+            drop(inside);
         }
         Ok(())
     }
@@ -167,10 +188,6 @@ fn open(path: &Path, kind: Kind) -> rusqlite::Result<Connection> {
 /// Copies frames of a log into its file. Returns the frames that the log has.
 fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<i64> {
     connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(1))
-}
-
-fn wal_bytes(path: &Path) -> u64 {
-    std::fs::metadata(with_suffix(path, "-wal")).map_or(0, |meta| meta.len())
 }
 
 fn filter(segment: &Segment) -> rusqlite::Result<Filter> {

@@ -33,6 +33,9 @@ impl Writer {
     /// Deletes the oldest segment if it is old enough and little in it is unsettled. One at a time, so that intake goes on in between.
     pub(in crate::journal) fn prune(&mut self, now: Timestamp) -> Result<Pruned, JournalError> {
         let keep = i64::try_from(self.options.keep.as_millis()).unwrap_or(i64::MAX);
+        // What came last may be the last for long: it is not kept longer for that.
+        let rolled = self.roll_if_old(now.0.saturating_sub(keep));
+        rolled.map_err(|error| if self.blame(&error) == Trouble::Full { JournalError::Full } else { JournalError::Failing })?;
         let segments = self.shelf.all();
         let [_, oldest, next, ..] = segments.as_slice() else { return Ok(Pruned::default()) };
         if oldest.last_received() >= now.0.saturating_sub(keep) {

@@ -27,8 +27,8 @@ pub(in crate::journal) enum Command {
     Program(Box<Program>, Reply<(), JournalError>),
     /// Delete what is old and settled.
     Prune(Timestamp, Reply<Pruned, JournalError>),
-    /// Copy what is left of a write-ahead log, so that it starts over; with true whatever readers do.
-    Fold(File, bool),
+    /// Copy what is left of a write-ahead log, so that it starts over; with true it is cut off, too. Answers whether the file is open for writing.
+    Fold(File, bool, oneshot::Sender<bool>),
     /// Finish.
     Close,
 }

@@ -54,8 +54,8 @@ impl Gate {
     }
 
     /// Lets nobody in any more and waits for those inside to leave, but not longer than `patience`: the writer must not wait for somebody who
-    /// checks a whole journal. Forgets the connections that readers left.
-    pub(in crate::journal) fn close(&self, patience: Duration) -> Option<Alone<'_>> {
+    /// checks a whole journal.
+    pub(in crate::journal) fn shut(&self, patience: Duration) -> Option<Alone<'_>> {
         let mut inside = self.inside.lock().expect("no holder panics");
         inside.closed = true;
         let (mut inside, _) = self.changed.wait_timeout_while(inside, patience, |inside| inside.readers > 0).expect("no holder panics");
@@ -66,8 +66,14 @@ impl Gate {
             return None;
         }
         drop(inside);
-        self.idle.lock().expect("no holder panics").clear();
         Some(Alone(self))
+    }
+
+    /// As `shut`, and forgets the connections that readers left, so that files can go away.
+    pub(in crate::journal) fn close(&self, patience: Duration) -> Option<Alone<'_>> {
+        let alone = self.shut(patience)?;
+        self.idle.lock().expect("no holder panics").clear();
+        Some(alone)
     }
 }
 
@@ -343,6 +349,11 @@ pub(in crate::journal) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+/// The length of a file's write-ahead log.
+pub(in crate::journal) fn wal_bytes(path: &Path) -> u64 {
+    std::fs::metadata(with_suffix(path, "-wal")).map_or(0, |meta| meta.len())
 }
 
 /// A state from its stored number.

@@ -5,7 +5,7 @@ use crate::journal::folder::Folder;
 use crate::journal::options::{CommitReport, Options};
 use crate::journal::query::{Counts, JournalError, Program};
 use crate::journal::queue::{Board, Command, File, Queue, Reply};
-use crate::journal::read::Gate;
+use crate::journal::read::{Gate, wal_bytes};
 use crate::journal::schema::{Kind, Trouble, code, open_writable, trouble};
 use crate::journal::settle::IdentityKey;
 use crate::journal::sheet::{Changes, Earlier, Sheet};
@@ -25,6 +25,13 @@ const OPEN_SEGMENTS_MAX: usize = 32;
 
 /// How long the writer waits for readers before it goes on without what it wanted.
 pub(in crate::journal) const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How far the log of the active segment may grow before the writer itself looks at it.
+const LOOK_BYTES: u64 = 4 << 20;
+
+/// How long intake waits at most for a log at its limit, and how long it goes on after it has waited in vain.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+const AFTER_VAIN_WAIT: Duration = Duration::from_secs(10);
 
 /// The most deliveries that one transaction resumes.
 const RESUME_STEP: usize = 10_000;
@@ -49,6 +56,14 @@ pub(in crate::journal) struct Writer {
     waiting: HashMap<u64, Vec<Answer>>,
     /// The segment whose open transaction holds a target state.
     state_home: Option<u64>,
+    log: LogWatch,
+}
+
+/// When the writer looked last at how long its own log has grown, should the keeper be too slow for it.
+#[derive(Default)]
+struct LogWatch {
+    grown: u64,
+    waited: Option<Instant>,
 }
 
 /// An answer that waits for a commit.
@@ -138,6 +153,7 @@ impl Writer {
             sequence,
             waiting: HashMap::new(),
             state_home: None,
+            log: LogWatch::default(),
         };
         for (target, _) in writer.board.targets() {
             writer.refresh_oldest(&target).map_err(|error| crate::journal::schema::database(writer.folder.path(), &error))?;
@@ -203,7 +219,9 @@ impl Writer {
                 let result = self.prune(now);
                 answer(reply, result);
             }
-            Command::Fold(file, truncate) => self.fold(file, truncate),
+            Command::Fold(file, truncate, done) => {
+                let _ = done.send(self.fold(file, truncate).is_some());
+            }
             Command::Append(..) | Command::Settle(..) | Command::Close => {}
         }
     }
@@ -363,6 +381,7 @@ impl Writer {
             answers.into_iter().for_each(|answer| answer.failed(Trouble::Full));
         }
         self.close_some();
+        self.hold_log();
     }
 
     fn after_commit(&mut self, first: u64, changes: &Changes, took: Duration) {
@@ -380,6 +399,7 @@ impl Writer {
             self.active_bytes += changes.bytes;
             self.board.last.store(self.next_id - 1, Ordering::Release);
             self.board.stored.fetch_add(changes.messages as u64, Ordering::Relaxed);
+            self.log.grown += changes.bytes;
         }
         self.board.commits.fetch_add(1, Ordering::Relaxed);
         if let Some(observer) = &self.options.observer {
@@ -449,6 +469,12 @@ impl Writer {
         }
     }
 
+    /// Starts a new segment when even the newest message of the present one has been kept for long enough.
+    pub(in crate::journal) fn roll_if_old(&mut self, before: i64) -> rusqlite::Result<()> {
+        let old = self.next_id > self.active && self.shelf.all().last().is_some_and(|active| active.last_received() < before);
+        if old { self.roll() } else { Ok(()) }
+    }
+
     /// Starts a new segment when the present one is large enough, or on a new day.
     fn roll_if_due(&mut self, received: Timestamp) -> Result<(), Trouble> {
         let day = received.0.div_euclid(DAY_MS);
@@ -468,7 +494,7 @@ impl Writer {
     }
 
     /// Starts a new segment. Its name is durable before a message goes in.
-    fn roll(&mut self) -> rusqlite::Result<()> {
+    pub(in crate::journal) fn roll(&mut self) -> rusqlite::Result<()> {
         let first = self.next_id;
         let path = self.folder.segment(first);
         let connection = open_writable(&path, Kind::Segment, CACHE_KIB.0).map_err(open_failure)?;
@@ -586,23 +612,48 @@ impl Writer {
         result
     }
 
-    /// Copies the rest of a log into its file. The keeper has copied nearly all of it before; what came since is short. To truncate it, readers
-    /// are shut out first; whoever reads in another process is not waited for long, because intake waits meanwhile.
-    fn fold(&mut self, file: File, truncate: bool) {
-        let alone = if truncate { self.gate.close(PATIENCE) } else { None };
+    /// Copies the rest of a log into its file. The keeper has copied nearly all of it before; what came since is short. A log starts over only if
+    /// nobody reads in it at that moment, so readers are shut out first; whoever reads in another process is not waited for long, because intake
+    /// waits meanwhile. `None` if the file is not open; else whether all of the log was copied.
+    fn fold(&mut self, file: File, truncate: bool) -> Option<bool> {
+        let alone = self.gate.shut(if truncate { PATIENCE } else { PATIENCE / 10 });
         let connection = match file {
             File::State => &self.state,
-            File::Segment(first) => match self.sheets.get(&first) {
-                Some(sheet) => &sheet.connection,
-                None => return,
-            },
+            File::Segment(first) => &self.sheets.get(&first)?.connection,
         };
-        let mode = if alone.is_some() { "TRUNCATE" } else { "PASSIVE" };
+        let mode = if truncate && alone.is_some() { "TRUNCATE" } else { "PASSIVE" };
         let _ = connection.busy_timeout(PATIENCE);
-        let result = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+        let result = connection
+            .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| Ok(row.get::<_, i64>(0)? == 0 && row.get::<_, i64>(1)? == row.get::<_, i64>(2)?));
         let _ = connection.busy_timeout(Duration::from_secs(5));
-        if let Err(error) = result {
+        drop(alone);
+        Some(result.unwrap_or_else(|error| {
             self.blame(&error);
+            false
+        }))
+    }
+
+    /// The limit of a log holds also when the keeper cannot keep up, on a slow disk: then intake waits for it here.
+    fn hold_log(&mut self) {
+        if self.log.grown < (self.options.wal_bytes_max / 32).min(LOOK_BYTES) {
+            return;
+        }
+        self.log.grown = 0;
+        let file = File::Segment(self.active);
+        let path = self.folder.segment(self.active);
+        let near = self.options.wal_bytes_max / 8 * 7;
+        if wal_bytes(&path) < near || self.board.has_failed() || self.log.waited.is_some_and(|last| last.elapsed() < AFTER_VAIN_WAIT) {
+            return;
+        }
+        let began = Instant::now();
+        while self.fold(file, true) == Some(false) && wal_bytes(&path) >= near && !self.board.has_failed() {
+            if began.elapsed() > LONGEST_WAIT {
+                tracing::warn!("a log of the journal is at its limit and cannot be folded back: somebody reads in it for long, or the disk is slow");
+                self.log.waited = Some(Instant::now());
+                return;
+            }
+            // The keeper is copying at this moment.
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }

@@ -77,6 +77,9 @@ pub(crate) struct Plan {
     pub(crate) site: ListenerSite,
     pub(crate) parallel: usize,
     pub(crate) window: usize,
+    /// How long the journal keeps what is settled, and how often that is looked at.
+    pub(crate) keep: Duration,
+    pub(crate) prune_every: Duration,
     pub(crate) server: Option<StandIn>,
     pub(crate) target: Option<Target>,
 }
@@ -99,6 +102,8 @@ impl Plan {
             },
             parallel: 8,
             window: 10_000,
+            keep: Duration::from_secs(24 * 3_600),
+            prune_every: EngineConfig::default().prune_every,
             server: None,
             target: None,
         }
@@ -111,12 +116,13 @@ impl Plan {
         };
         let mut options = Options::at(self.folder.path().join("journal"));
         options.low_water = Some(0);
+        options.keep = self.keep;
         let journal = Journal::open(options).expect("the journal opens");
         let metrics = Arc::new(Metrics::new());
         let listener = Listener::bind(self.site.socket.clone(), Arc::clone(&metrics)).expect("a free port can be bound");
         let target = self.target.unwrap_or_else(|| server.target());
         let target = TargetSetup { name: "main".into(), target: Arc::new(target), parallel: self.parallel, settle: Duration::from_millis(50), send: None };
-        let config = EngineConfig { window: self.window, ..EngineConfig::default() };
+        let config = EngineConfig { window: self.window, prune_every: self.prune_every, ..EngineConfig::default() };
         let listeners = vec![ListenerSetup { listener, site: self.site }];
         let engine = Engine::start(config, journal.clone(), vec![target], listeners, load(&self.routes), Arc::clone(&metrics)).await;
         let engine = engine.expect("the engine starts");
