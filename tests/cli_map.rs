@@ -75,6 +75,20 @@ fn what_cannot_be_mapped_says_why_and_exits_1() {
     }
 }
 
+/// A real sender's batch gone wrong, or somebody's attack: it must end soon, and as a dead letter.
+#[test]
+fn a_message_that_asks_for_too_much_is_given_up_and_not_worked_on_for_ever() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let began = std::time::Instant::now();
+    for (name, segment) in [("patients", "PID|1||{}^^^HOSP^MR"), ("visits", "PV1|1|I|WARD^{}|||||||||||||||||{}^^^HOSP")] {
+        let segments: String = (0..12_000).map(|n| format!("{}\r", segment.replace("{}", &n.to_string()))).collect();
+        std::fs::write(folder.path().join(name), format!("{}{segments}", admit("C1", "7"))).expect("a file");
+        let ran = run(folder.path(), &["map", name]).expect(1);
+        assert!(ran.err.contains("too large for route adt"), "{name}: {}", ran.err);
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "it took {:?}", began.elapsed());
+}
+
 #[test]
 fn a_sites_own_routes_stand_above_the_shipped_ones() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -8,6 +8,7 @@ use crate::route::{Context, Output, RouteId, RouteSet, Send, Stop};
 use crate::site::ListenerSite;
 use crate::target::Sending;
 use std::panic::AssertUnwindSafe;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// What a run came to.
 pub(super) enum Mapped {
@@ -37,15 +38,22 @@ pub(super) fn run(shared: &Shared, set: &RouteSet, route: RouteId, pending: &Pen
         message: pending.id.message,
         listener: &envelope.listener,
     };
-    let made = std::panic::catch_unwind(AssertUnwindSafe(|| {
+    let map = || {
         let message = Message::parse(envelope.bytes.expose().clone(), &parse_options(site)).map_err(|fault| ("unreadable", fault.to_string()))?;
         set.run(route, &message, &context).map_err(|stop| (stop.kind, sentence(&stop)))
-    }));
-    match made {
+    };
+    match std::panic::catch_unwind(AssertUnwindSafe(|| aside(envelope.bytes.expose().len(), map))) {
         Ok(Ok(output)) => Mapped::Made(output),
         Ok(Err((kind, text))) => Mapped::Stopped { kind, text },
         Err(_) => Mapped::Stopped { kind: "defect", text: "a defect in kiln: the run of the route panicked; the log names the place".to_owned() },
     }
+}
+
+/// A long message can take seconds. Meanwhile this thread's other tasks, connections among them, must go on elsewhere.
+fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    const LONG: usize = 64 * 1_024;
+    let others_can_help = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if bytes > LONG && others_can_help { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// What stopped a run, with the fields that were missing and the line of the route.

@@ -45,6 +45,12 @@ impl Compiled {
     }
 }
 
+/// A `$let` is compiled anew at each use, so names of names of names grow without bound; nobody reads such a chain either.
+const LET_DEPTH_MAX: usize = 24;
+
+/// How many names one use may stand for, its own included.
+const LET_USES_MAX: usize = 500;
+
 impl<'a> Compiler<'a> {
     /// An expression for an element: converted to what the element wants.
     pub(crate) fn wanted(&mut self, scope: &mut Scope<'a>, expr: &'a Expr, wanted: &Wanted) -> Compiled {
@@ -310,6 +316,23 @@ impl<'a> Compiler<'a> {
         }
         if scope.expanding.iter().any(|n| n == name) {
             self.report(Diagnostic::error("K410", span, format!("${name} needs itself")).label("a circle of $let").help("name the value directly"));
+            return Compiled::nothing();
+        }
+        if scope.expanding.is_empty() {
+            self.expansions = 0;
+        }
+        self.expansions += 1;
+        if scope.expanding.len() >= LET_DEPTH_MAX || self.expansions > LET_USES_MAX {
+            // Once is enough; each further use would say the same.
+            if self.expansions <= LET_USES_MAX + 1 {
+                self.expansions = LET_USES_MAX + 1;
+                self.report(
+                    Diagnostic::error("K116", span, format!("${name} stands for too many other names"))
+                        .label("the chain of $let gets too long here")
+                        .help("use fewer names within names, or make the value in a map of its own"),
+                );
+            }
+            self.expansions += 1;
             return Compiled::nothing();
         }
         let Some((item, mut inner)) = scope.find_let(name) else {

@@ -139,6 +139,8 @@ pub(crate) struct Compiler<'a> {
     pub(crate) current_map: Option<usize>,
     /// `$with` of the bodies around, innermost last.
     pub(crate) with: Vec<With<'a>>,
+    /// How many names of `$let` the use being compiled has stood for so far.
+    pub(crate) expansions: usize,
 }
 
 impl<'a> Compiler<'a> {
@@ -160,6 +162,7 @@ impl<'a> Compiler<'a> {
             many: HashMap::new(),
             current_map: None,
             with: Vec::new(),
+            expansions: 0,
         }
     }
 

@@ -3,13 +3,16 @@
 use crate::hl7v2::Part;
 use crate::route::code::{Path, Root, Step, X, decimal};
 use crate::route::run::value::{At, Value, Values};
-use crate::route::run::{Env, Run};
+use crate::route::run::{EVALUATION, Env, Run};
 use crate::route::tree::{Index, Op};
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
 impl<'m> Run<'m> {
     pub(crate) fn eval(&mut self, x: &'m X, env: &Env<'_, 'm>) -> Values<'m> {
+        if !self.spend(EVALUATION) {
+            return Values::none();
+        }
         match x {
             X::Nothing => Values::none(),
             X::Null => Values::constant(Value::Null),

@@ -15,8 +15,9 @@ use crate::hl7v2::{Message, NodeId, Part, Placement, Structure};
 use crate::route::code::{Code, Line, On, Route, X};
 use crate::route::program::{Context, Finding, Matches, Output, RouteId, RouteInfo, RouteSet, Stop};
 use crate::route::scope::{Place, resolve};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::{PoisonError, RwLock};
 use value::{At, Value};
 
@@ -51,6 +52,10 @@ pub(crate) struct Run<'m> {
     pub(crate) pieces: RefCell<[Pieces; 2]>,
     /// URIs found so far: what was sent, the identifier's type, the URI.
     pub(crate) uris: Vec<KnownUri<'m>>,
+    /// Where segments stand, by name; only for long messages.
+    named: RefCell<Vec<(String, Rc<[u32]>)>>,
+    /// What is left of [`WORK_MAX`].
+    left: Cell<u64>,
 }
 
 /// Where the pieces of a value end.
@@ -223,11 +228,20 @@ impl RouteSet {
             spare: Vec::new(),
             pieces: RefCell::default(),
             uris: Vec::new(),
+            named: RefCell::default(),
+            left: Cell::new(WORK_MAX),
         }
     }
 }
 
 impl<'m> Run<'m> {
+    /// Counts work. False when the run has done as much as one may: then everything yields nothing, so that it ends soon.
+    pub(crate) fn spend(&self, work: u64) -> bool {
+        let left = self.left.get().saturating_sub(work);
+        self.left.set(left);
+        left > 0
+    }
+
     pub(crate) fn finding(&mut self, kind: &'static str, text: impl Into<String>, place: &str, line: &Line) {
         // A map of a data type knows its value only as XTN.2; which field that was, the value itself tells.
         let place = match self.at {
@@ -291,17 +305,44 @@ impl<'m> Run<'m> {
 
     fn in_group(&self, group: u32, name: &str, nodes: Option<&[NodeId]>) -> Vec<u32> {
         let Some(instance) = self.placement.groups.get(group as usize) else { return Vec::new() };
-        (instance.first..instance.end)
-            .filter(|n| {
-                self.message.is_segment(*n as usize, name)
-                    && match (nodes, self.placement.segments.get(*n as usize).and_then(|p| p.node)) {
-                        (Some(nodes), Some(node)) => nodes.contains(&node),
-                        _ => true,
-                    }
-            })
-            .collect()
+        let wanted = |n: &u32| match (nodes, self.placement.segments.get(*n as usize).and_then(|p| p.node)) {
+            (Some(nodes), Some(node)) => nodes.contains(&node),
+            _ => true,
+        };
+        let segments = instance.first..instance.end;
+        if segments.len() <= SHORT_GROUP {
+            self.spend(segments.len() as u64);
+            return segments.filter(|n| self.message.is_segment(*n as usize, name) && wanted(n)).collect();
+        }
+        let all = self.named(name);
+        let inside = all.get(all.partition_point(|n| *n < segments.start)..all.partition_point(|n| *n < segments.end)).unwrap_or_default();
+        if !self.spend(inside.len() as u64) {
+            return Vec::new();
+        }
+        inside.iter().copied().filter(wanted).collect()
+    }
+
+    /// All segments of a name, found once a run: a long message must not be searched anew for each of its segments.
+    fn named(&self, name: &str) -> Rc<[u32]> {
+        let mut known = self.named.borrow_mut();
+        if let Some((_, found)) = known.iter().find(|(other, _)| other == name) {
+            return Rc::clone(found);
+        }
+        let found: Rc<[u32]> = self.message.segments_named(name).filter_map(|n| u32::try_from(n).ok()).collect();
+        known.push((name.to_owned(), Rc::clone(&found)));
+        found
     }
 }
+
+/// A group of so few segments is searched one by one.
+const SHORT_GROUP: usize = 64;
+
+/// How much one run may do, in segments looked at: some seconds. A route over a message with a hundred thousand visits could take hours,
+/// and hold up its patient for as long; it becomes a dead letter instead.
+const WORK_MAX: u64 = 500_000_000;
+
+/// What evaluating an expression counts for, beside what it looks at.
+const EVALUATION: u64 = 10;
 
 /// A message that breaks every rule must not fill the memory with findings.
 const MOST_FINDINGS: usize = 200;

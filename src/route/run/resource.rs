@@ -6,9 +6,13 @@ use crate::route::program::{Output, Stop};
 use crate::route::run::body::{Building, missing_text};
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{Env, Instance, Made, Run, identity_of};
+use std::collections::{HashMap, HashSet};
 
 /// The system of derived identities: URIs (FHIR R4, Identifier.system).
 const URI: &str = "urn:ietf:rfc:3986";
+
+/// The most resources that one message may become; more than any server takes in one transaction.
+const RESOURCES_MAX: usize = 10_000;
 
 impl<'m> Run<'m> {
     pub(crate) fn route(mut self) -> Result<Output, Stop> {
@@ -322,19 +326,23 @@ impl<'m> Run<'m> {
     /// Joins what is one, drops what was skipped, and numbers links anew.
     fn finish(mut self) -> Result<Output, Stop> {
         let count = self.made.len();
+        if !self.spend(0) || count > RESOURCES_MAX {
+            let text = format!("the message is too large for route {}: {} segments, {count} resources so far", self.route_name, self.message.segment_count());
+            return Err(Stop { kind: "too-large", text, places: Vec::new(), line: String::new() });
+        }
         let mut to: Vec<Option<usize>> = (0..count).map(Some).collect();
+        let mut owners: HashMap<(&'static str, Identity), usize> = HashMap::new();
         for n in 0..count {
             let Some(made) = self.made.get(n) else { continue };
             if made.dropped {
                 to[n] = None;
                 continue;
             }
-            let same = (0..n).find(|m| {
-                to[*m] == Some(*m)
-                    && self.made.get(*m).is_some_and(|other| {
-                        other.save.resource_type == made.save.resource_type && other.save.identity.iter().any(|i| made.save.identity.contains(i))
-                    })
-            });
+            let names: Vec<_> = made.save.identity.iter().map(|i| (made.save.resource_type, i.clone())).collect();
+            let same = names.iter().filter_map(|name| owners.get(name)).min().copied();
+            if same.is_none() {
+                owners.extend(names.into_iter().map(|name| (name, n)));
+            }
             if let Some(first) = same {
                 to[n] = Some(first);
                 let differs = self.made.get(first).is_some_and(|f| f.save.body != made.save.body);
@@ -348,7 +356,7 @@ impl<'m> Run<'m> {
         let mut complete = (0..count).all(|n| to[n] == Some(n) && !self.made.get(n).is_some_and(|m| m.logical));
         // Dropping one may leave another without what FHIR requires, so this goes on until nothing changes.
         loop {
-            let mut again = None;
+            let mut again = false;
             for n in 0..count {
                 if to[n] != Some(n) {
                     continue;
@@ -365,23 +373,20 @@ impl<'m> Run<'m> {
                     if made.skip_when_missing {
                         let text = format!("{} was left out: {element} stayed empty", made.save.name);
                         self.finding("skipped", text, &places.join(", "), &line);
-                        again = Some(n);
-                        break;
+                        (again, complete) = (true, false);
+                        for link in &mut to {
+                            if *link == Some(n) {
+                                *link = None;
+                            }
+                        }
+                        continue;
                     }
                     let (text, places) = missing_text(made.save.resource_type, element, &places);
                     self.halt("required-empty", text, places, &line);
                 }
             }
-            match again {
-                Some(n) => {
-                    complete = false;
-                    for link in &mut to {
-                        if *link == Some(n) {
-                            *link = None;
-                        }
-                    }
-                }
-                None => break,
+            if !again {
+                break;
             }
         }
         if let Some(stop) = self.stop {
@@ -472,13 +477,8 @@ fn add_identifier(building: &mut Building, identity: &Identity, resource_type: &
 }
 
 fn dedup(identity: &mut Vec<Identity>) {
-    let mut kept: Vec<Identity> = Vec::with_capacity(identity.len());
-    for one in identity.drain(..) {
-        if !kept.contains(&one) {
-            kept.push(one);
-        }
-    }
-    *identity = kept;
+    let mut seen = HashSet::with_capacity(identity.len());
+    identity.retain(|one| seen.insert(one.clone()));
 }
 
 /// `Reference.identifier` and `display`, for what is never saved.
