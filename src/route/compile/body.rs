@@ -37,12 +37,7 @@ impl<'a> Compiler<'a> {
         for l in scope.lets.iter_mut().skip(lets) {
             l.entries = reach;
         }
-        let with = !body.with.is_empty();
-        if with {
-            let items: Vec<_> = body.with.iter().map(|(k, i)| (k, i)).collect();
-            let used = vec![false; items.len()];
-            self.with.push(With { items, scope: scope.clone(), used });
-        }
+        let with = self.push_with(scope, body);
         if let Some(when) = &body.when {
             out.when = Some(self.condition(scope, when).x);
         }
@@ -88,6 +83,17 @@ impl<'a> Compiler<'a> {
         scope.entries.truncate(depth);
         scope.lets.truncate(lets);
         out
+    }
+
+    /// Puts `$with` into reach of the maps that are called here; false if there is none.
+    fn push_with(&mut self, scope: &Scope<'a>, body: &'a tree::Body) -> bool {
+        if body.with.is_empty() {
+            return false;
+        }
+        let items: Vec<_> = body.with.iter().map(|(key, item)| (key, item)).collect();
+        let used = vec![false; items.len()];
+        self.with.push(With { items, scope: scope.clone(), used });
+        true
     }
 
     /// `$each`: its values become the current one.
@@ -155,12 +161,7 @@ impl<'a> Compiler<'a> {
         };
         if let (Some(value), None) = (&body.value, body.each.as_ref().or(body.from.as_ref())) {
             // `{ $value: X, $with: {...} }`: the value itself, with parameters in reach.
-            let with = !body.with.is_empty();
-            if with {
-                let items: Vec<_> = body.with.iter().map(|(k, i)| (k, i)).collect();
-                let used = vec![false; items.len()];
-                self.with.push(With { items, scope: scope.clone(), used });
-            }
+            let with = self.push_with(scope, body);
             let condition = body.when.as_ref().map(|w| self.condition(scope, w));
             let mut compiled = match (&**value, wanted) {
                 (tree::Item::Expr(expr), Some(wanted)) => self.wanted(scope, expr, wanted),
@@ -355,12 +356,7 @@ impl<'a> Compiler<'a> {
 
     /// `value[x]: { $when: C, $from: OBX-5, $with: {...} }`: no lines, so the value alone decides the branch.
     fn branching_body(&mut self, scope: &mut Scope<'a>, body: &'a tree::Body, wanted: &Wanted) -> Part {
-        let with = !body.with.is_empty();
-        if with {
-            let items: Vec<_> = body.with.iter().map(|(k, i)| (k, i)).collect();
-            let used = vec![false; items.len()];
-            self.with.push(With { items, scope: scope.clone(), used });
-        }
+        let with = self.push_with(scope, body);
         let condition = body.when.as_ref().map(|w| self.condition(scope, w));
         let compiled = match (&body.from, body.value.as_deref()) {
             (Some(from), _) => self.wanted(scope, &from.values, wanted),

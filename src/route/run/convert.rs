@@ -170,6 +170,12 @@ impl<'m> Run<'m> {
         node.map(|n| (None, n))
     }
 
+    /// `unmapped: refuse`: the delivery waits until somebody adds the row.
+    fn refuse_code(&mut self, table: &str, conversion: &Conversion) {
+        let text = format!("{} has a code that table {table} does not have, and the table refuses unknown codes; add a row", conversion.place);
+        self.halt("unmapped-code", text, vec![conversion.place.to_string()], &conversion.line);
+    }
+
     fn failed(&mut self, what: &str, conversion: &Conversion) -> Option<Node> {
         if self.route.refuse_invalid {
             self.halt("invalid", format!("{}: {what}", conversion.place), vec![conversion.place.to_string()], &conversion.line);
@@ -284,12 +290,7 @@ impl<'m> Run<'m> {
                 Some((Some(conversion.companion), Node::Object(vec![("extension", Node::List(vec![extension]))])))
             }
             UnmappedX::Refuse => {
-                self.halt(
-                    "unmapped-code",
-                    format!("{} has a code that table {} does not have, and the table refuses unknown codes; add a row", conversion.place, table.name),
-                    vec![conversion.place.to_string()],
-                    &conversion.line,
-                );
+                self.refuse_code(&table.name, conversion);
                 None
             }
             UnmappedX::Keep | UnmappedX::Text | UnmappedX::Drop => None,
@@ -424,12 +425,7 @@ impl<'m> Run<'m> {
             UnmappedX::Code(row) => Translated::To(row_coding(row)),
             UnmappedX::Absent => Translated::To(absent()),
             UnmappedX::Refuse => {
-                self.halt(
-                    "unmapped-code",
-                    format!("{} has a code that table {} does not have, and the table refuses unknown codes; add a row", conversion.place, table.name),
-                    vec![conversion.place.to_string()],
-                    &conversion.line,
-                );
+                self.refuse_code(&table.name, conversion);
                 Translated::Nothing
             }
         }
