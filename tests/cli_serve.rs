@@ -59,6 +59,35 @@ fn a_message_is_stored_acknowledged_delivered_and_found() {
 }
 
 #[test]
+fn what_waits_for_a_target_that_is_gone_is_told() {
+    let folder = site(&SITE.replace("main: { folder: out }", "main: { folder: out }, extra: { fhir: http://127.0.0.1:9/fhir }"));
+    let route = folder.path().join("routes/extra.yaml");
+    std::fs::create_dir(folder.path().join("routes")).expect("a folder");
+    std::fs::write(&route, "route: extra\non: ADT^A01\nto: extra\nresources:\n  who: { $map: PID -> Patient, $save: update by PID-3 }\n").expect("a file");
+    let daemon = Daemon::start(folder.path());
+    assert!(exchange(daemon.address("adt on "), admit("C1", "1").as_bytes()).contains("MSA|AA"));
+    assert_eq!(daemon.stop(), 0);
+    std::fs::remove_file(&route).expect("it is there");
+    std::fs::write(folder.path().join("kiln.yaml"), SITE).expect("a file");
+    let daemon = Daemon::start(folder.path());
+    wait_for("the warning", || daemon.err().contains("a target that the site no longer has"));
+    assert!(daemon.err().contains("pending=1"), "{}", daemon.err());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn without_a_daemon_too_prune_keeps_what_the_site_keeps() {
+    let folder = site(&format!("journal: {{ path: journal, keep: 1s }}\n{SITE}"));
+    let daemon = Daemon::start(folder.path());
+    assert!(exchange(daemon.address("adt on "), admit("C1", "1").as_bytes()).contains("MSA|AA"));
+    wait_for("a delivery", || run(folder.path(), &["journal", "search", "--state", "delivered"]).code == 0);
+    assert_eq!(daemon.stop(), 0);
+    let ran = run(folder.path(), &["journal", "prune", "--journal", "journal"]).expect(2);
+    assert!(ran.err.contains("--config"), "{}", ran.err);
+    wait_for("a second to pass", || run(folder.path(), &["journal", "prune"]).out.contains("1 message deleted"));
+}
+
+#[test]
 fn what_the_daemon_writes_is_its_users_only() {
     let folder = site(SITE);
     let daemon = Daemon::start(folder.path());

@@ -103,6 +103,25 @@ async fn after_a_dead_letter_the_patient_goes_on_or_waits_as_the_route_says() {
 }
 
 #[tokio::test]
+async fn a_message_that_makes_nothing_says_nothing_about_the_target() {
+    let mut plan = Plan::new();
+    plan.routes = routes_text("").replace("$map: PID -> Patient,", "$map: PID -> Patient, $missing: skip,");
+    let site = plan.start().await;
+    site.server.mood(Mood::Down);
+    let mut peer = site.connect().await;
+    for n in 0..3 {
+        peer.accepted(&adt(&format!("C{n}"), &format!("P{n}"), "DOE")).await;
+    }
+    site.until("the breaker is open", |s| s.counted("kiln_breaker_open{target=\"main\"} 1")).await;
+    peer.accepted("MSH|^~\\&|A|B|C|D|2026||ADT^A08|C3|P|2.5\rPID|1||||DOE^JOHN\r").await;
+    site.until("the empty one is settled", |s| s.counts().delivered == 1).await;
+    assert!(site.counted("kiln_breaker_open{target=\"main\"} 1"), "the breaker closed although nobody asked the target");
+    site.server.mood(Mood::Well);
+    site.until_delivered(4).await;
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn what_a_route_cannot_fill_is_a_dead_letter_that_names_the_field() {
     let site = Plan::new().start().await;
     let mut peer = site.connect().await;

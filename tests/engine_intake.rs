@@ -70,6 +70,23 @@ async fn what_cannot_be_read_is_refused_and_kept() {
 }
 
 #[tokio::test]
+async fn a_byte_that_cannot_be_read_is_named_by_its_place_only_and_soon() {
+    let site = Plan::new().start().await;
+    let mut peer = site.connect().await;
+    // A message that is cut in the wrong places: what stands where a segment's name should be may be anybody's.
+    let ack = peer.ask(b"MSH|^~\\&|A|B|C|D|2026||ADT^A08|C1|P|2.5||||||ASCII\rPID|1||7^^^HOSP\rDoe|\xE4").await;
+    assert!(ack.contains("\rMSA|AR|C1") && !ack.contains("Doe"), "{}", ack.escape_debug());
+    let began = std::time::Instant::now();
+    let mut long = b"MSH|^~\\&|A|B|C|D|2026||ADT^A08|C2|P|2.5||||||ASCII\r".to_vec();
+    long.extend(b"NTE|1\r".repeat(100_000));
+    long.extend(b"OBX|1|\xE4");
+    let ack = peer.ask(long).await;
+    assert!(ack.contains("\rMSA|AR|C2") && ack.contains("in OBX-2, cannot be read"), "{}", ack.escape_debug());
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "it took {:?}", began.elapsed());
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn types_that_no_route_names_follow_the_listener() {
     let other = "MSH|^~\\&|A|B|C|D|2026||ORM^O01|C1|P|2.5\rPID|1||7^^^HOSP";
     let made_up = "MSH|^~\\&|A|B|C|D|2026||DOE^JOHN|C2|P|2.5";

@@ -75,14 +75,21 @@ pub(crate) fn socket(folder: &Path) -> PathBuf {
     folder.join("control.sock")
 }
 
-/// Asks the daemon; does it here when none runs.
-pub(crate) async fn ask_or_do(folder: &Path, request: &Request) -> Result<Done, String> {
+/// Asks the daemon; does it here when none runs. `keep` is the site's: how old a message must be to go.
+pub(crate) async fn ask_or_do(folder: &Path, request: &Request, keep: Option<Duration>) -> Result<Done, String> {
     match UnixStream::connect(socket(folder)).await {
         Ok(stream) => ask(stream, request).await,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             // Reading first: opening to write would make a journal where there is none.
             Reader::open(folder).map_err(|e| e.to_string())?;
-            let journal = Journal::open(Options::at(folder)).map_err(|e| e.to_string())?;
+            let mut options = Options::at(folder);
+            match (request, keep) {
+                (_, Some(keep)) => options.keep = keep,
+                // The default may be shorter than what the site promises to keep.
+                (Request::Prune, None) => return Err("how long to keep is in the site file: say --config FILE".to_owned()),
+                (_, None) => {}
+            }
+            let journal = Journal::open(options).map_err(|e| e.to_string())?;
             let done = Hands::Alone(&journal).apply(request).await;
             journal.close().await;
             done

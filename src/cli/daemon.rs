@@ -106,6 +106,10 @@ impl Daemon {
             let name: Arc<str> = t.name.as_str().into();
             targets.push(TargetSetup { name, target: Arc::new(target), parallel: t.parallel, settle: t.settle(), send: t.send() });
         }
+        for name in journal.targets_with_pending().into_iter().filter(|name| !site.targets.iter().any(|t| *t.name == **name)) {
+            let waiting = journal.counts(&name);
+            tracing::warn!(target_name = %name, pending = waiting.backlog, parked = waiting.parked, "deliveries wait for a target that the site no longer has: they stay in the journal until it is back");
+        }
         let mut listeners = Vec::new();
         for l in &site.listeners {
             let listener = Listener::bind(l.socket.clone(), Arc::clone(&metrics))

@@ -10,6 +10,7 @@ use crate::journal::{DeliveryState, Disposition, Found, Query, Reader, Statistic
 use clap::Subcommand;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Look into the message store: search, show, stats, verify, prune, replay, skip
 #[derive(clap::Args)]
@@ -54,8 +55,16 @@ impl Place {
         if let Some(folder) = &self.journal {
             return Some(folder.clone());
         }
+        self.folder_and_keep().map(|(folder, _)| folder)
+    }
+
+    /// With it, how long messages are kept; not known where only a folder is named. Faults have been printed.
+    pub(crate) fn folder_and_keep(&self) -> Option<(PathBuf, Option<Duration>)> {
+        if let (Some(folder), None) = (&self.journal, &self.config) {
+            return Some((folder.clone(), None));
+        }
         match site_file::open_if_any(self.config.as_deref(), false) {
-            Ok(Some(site)) => Some(site.journal.path),
+            Ok(Some(site)) => Some((self.journal.clone().unwrap_or(site.journal.path), Some(site.journal.keep))),
             Ok(None) => {
                 err!("kiln: there is no kiln.yaml here; say --config FILE or --journal FOLDER");
                 None

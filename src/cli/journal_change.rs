@@ -5,7 +5,6 @@ use crate::cli::control::{self, Request};
 use crate::cli::journal::Place;
 use crate::cli::paint::{GOOD, err, out, paint, plain, plural};
 use crate::site::words;
-use std::path::PathBuf;
 
 /// Delete settled messages that are older than the journal's `keep`
 #[derive(clap::Args)]
@@ -73,7 +72,7 @@ pub(crate) fn skip(args: &SkipArgs) -> Exit {
 }
 
 fn ask(place: &Place, request: &Request, json: bool) -> Exit {
-    let Some(folder): Option<PathBuf> = place.folder() else { return Exit::CouldNot };
+    let Some((folder, keep)) = place.folder_and_keep() else { return Exit::CouldNot };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -81,7 +80,7 @@ fn ask(place: &Place, request: &Request, json: bool) -> Exit {
             return Exit::CouldNot;
         }
     };
-    match runtime.block_on(control::ask_or_do(&folder, request)) {
+    match runtime.block_on(control::ask_or_do(&folder, request, keep)) {
         Ok(done) if json => {
             out!("{}", serde_json::to_value(&done).unwrap_or_default());
             if done.is_nothing() { Exit::Found } else { Exit::Done }

@@ -169,7 +169,8 @@ impl Attempt<'_> {
             forget: of_entries(keys, &receipt.stale),
             target_state: receipt.state,
         };
-        let recovered = self.lane.breaker().succeeded();
+        // Where there was nothing to save, nobody has heard from the target.
+        let recovered = !mapped.saves.entries.is_empty() && self.lane.breaker().succeeded();
         if recovered {
             self.shared.metrics.breaker(&self.lane.setup.name, false);
             tracing::info!(target_name = %self.lane.setup.name, "the target is back");

@@ -221,7 +221,8 @@ impl Dispatcher {
             && self.delivering.len() + batch.len() < parallel + SETTLING_MAX
         {
             match self.lane.breaker().permission(at) {
-                Permission::Yes | Permission::Probe => batch.extend(self.window.start()),
+                Permission::Yes => batch.extend(self.window.start()),
+                Permission::Probe => batch.extend(self.window.start_probe()),
                 Permission::NotBefore(until) => {
                     wait = Some(until);
                     break;

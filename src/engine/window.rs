@@ -140,6 +140,15 @@ impl Window {
         Some(self.begin(id, State::Running))
     }
 
+    /// As [`Window::start`], but the one with the fewest attempts: if the oldest could never succeed, it alone would ask for ever
+    /// whether the target is back.
+    pub(super) fn start_probe(&mut self) -> Option<Pending> {
+        let attempts = |id: &DeliveryId| self.entries.get(id).map_or(0, |entry| entry.pending.attempts);
+        let id = self.ready.iter().copied().min_by_key(|id| (attempts(id), *id))?;
+        self.ready.remove(&id);
+        Some(self.begin(id, State::Running))
+    }
+
     /// The oldest delivery that is to be parked; it holds its place until [`Window::finish`].
     pub(super) fn start_blocked(&mut self) -> Option<Pending> {
         let id = self.ready_blocked.pop_first()?;

@@ -109,21 +109,18 @@ impl Message {
     fn undecodable(&self, at: usize) -> Fault {
         let mut index = Index::with_room_for(self.frame.len());
         index.scan(&self.frame, message_start(&self.frame), self.frame.len(), self.delimiters.field);
+        let name = |n: usize| {
+            let line = index.segments.get(n).and_then(|s| self.frame.get(s.start as usize..s.end as usize)).unwrap_or_default();
+            line.get(..memchr(self.delimiters.field, line).unwrap_or(line.len())).unwrap_or_default()
+        };
         let mut location = Location::default();
-        let mut names: Vec<&[u8]> = Vec::new();
-        for (n, segment) in index.segments.iter().enumerate() {
-            if segment.start as usize > at {
-                break;
-            }
-            let last = index.segments.get(n + 1).map_or(index.separators.len(), |next| next.first as usize);
-            let separators = index.separators.get(segment.first as usize..last).unwrap_or_default();
-            let line = self.frame.get(segment.start as usize..segment.end as usize).unwrap_or_default();
-            let name = line.get(..memchr(self.delimiters.field, line).unwrap_or(line.len())).unwrap_or_default();
-            names.push(name);
+        if let Some(n) = index.segments.partition_point(|s| s.start as usize <= at).checked_sub(1) {
+            let bounds = |n: usize| index.segments.get(n).map_or(index.separators.len(), |s| s.first as usize);
+            let separators = index.separators.get(bounds(n)..bounds(n + 1)).unwrap_or_default();
             let before = separators.iter().filter(|s| (**s as usize) < at).count();
             location = Location {
-                segment: std::str::from_utf8(name).ok().filter(|n| n.len() == 3).unwrap_or("").to_owned(),
-                sequence: u32::try_from(names.iter().filter(|n| **n == name).count()).unwrap_or(0),
+                segment: segment_name(name(n)).to_owned(),
+                sequence: u32::try_from((0..=n).filter(|other| name(*other) == name(n)).count()).unwrap_or(0),
                 field: u32::try_from(before + usize::from(n == 0)).unwrap_or(0),
                 ..Location::default()
             };
@@ -131,4 +128,10 @@ impl Message {
         let text = format!("byte {at} of the message, in {}, cannot be read in the character set {}", location.path(), self.charset.name());
         Fault::new(location, Fault::DATA_TYPE, text)
     }
+}
+
+/// A segment's name, if it is one: what a message that is cut in the wrong places has there may be anything, also a patient's name.
+fn segment_name(name: &[u8]) -> &str {
+    let is_name = matches!(name, [b'A'..=b'Z', b'A'..=b'Z' | b'0'..=b'9', b'A'..=b'Z' | b'0'..=b'9']);
+    std::str::from_utf8(name).ok().filter(|_| is_name).unwrap_or("")
 }
