@@ -2,6 +2,7 @@
 //!
 //! Never lets two saves of one identity be in flight together, and never settles before the target has promised.
 
+use crate::engine::RoutesFault;
 use crate::engine::backoff;
 use crate::engine::dispatch::{Lane, Slot, store};
 use crate::engine::guard::Held;
@@ -67,6 +68,12 @@ impl Attempt<'_> {
         };
         let routes = match self.shared.routes_for(self.pending.program.as_deref()).await {
             Ok(routes) => routes,
+            Err(RoutesFault::Journal(JournalError::Closed | JournalError::Failing)) => return Ended::Unknown,
+            // Nothing is known about the set: that it cannot be read now is no reason to give the message up.
+            Err(RoutesFault::Journal(error)) => {
+                tracing::warn!(message_id = self.pending.id.message.0, %error, "could not read a route set");
+                return Ended::Again(self.pause());
+            }
             Err(fault) => return self.dead_letter("no-program", fault.to_string(), None, None, false).await,
         };
         let program = Some(routes.set.hash().to_owned());
