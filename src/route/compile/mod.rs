@@ -119,6 +119,9 @@ pub(crate) struct With<'a> {
     pub(crate) used: Vec<bool>,
 }
 
+/// How many maps may be called one by the other.
+const MAPS_DEEP_MAX: usize = 32;
+
 pub(crate) struct Compiler<'a> {
     pub(crate) sources: &'a Sources,
     pub(crate) options: &'a LoadOptions,
@@ -349,29 +352,37 @@ impl<'a> Compiler<'a> {
         format!("{} -> {target}", head.source)
     }
 
-    /// Maps call maps as a tree, never in a circle.
+    /// Maps call maps as a tree, never in a circle, and not so deep that a run could exhaust its thread's stack.
     fn check_recursion(&mut self) {
-        fn visit(maps: &[MapHead<'_>], n: usize, state: &mut [u8], circle: &mut Option<usize>) {
-            state[n] = 1;
+        /// How many maps are called one by the other, from each on; 0 while that is being found out.
+        type Depths = Vec<Option<usize>>;
+        fn visit(maps: &[MapHead<'_>], n: usize, depths: &mut Depths, circle: &mut Option<usize>) {
+            depths[n] = Some(0);
+            let mut depth = 1;
             for next in &maps[n].calls {
-                match state[*next] {
-                    0 => visit(maps, *next, state, circle),
-                    1 => *circle = Some(*next),
-                    _ => {}
+                match depths[*next] {
+                    None => visit(maps, *next, depths, circle),
+                    Some(0) => *circle = Some(*next),
+                    Some(_) => {}
                 }
+                depth = depth.max(1 + depths[*next].unwrap_or(0));
             }
-            state[n] = 2;
+            depths[n] = Some(depth);
         }
-        let mut state = vec![0u8; self.maps.len()];
+        let mut depths = vec![None; self.maps.len()];
         for n in 0..self.maps.len() {
             let mut circle = None;
-            if state[n] == 0 {
-                visit(&self.maps, n, &mut state, &mut circle);
+            if depths[n].is_none() {
+                visit(&self.maps, n, &mut depths, &mut circle);
             }
             if let Some(n) = circle {
                 let span = self.maps[n].span;
                 let message = format!("the map {} leads back to itself", self.map_name(n));
                 self.report(Diagnostic::error("K410", span, message).label("maps may not recurse").help("name another map with `as`, or write the lines here"));
+            } else if depths[n] == Some(MAPS_DEEP_MAX + 1) {
+                let span = self.maps[n].span;
+                let message = format!("the map {} leads to a map that leads to a map, more than {MAPS_DEEP_MAX} deep", self.map_name(n));
+                self.report(Diagnostic::error("K116", span, message).label("the chain of maps gets too long here").help("let one map do what several do"));
             }
         }
     }
