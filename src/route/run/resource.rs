@@ -332,10 +332,10 @@ impl<'m> Run<'m> {
         }
         let mut to: Vec<Option<usize>> = (0..count).map(Some).collect();
         let mut owners: HashMap<(&'static str, Identity), usize> = HashMap::new();
-        for n in 0..count {
+        for (n, place) in to.iter_mut().enumerate() {
             let Some(made) = self.made.get(n) else { continue };
             if made.dropped {
-                to[n] = None;
+                *place = None;
                 continue;
             }
             let names: Vec<_> = made.save.identity.iter().map(|i| (made.save.resource_type, i.clone())).collect();
@@ -344,7 +344,7 @@ impl<'m> Run<'m> {
                 owners.extend(names.into_iter().map(|name| (name, n)));
             }
             if let Some(first) = same {
-                to[n] = Some(first);
+                *place = Some(first);
                 let differs = self.made.get(first).is_some_and(|f| f.save.body != made.save.body);
                 if differs {
                     let text = format!("{} and another {} of this message have one identity; the first was taken", made.save.name, made.save.resource_type);
