@@ -124,6 +124,45 @@ impl Intake for Row {
 }
 
 #[tokio::test]
+async fn only_so_many_connections_hold_long_frames_at_once_and_all_get_their_turn() {
+    const LONG: usize = 400 * 1_024;
+    let running = start(|_| {});
+    let mut holders = Vec::new();
+    for _ in 0..16 {
+        let mut stream = running.connect().await;
+        send(&mut stream, &[b"\x0B".as_slice(), &vec![b'a'; LONG]].concat()).await;
+        holders.push(stream);
+    }
+    let mut small = running.connect().await;
+    let round = async |stream: &mut TcpStream| {
+        send(stream, b"\x0Bsmall\x1C\r").await;
+        expect(stream, b"\x0Bsmall\x1C\r").await;
+    };
+    // Each of them has read what it got, as far as it may.
+    for _ in 0..200 {
+        round(&mut small).await;
+    }
+    let mut last = running.connect().await;
+    let frame = [b"\x0B".as_slice(), &vec![b'b'; LONG], b"\x1C\r"].concat();
+    let (writing, one) = (frame.clone(), &running);
+    let answered = tokio::spawn(async move {
+        send(&mut last, &writing).await;
+        expect(&mut last, &writing).await;
+    });
+    for _ in 0..200 {
+        round(&mut small).await;
+    }
+    assert_eq!(one.echo.taken.load(Ordering::SeqCst), 400, "the seventeenth long frame was taken although sixteen are held");
+    for mut stream in holders {
+        send(&mut stream, b"\x1C\r").await;
+        expect(&mut stream, &[b"\x0B".as_slice(), &vec![b'a'; LONG], b"\x1C\r"].concat()).await;
+    }
+    timeout(DEADLINE, answered).await.expect("its turn comes").expect("it is answered");
+    drop(small);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn frames_of_one_connection_are_taken_in_their_order_also_when_very_many_come_at_once() {
     const FRAMES: usize = 2_000;
     let config = ListenerConfig::new("adt", "127.0.0.1:0".parse().expect("it is an address"));

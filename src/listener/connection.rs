@@ -4,15 +4,17 @@ use crate::exchange::{Phi, Timestamp};
 use crate::listener::{Intake, ListenerConfig, Received, Reply};
 use crate::metrics::{FrameFault, Metrics};
 use crate::wire::Mllp;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,9 @@ const HEAD_BYTES: usize = 4_096;
 const READ_BYTES: usize = 16 * 1_024;
 /// After the last reply, how long the peer may take to close its side before we do.
 const LINGER: Duration = Duration::from_secs(1);
+/// A connection may hold so many bytes of frames, whole or not, without asking; for more it takes one of the listener's places for
+/// large frames, so that many connections with long frames cannot fill the memory.
+const SMALL_BYTES: usize = 256 * 1_024;
 /// A time that never comes, for "no limit".
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
@@ -45,9 +50,11 @@ pub(super) async fn serve<I: Intake>(
     config: Arc<ListenerConfig>,
     metrics: Arc<Metrics>,
     intake: Arc<I>,
+    large_frames: Arc<Semaphore>,
     closing: CancellationToken,
 ) {
-    let mut connection = Connection { peer, config: &config, metrics: &metrics, mllp: Mllp::new(config.frame_bytes_max), noisy: false };
+    let mut connection =
+        Connection { peer, config: &config, metrics: &metrics, large_frames: &large_frames, mllp: Mllp::new(config.frame_bytes_max), noisy: false };
     let end = connection.exchange(&mut stream, &*intake, &closing).await;
     connection.count_noise();
     if connection.mllp.inside_frame() && !matches!(end, End::GivenUp) {
@@ -90,6 +97,7 @@ struct Connection<'a> {
     peer: SocketAddr,
     config: &'a ListenerConfig,
     metrics: &'a Metrics,
+    large_frames: &'a Semaphore,
     mllp: Mllp,
     /// True once skipped bytes were reported, so that a peer that frames wrongly makes one log line.
     noisy: bool,
@@ -101,6 +109,8 @@ impl Connection<'_> {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let mut out = BytesMut::new();
         let mut replies = FuturesOrdered::new();
+        // How long the messages are that wait for their reply, and a place for large frames while one is needed.
+        let (mut waiting, mut place) = (VecDeque::new(), None);
         // `reading` ends with the peer's half, with a shutdown, or with a frame over the limit; replies go on until all are sent.
         let (mut reading, mut last) = (true, End::PeerClosed);
         let mut more_frames = true;
@@ -108,14 +118,23 @@ impl Connection<'_> {
         let mut frame_began: Option<Instant> = None;
         let mut timer = pin!(sleep_until(Instant::now() + self.config.idle_timeout.unwrap_or(NEVER)));
         loop {
-            while more_frames && replies.len() < self.config.in_flight_max {
+            while waiting.len() > replies.len() {
+                waiting.pop_front();
+            }
+            let mut waiting_bytes: usize = waiting.iter().sum();
+            while more_frames && self.takes_more(replies.len(), waiting_bytes) {
                 match self.mllp.next_frame(&mut buffer) {
-                    Ok(Some(frame)) => replies.push_back(in_turn(intake.take(self.hand_over(frame.payload, false)))),
+                    Ok(Some(frame)) => {
+                        waiting.push_back(frame.payload.len());
+                        waiting_bytes += frame.payload.len();
+                        replies.push_back(in_turn(intake.take(self.hand_over(frame.payload, false))));
+                    }
                     Ok(None) => more_frames = false,
                     Err(_) => {
                         self.metrics.frame_fault(&self.config.name, FrameFault::Oversize);
                         tracing::warn!(listener = %self.config.name, peer = %self.peer, limit_bytes = self.config.frame_bytes_max, "a frame is over the limit");
                         let head = Bytes::copy_from_slice(buffer.get(..HEAD_BYTES).unwrap_or(&buffer));
+                        waiting.push_back(head.len());
                         replies.push_back(in_turn(intake.take(self.hand_over(head, true))));
                         (reading, more_frames, last) = (false, false, End::GivenUp);
                         buffer.clear();
@@ -135,8 +154,15 @@ impl Connection<'_> {
             } else {
                 frame_began = None;
             }
-            let wants_more = reading && !more_frames && replies.len() < self.config.in_flight_max;
-            let may_read = wants_more && intake.has_room();
+            let wants_more = reading && !more_frames && self.takes_more(replies.len(), waiting_bytes);
+            let held = buffer.len() + waiting_bytes;
+            if held == 0 && place.take().is_some() {
+                // With its place a connection gives the long frame's memory back too.
+                buffer = BytesMut::with_capacity(READ_BYTES);
+            }
+            let has_place = place.is_some() || held < SMALL_BYTES;
+            let may_read = wants_more && has_place && intake.has_room();
+            let mut room = (&mut buffer).limit(if place.is_some() { usize::MAX } else { SMALL_BYTES.saturating_sub(held) });
             tokio::select! {
                 biased;
                 Some(reply) = replies.next(), if !replies.is_empty() => {
@@ -145,7 +171,7 @@ impl Connection<'_> {
                     }
                 }
                 () = closing.cancelled(), if reading => (reading, last) = (false, End::Closing),
-                read = reader.read_buf(&mut buffer), if may_read => match read {
+                read = reader.read_buf(&mut room), if may_read => match read {
                     Ok(0) => reading = false,
                     Ok(_) => {
                         last_byte = Instant::now();
@@ -158,7 +184,15 @@ impl Connection<'_> {
                     Err(_) => return End::Broken,
                 },
                 // No limit runs against a peer while it is Kiln that has no room.
-                () = intake.room(), if wants_more && !may_read => last_byte = Instant::now(),
+                found = self.large_frames.acquire(), if wants_more && !has_place => {
+                    place = Some(found.expect("the semaphore is never closed"));
+                    last_byte = Instant::now();
+                    frame_began = frame_began.map(|_| last_byte);
+                }
+                () = intake.room(), if wants_more && has_place && !may_read => {
+                    last_byte = Instant::now();
+                    frame_began = frame_began.map(|_| last_byte);
+                }
                 () = timer.as_mut(), if may_read => {
                     let now = Instant::now();
                     let idle = last_byte + self.config.idle_timeout.unwrap_or(NEVER);
@@ -179,6 +213,11 @@ impl Connection<'_> {
                 }
             }
         }
+    }
+
+    /// Whether a further message may wait for its reply besides those that do.
+    fn takes_more(&self, waiting: usize, waiting_bytes: usize) -> bool {
+        waiting < self.config.in_flight_max && waiting_bytes < SMALL_BYTES
     }
 
     fn hand_over(&self, payload: Bytes, oversize: bool) -> Received {

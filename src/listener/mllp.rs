@@ -55,6 +55,9 @@ impl ListenerConfig {
     }
 }
 
+/// How many connections of a listener may hold a long frame (over 256 KiB) at once; others with one are read when a place is free.
+const LARGE_FRAMES_MAX: usize = 16;
+
 /// One frame, as it is handed to the intake.
 #[derive(Clone, Debug)]
 pub struct Received {
@@ -128,10 +131,11 @@ impl Listener {
     /// Accepts and serves until `closing`; then it stops accepting, every connection answers what it has read, and this returns.
     pub async fn run<I: Intake>(self, intake: Arc<I>, closing: CancellationToken) {
         let permits = Arc::new(Semaphore::new(self.config.connections_max));
+        let large_frames = Arc::new(Semaphore::new(LARGE_FRAMES_MAX));
         let tasks = TaskTracker::new();
         while let Some((stream, peer, permit)) = self.accept(&permits, &closing, &*intake).await {
-            let serve = connection::serve(stream, peer, Arc::clone(&self.config), Arc::clone(&self.metrics), Arc::clone(&intake), closing.clone());
-            let (metrics, name) = (Arc::clone(&self.metrics), Arc::clone(&self.config.name));
+            let (config, metrics, name) = (Arc::clone(&self.config), Arc::clone(&self.metrics), Arc::clone(&self.config.name));
+            let serve = connection::serve(stream, peer, config, Arc::clone(&metrics), Arc::clone(&intake), Arc::clone(&large_frames), closing.clone());
             metrics.connections(&name, 1);
             tasks.spawn(async move {
                 serve.await;
