@@ -37,6 +37,11 @@ impl<'m> Run<'m> {
                     _ => None,
                 };
                 let entry = self.made.len();
+                if entry > RESOURCES_MAX {
+                    // Not worth beginning: with nothing left to spend, the run ends at once.
+                    self.spend(u64::MAX);
+                    break;
+                }
                 self.made.push(placeholder(resource));
                 instances.push(Instance { entry, segment });
                 work.push((resource, entry, Some(value)));
@@ -51,6 +56,9 @@ impl<'m> Run<'m> {
             self.instances.push(instances);
         }
         for (resource, entry, value) in work {
+            if !self.spend(1) {
+                break;
+            }
             self.make(resource, entry, value);
         }
         self.finish()
@@ -327,7 +335,7 @@ impl<'m> Run<'m> {
     fn finish(mut self) -> Result<Output, Stop> {
         let count = self.made.len();
         if !self.spend(0) || count > RESOURCES_MAX {
-            let text = format!("the message is too large for route {}: {} segments, {count} resources so far", self.route_name, self.message.segment_count());
+            let text = format!("the message is too large for route {}: {} segments, {count} resources or more", self.route_name, self.message.segment_count());
             return Err(Stop { kind: "too-large", text, places: Vec::new(), line: String::new() });
         }
         let mut to: Vec<Option<usize>> = (0..count).map(Some).collect();
