@@ -38,7 +38,8 @@ struct House {
 impl House {
     fn open() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let site = "console: { listen: 127.0.0.1:0 }\nlisteners: { adt: { mllp: 127.0.0.1:0 } }\ntargets: { main: { folder: out } }\n";
+        let site =
+            "journal: { low-water: 1MiB }\nconsole: { listen: 127.0.0.1:0 }\nlisteners: { adt: { mllp: 127.0.0.1:0 } }\ntargets: { main: { folder: out } }\n";
         std::fs::write(folder.path().join("kiln.yaml"), site).expect("a file");
         let daemon = Daemon::start_with(kiln(folder.path()).arg("serve"));
         Self { folder, daemon }
