@@ -465,10 +465,10 @@ async fn verify_notices_what_should_never_be() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_log_stays_under_its_limit_while_messages_come_and_are_read_and_settled() {
-    const LIMIT: u64 = 24 << 20;
+    const LIMIT: u64 = 16 << 20;
     let folder = tempfile::tempdir().unwrap();
-    let indexer: kiln::journal::Indexer = Arc::new(|envelope: &kiln::exchange::Envelope| (0..3).map(|n| format!("{}-{n}", envelope.control_id.0)).collect());
-    let journal = Journal::open(Options { wal_bytes_max: LIMIT, segment_bytes: 60 << 20, indexer: Some(indexer), ..options(folder.path()) }).unwrap();
+    let indexer: kiln::journal::Indexer = Arc::new(|envelope: &kiln::exchange::Envelope| (0..8).map(|n| format!("{}-{n}", envelope.control_id.0)).collect());
+    let journal = Journal::open(Options { wal_bytes_max: LIMIT, segment_bytes: 100 << 20, indexer: Some(indexer), ..options(folder.path()) }).unwrap();
     let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let path = folder.path().to_owned();
     let is_done = done.clone();
@@ -506,8 +506,8 @@ async fn every_log_stays_under_its_limit_while_messages_come_and_are_read_and_se
     let work = async {
         let padding = "x".repeat(1500);
         let store = async {
-            for group in 0..60 {
-                let group = (group * 1000..(group + 1) * 1000).map(|n| {
+            for group in 0..200 {
+                let group = (group * 300..(group + 1) * 300).map(|n| {
                     let mut message = envelope(&format!("C{n}"), n);
                     message.bytes = Phi::new(format!("{}ZZZ|{padding}\r", String::from_utf8_lossy(message.bytes.expose())).into());
                     journal.append(append(message, &["main"]))
