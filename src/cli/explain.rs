@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Args) -> Exit {
     };
     let Some(text) = page(code) else {
         let near = suggest(code, CODES.iter().map(|c| c.code)).map_or(String::new(), |c| format!("; did you mean {c}?"));
-        err!("kiln: there is no code {code}{near}");
+        err!("kiln: there is no code {code}{near}; `kiln explain` lists all");
         return Exit::CouldNot;
     };
     if args.json {

@@ -3,7 +3,7 @@
 use crate::cli::Exit;
 use crate::cli::journal_change;
 use crate::cli::journal_show;
-use crate::cli::paint::{BAD, FAINT, GOOD, NAME, STRONG, WARN, bytes, count, err, out, paint, plain, rfc3339, table, time};
+use crate::cli::paint::{BAD, FAINT, GOOD, NAME, STRONG, WARN, bytes, count, err, out, paint, plain, plural, rfc3339, table, time};
 use crate::cli::site_file::{self, NoSite};
 use crate::exchange::{ControlId, MessageId, Phi, Timestamp};
 use crate::journal::{DeliveryState, Disposition, Found, Query, Reader, Statistics};
@@ -32,7 +32,7 @@ enum Command {
     Search(SearchArgs),
     Show(journal_show::Args),
     Stats(StatsArgs),
-    Verify(StatsArgs),
+    Verify(VerifyArgs),
     Prune(journal_change::PruneArgs),
     Replay(journal_change::ReplayArgs),
     Skip(journal_change::SkipArgs),
@@ -159,8 +159,23 @@ impl From<State> for DeliveryState {
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   kiln journal stats
-  kiln journal verify --json       reads everything; exits 1 if something is wrong")]
+  kiln journal stats --json | jq .targets")]
 struct StatsArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Read every message and delivery, and say whether all is sound
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  kiln journal verify
+  kiln journal verify --journal /backup/journal
+
+Exits 1 if something is damaged.")]
+struct VerifyArgs {
     #[command(flatten)]
     place: Place,
     /// Print JSON
@@ -330,7 +345,7 @@ fn show_stats(s: &Statistics) {
         })
         .collect();
     table(&["listener", "type", "is", "count"], &[false, false, false, true], &rows);
-    out!("{} duplicates, {} control IDs used again for other content\n", count(s.duplicates), count(s.reused_control_ids));
+    out!("{}, {} used again for other content\n", plural(s.duplicates, "duplicate"), plural(s.reused_control_ids, "control ID"));
     out!("{}", paint(STRONG, "Deliveries"));
     let rows: Vec<_> = s
         .targets
@@ -365,7 +380,7 @@ fn stats_json(s: &Statistics) -> serde_json::Value {
     })
 }
 
-fn verify(args: &StatsArgs) -> Exit {
+fn verify(args: &VerifyArgs) -> Exit {
     let Some(reader) = args.place.reader() else { return Exit::CouldNot };
     match reader.verify() {
         Ok(v) => {
@@ -374,7 +389,7 @@ fn verify(args: &StatsArgs) -> Exit {
             } else {
                 v.faults.iter().for_each(|f| out!("{} {}", paint(BAD, "fault:"), plain(f)));
                 let verdict = if v.faults.is_empty() { paint(GOOD, "sound") } else { paint(BAD, "damaged") };
-                out!("{} messages and {} deliveries read: {verdict}", count(v.messages), count(v.deliveries));
+                out!("{} and {} read: {verdict}", plural(v.messages, "message"), plural(v.deliveries, "delivery"));
             }
             if v.faults.is_empty() { Exit::Done } else { Exit::Found }
         }

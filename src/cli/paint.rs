@@ -104,10 +104,13 @@ pub(crate) fn count(n: u64) -> String {
     text
 }
 
-/// `1 route`, `2 routes`.
+/// `1 route`, `2 routes`, `3 deliveries`.
 pub(crate) fn plural(n: u64, word: &str) -> String {
-    let s = if n == 1 { "" } else { "s" };
-    format!("{} {word}{s}", count(n))
+    match word.strip_suffix('y') {
+        _ if n == 1 => format!("1 {word}"),
+        Some(stem) => format!("{} {stem}ies", count(n)),
+        None => format!("{} {word}s", count(n)),
+    }
 }
 
 /// `12.3 MiB`.
