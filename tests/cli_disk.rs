@@ -34,7 +34,8 @@ fn a_failed_fsync_ends_the_daemon_with_74_and_without_an_acknowledgement() {
     let mllp = daemon.address("adt on ");
     assert!(exchange(mllp, admit("C1", "4711").as_bytes()).contains("MSA|AA|C1"));
     std::fs::write(disk.beside("fault"), "fsync").expect("a file");
-    assert_eq!(exchange(mllp, admit("C2", "4711").as_bytes()), "", "nothing can be promised");
+    // The fault may hit the settlement of the first message or the search's own file just before; then the second may be promised, and kept.
+    let answer = exchange(mllp, admit("C2", "4711").as_bytes());
     assert_eq!(daemon.code(), 74, "{}", daemon.err());
     assert!(daemon.err().contains("disk"), "{}", daemon.err());
     expect_discretion(&daemon);
@@ -42,6 +43,7 @@ fn a_failed_fsync_ends_the_daemon_with_74_and_without_an_acknowledgement() {
     // The shim's fault happens once and is gone.
     let daemon = start(&disk);
     assert!(found(&disk, "C1"), "what was acknowledged is there");
+    assert!(answer.is_empty() || (answer.contains("MSA|AA|C2") && found(&disk, "C2")), "nothing is promised that is not on the disk: {answer}");
     assert!(exchange(daemon.address("adt on "), admit("C3", "4711").as_bytes()).contains("MSA|AA|C3"));
     assert_eq!(daemon.stop(), 0);
 }
