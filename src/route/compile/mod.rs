@@ -38,7 +38,6 @@ pub fn load(sources: Sources, options: &LoadOptions) -> Loaded {
     diagnostics.extend(faults);
 
     let mut compiler = Compiler::new(&sources, options);
-    compiler.unread = diagnostics.iter().any(|d| matches!(d.code, "K100" | "K101" | "K102" | "K103" | "K104" | "K106" | "K108" | "K109" | "K118"));
     compiler.diagnostics = diagnostics;
     compiler.collect(&documents);
     let (code, infos) = compiler.compile();
@@ -127,8 +126,6 @@ pub(crate) struct Compiler<'a> {
     pub(crate) sources: &'a Sources,
     pub(crate) options: &'a LoadOptions,
     pub(crate) diagnostics: Vec<Diagnostic>,
-    /// A document of the set was given up as a whole, so what seems to be missing may stand in it.
-    pub(crate) unread: bool,
     pub(crate) v2: V2Types,
     pub(crate) maps: Vec<MapHead<'a>>,
     pub(crate) table_docs: Vec<&'a TableDoc>,
@@ -155,7 +152,6 @@ impl<'a> Compiler<'a> {
             sources,
             options,
             diagnostics: Vec::new(),
-            unread: false,
             v2: V2Types::default(),
             maps: Vec::new(),
             table_docs: Vec::new(),
@@ -334,7 +330,7 @@ impl<'a> Compiler<'a> {
         let compiled = self.body(&mut scope, body, ty, &path, check_required);
         let save = match (&body.save, resource) {
             (Some(save), Some(resource)) => {
-                Some(self.save(&mut scope, save, body.missing.as_ref(), &body.merge, body.initial.as_deref(), resource, &[&compiled], Some(self.maps[n].span)))
+                Some(self.save(&mut scope, save, body.missing.as_ref(), &body.merge, body.initial.as_deref(), resource, &[&compiled]))
             }
             _ => None,
         };
@@ -344,7 +340,16 @@ impl<'a> Compiler<'a> {
 
     pub(crate) fn map_name(&self, n: usize) -> String {
         let head = &self.maps[n];
-        format!("{} -> {}", head.source, head.target.written())
+        let mut target = head.target.name.clone();
+        for element in &head.target.element {
+            target.push('.');
+            target.push_str(element);
+        }
+        if let Some(variant) = &head.target.variant {
+            target.push('-');
+            target.push_str(variant);
+        }
+        format!("{} -> {target}", head.source)
     }
 
     /// Maps call maps as a tree, never in a circle, and not so deep that a run could exhaust its thread's stack.

@@ -1,6 +1,6 @@
 //! Routes: which messages, which resources, how they are saved.
 
-use crate::diagnostic::{Diagnostic, Sources, Span, suggest};
+use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir::{self, Kind, ListMerge, SaveMode, Type};
 use crate::hl7v2;
 use crate::route::code::{Body, Map, Missing, On, Resource, Route, SaveX, Shared, X};
@@ -233,9 +233,7 @@ impl<'a> Compiler<'a> {
         };
         let ty = self.resource_type(body).filter(|t| t.kind() == Kind::Resource);
         let Some(ty) = ty else {
-            let names = fhir::types().filter(|t| t.kind() == Kind::Resource).map(|t| t.name());
-            let help = suggest(&target.name, names).map_or_else(|| "write a resource, such as Patient".to_owned(), |n| format!("did you mean {n}?"));
-            self.report(Diagnostic::error("K302", target.span, format!("{} is no resource of FHIR R4", target.name)).label("must make a resource").help(help));
+            self.report(Diagnostic::error("K302", target.span, format!("{} is no resource of FHIR R4", target.name)).label("must make a resource"));
             return None;
         };
         let mut scope = Scope { resources: resources.to_vec(), ..Scope::default() };
@@ -271,10 +269,8 @@ impl<'a> Compiler<'a> {
         let when = body.when.as_ref().map(|w| self.condition(&mut scope, w).x);
         let compiled = self.resource_lines(&mut scope, body, ty, maps, &used);
         let bodies: Vec<&Body> = used.iter().filter_map(|(_, m)| maps.get(*m)).map(|m| &m.body).chain(std::iter::once(&compiled)).collect();
-        let made_by = used.first().and_then(|(_, m)| self.maps.get(*m)).map(|m| m.span).filter(|_| used.len() == body.maps.len());
         let save = match &body.save {
-            Some(save) => self.save(&mut scope, save, body.missing.as_ref(), &body.merge, body.initial.as_deref(), ty.name(), &bodies, made_by),
-            None if body.save_refused => return None,
+            Some(save) => self.save(&mut scope, save, body.missing.as_ref(), &body.merge, body.initial.as_deref(), ty.name(), &bodies),
             None => {
                 self.report(
                     Diagnostic::error("K601", name.span, format!("{} does not say how it is saved", name.text))
@@ -362,14 +358,10 @@ impl<'a> Compiler<'a> {
             .maps
             .iter()
             .position(|m| m.source == source.text && m.target.name == target.name && m.target.variant == target.variant && m.target.element == target.element);
-        // A document that could not be read may be this map: its own fault is enough.
-        if found.is_none() && !self.unread {
+        if found.is_none() {
             let there: Vec<String> = (0..self.maps.len()).filter(|n| self.maps[*n].source == source.text).map(|n| self.map_name(n)).collect();
-            let help =
-                if there.is_empty() { format!("add `map: {} -> {}`", source.text, target.written()) } else { format!("there are: {}", there.join(", ")) };
-            self.report(
-                Diagnostic::error("K401", target.span, format!("there is no map {} -> {}", source.text, target.written())).label("unknown map").help(help),
-            );
+            let help = if there.is_empty() { format!("add `map: {} -> {}`", source.text, target.name) } else { format!("there are: {}", there.join(", ")) };
+            self.report(Diagnostic::error("K401", target.span, format!("there is no map {} -> {}", source.text, target.name)).label("unknown map").help(help));
         }
         found
     }
@@ -385,7 +377,6 @@ impl<'a> Compiler<'a> {
         initial: Option<&'a tree::Body>,
         resource: &'static str,
         bodies: &[&Body],
-        made_by: Option<Span>,
     ) -> SaveX {
         let line = self.line(save.span);
         let shared = match save.verb {
@@ -432,8 +423,8 @@ impl<'a> Compiler<'a> {
                     }
                     _ => {
                         let compiled = self.wanted(scope, expr, &wanted);
-                        if let Some(made_by) = made_by.filter(|_| has_identifier) {
-                            self.check_stored(&compiled.places, bodies, resource, expr.span, made_by);
+                        if has_identifier {
+                            self.check_stored(&compiled.places, bodies, resource, expr.span);
                         }
                         places.extend(compiled.places);
                         by.push(compiled.x);
@@ -460,25 +451,14 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// K602: the identity must be among the identifiers that the resource gets. `made_by` is the head of the map that makes it.
-    fn check_stored(&mut self, places: &[String], bodies: &[&Body], resource: &str, span: Span, made_by: Span) {
+    /// K602: the identity must be among the identifiers that the resource gets.
+    fn check_stored(&mut self, places: &[String], bodies: &[&Body], resource: &str, span: Span) {
         let field = |place: &str| place.split(['.', '[']).next().unwrap_or(place).to_owned();
         let stored = bodies.iter().flat_map(|b| &b.lines).any(|l| l.name == "identifier");
         let kept: Vec<String> = bodies.iter().flat_map(|b| &b.places).map(|p| field(p)).collect();
         let missing = places.iter().find(|p| p.contains('-') && !kept.contains(&field(p)));
         if !stored || missing.is_some() {
             let what = missing.map_or_else(|| "the identity".to_owned(), |m| field(m));
-            if shipped(self.sources, span) && !shipped(self.sources, made_by) {
-                // One fault, in the file that somebody here wrote, for all shipped routes that use it.
-                self.report(
-                    Diagnostic::error("K602", made_by, format!("{what} is not among the identifiers that this map makes"))
-                        .label(format!("stands in for the shipped map, whose routes find the {resource} by {what}"))
-                        .help(format!(
-                            "add a line `identifier+: {what}`; or begin with `extend:` to change single lines; or name the map `{resource}-Mine` and use it by that name"
-                        )),
-                );
-                return;
-            }
             self.report(
                 Diagnostic::error("K602", span, format!("{what} is not among the identifiers of this {resource}"))
                     .label("could never be found again")
@@ -601,8 +581,4 @@ fn changes_identity(on: &str) -> bool {
 
 fn copy_required(r: &crate::route::code::Required) -> crate::route::code::Required {
     crate::route::code::Required { element: r.element, names: r.names.clone(), places: r.places.clone(), line: r.line.clone() }
-}
-
-fn shipped(sources: &Sources, span: Span) -> bool {
-    sources.path(span.source).starts_with("shipped/")
 }

@@ -10,8 +10,7 @@ use crate::route::{Each, Expr, Save, Verb};
 pub(crate) fn parse(text: &str, places: &Places) -> Result<Expr, Box<Diagnostic>> {
     run(text, places, |p| {
         let expr = p.expression()?;
-        p.end("an operator or the end of the expression")
-            .map_err(|fault| if p.at_comma() { fault.help("several values are a list: `[PID-13, PID-14]`") } else { fault })?;
+        p.end("an operator or the end of the expression")?;
         Ok(expr)
     })
 }
