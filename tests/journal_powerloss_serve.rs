@@ -90,7 +90,8 @@ fn power_fails(sabotage: Option<&str>) -> Vec<String> {
     let mut acknowledged: Vec<String> = Vec::new();
     // For each patient: the state of the last message with an AA, and of the last that was sent at all.
     let mut states: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-    let (mut state, mut crashed) = (0, 0);
+    // `kept`: rounds after which the folder still had patients; without them, later deliveries would make up for what was lost.
+    let (mut state, mut crashed, mut kept) = (0, 0, 0);
     for round in 0..rounds {
         chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let crash_at = 100 + (chance >> 33) % 2500;
@@ -123,6 +124,7 @@ fn power_fails(sabotage: Option<&str>) -> Vec<String> {
         let status = running.child.wait().unwrap();
         println!("round {round}: crash at operation {crash_at}, {status}, {} more acknowledged", acknowledged.len() - before);
         disk.power_on();
+        kept += u64::from(!texts(&disk.path().join("out/Patient")).is_empty());
     }
     let mut running = start(&disk, None, None);
     let Some(console) = running.console else {
@@ -157,6 +159,9 @@ fn power_fails(sabotage: Option<&str>) -> Vec<String> {
         }
     }
     assert!(acknowledged.len() > 50, "too little was acknowledged to mean anything");
+    if kept * 2 <= rounds {
+        faults.push(format!("the folder had patients after {kept} of {rounds} power failures"));
+    }
     assert!(crashed * 2 > rounds, "the test has lost its teeth: power failed in {crashed} of {rounds} rounds");
     faults
 }

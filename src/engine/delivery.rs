@@ -126,14 +126,20 @@ impl Attempt<'_> {
         // What exists and is only referred to needs no turn: else a hospital's one Organization would make all of its messages wait.
         let may_exist = saves.entries.iter().any(|save| save.mode == SaveMode::CreateIfNone);
         let exists = if may_exist { self.known(keys).await? } else { Vec::new() };
-        let held = self.lane.guard.hold(self.pending.id, written_identities(saves, &exists)).await;
+        let held = self.lane.guard.hold(self.pending.id, written_identities(saves, &exists, self.has_one_writer())).await;
         // Only now: what the delivery before learned is in the journal, since it held on until its outcome was stored.
         Ok((held, self.known(keys).await?))
     }
 
+    /// A folder writes from one thread, each delivery on top of the one before, and a null target writes nothing: there, two that create
+    /// the same thing if there is none cannot both find none.
+    fn has_one_writer(&self) -> bool {
+        !matches!(*self.lane.setup.target, Target::Fhir(_))
+    }
+
     /// The names under which the journal knows each entry's identities. Only a server gives ids that are worth knowing.
     fn identity_keys(&self, saves: &Saves) -> Vec<Vec<IdentityKey>> {
-        if !matches!(*self.lane.setup.target, Target::Fhir(_)) {
+        if self.has_one_writer() {
             return vec![Vec::new(); saves.entries.len()];
         }
         let key = |resource_type: &str, system: &str, value: &str| self.shared.journal.identity_key(&self.lane.setup.name, resource_type, system, value);
@@ -268,11 +274,11 @@ impl Attempt<'_> {
 }
 
 /// The identities that are going to be written, hashed for the guard. `exists` says, by entry, what is known to exist already.
-fn written_identities(saves: &Saves, exists: &[Option<KnownId>]) -> Vec<u64> {
+fn written_identities(saves: &Saves, exists: &[Option<KnownId>], one_writer: bool) -> Vec<u64> {
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     let is_written = |n: usize, mode: SaveMode| match mode {
         SaveMode::Find => false,
-        SaveMode::CreateIfNone => !exists.get(n).is_some_and(Option::is_some),
+        SaveMode::CreateIfNone => !one_writer && !exists.get(n).is_some_and(Option::is_some),
         SaveMode::Create | SaveMode::Update | SaveMode::Merge | SaveMode::Put | SaveMode::Delete => true,
     };
     let written = saves.entries.iter().enumerate().filter(|(n, save)| is_written(*n, save.mode));

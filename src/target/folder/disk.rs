@@ -26,7 +26,13 @@ pub(crate) enum Broken {
 
 impl Disk {
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
+        let root = &std::path::absolute(root)?;
+        // A folder is durable when its name is: in its parent, and so on up to the first that was there before.
+        let new: Vec<&Path> = root.ancestors().take_while(|folder| !folder.exists()).collect();
         fs::create_dir_all(root)?;
+        for parent in new.iter().rev().filter_map(|folder| folder.parent()).chain(root.parent()) {
+            sync_folder(parent)?;
+        }
         let lock = OpenOptions::new().create(true).write(true).truncate(false).open(root.join(LOCK))?;
         take_lock(&lock)?;
         let temporary = root.join(TEMPORARY);
