@@ -66,6 +66,18 @@ pub struct Target {
     pub span: Span,
 }
 
+impl Target {
+    /// As it is written: `Patient`, `Patient.contact`, `Organization-NameOnly`.
+    pub fn written(&self) -> String {
+        let mut text = std::iter::once(self.name.as_str()).chain(self.element.iter().map(String::as_str)).collect::<Vec<_>>().join(".");
+        if let Some(variant) = &self.variant {
+            text.push('-');
+            text.push_str(variant);
+        }
+        text
+    }
+}
+
 /// A route document. Keys that are absent are `None` or empty.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteDoc {
@@ -134,6 +146,8 @@ pub struct Body {
     pub maps: Vec<(Key, Target)>,
     /// `$save`.
     pub save: Option<Save>,
+    /// `$save` is there and has a fault of its own.
+    pub save_refused: bool,
     /// `$missing`: refuse, skip, derive.
     pub missing: Option<Key>,
     /// `$merge`: element -> `union`, `replace`, `by ELEMENT`.

@@ -25,6 +25,12 @@ use scope::Scope;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// Faults that end the reading of a document as a whole.
+const UNREAD: &[&str] = &["K100", "K101", "K102", "K103", "K104", "K106", "K108", "K109", "K115", "K117", "K118"];
+
+/// What the checker says of something that it looked for in other documents and did not find.
+const ABSENT: &[&str] = &["K212", "K401", "K504", "K704"];
+
 /// Reads, checks and compiles all files of a route set: shipped ones first, then overlays, then the site's.
 pub fn load(sources: Sources, options: &LoadOptions) -> Loaded {
     let mut diagnostics = Vec::new();
@@ -38,10 +44,13 @@ pub fn load(sources: Sources, options: &LoadOptions) -> Loaded {
     diagnostics.extend(faults);
 
     let mut compiler = Compiler::new(&sources, options);
+    let unread = diagnostics.iter().any(|d| UNREAD.contains(&d.code));
     compiler.diagnostics = diagnostics;
     compiler.collect(&documents);
     let (code, infos) = compiler.compile();
     let mut diagnostics = compiler.diagnostics;
+    // What seems to be missing may stand in the document that was given up, whose own fault is enough.
+    diagnostics.retain(|d| !(unread && ABSENT.contains(&d.code)));
     diagnostics.sort_by_key(|d| (d.span.source, d.span.start));
     diagnostics.dedup();
 
@@ -330,7 +339,7 @@ impl<'a> Compiler<'a> {
         let compiled = self.body(&mut scope, body, ty, &path, check_required);
         let save = match (&body.save, resource) {
             (Some(save), Some(resource)) => {
-                Some(self.save(&mut scope, save, body.missing.as_ref(), &body.merge, body.initial.as_deref(), resource, &[&compiled]))
+                Some(self.save(&mut scope, save, body.missing.as_ref(), &body.merge, body.initial.as_deref(), resource, &[&compiled], Some(self.maps[n].span)))
             }
             _ => None,
         };
@@ -340,16 +349,7 @@ impl<'a> Compiler<'a> {
 
     pub(crate) fn map_name(&self, n: usize) -> String {
         let head = &self.maps[n];
-        let mut target = head.target.name.clone();
-        for element in &head.target.element {
-            target.push('.');
-            target.push_str(element);
-        }
-        if let Some(variant) = &head.target.variant {
-            target.push('-');
-            target.push_str(variant);
-        }
-        format!("{} -> {target}", head.source)
+        format!("{} -> {}", head.source, head.target.written())
     }
 
     /// Maps call maps as a tree, never in a circle, and not so deep that a run could exhaust its thread's stack.

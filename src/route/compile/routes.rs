@@ -1,6 +1,6 @@
 //! Routes: which messages, which resources, how they are saved.
 
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::{Diagnostic, Severity, Sources, Span, suggest};
 use crate::fhir::{self, Kind, ListMerge, SaveMode, Type};
 use crate::hl7v2;
 use crate::route::code::{Body, Map, Missing, On, Resource, Route, SaveX, Shared, X};
@@ -233,7 +233,9 @@ impl<'a> Compiler<'a> {
         };
         let ty = self.resource_type(body).filter(|t| t.kind() == Kind::Resource);
         let Some(ty) = ty else {
-            self.report(Diagnostic::error("K302", target.span, format!("{} is no resource of FHIR R4", target.name)).label("must make a resource"));
+            let names = fhir::types().filter(|t| t.kind() == Kind::Resource).map(|t| t.name());
+            let help = suggest(&target.name, names).map_or_else(|| "write a resource, such as Patient".to_owned(), |n| format!("did you mean {n}?"));
+            self.report(Diagnostic::error("K302", target.span, format!("{} is no resource of FHIR R4", target.name)).label("must make a resource").help(help));
             return None;
         };
         let mut scope = Scope { resources: resources.to_vec(), ..Scope::default() };
@@ -269,8 +271,10 @@ impl<'a> Compiler<'a> {
         let when = body.when.as_ref().map(|w| self.condition(&mut scope, w).x);
         let compiled = self.resource_lines(&mut scope, body, ty, maps, &used);
         let bodies: Vec<&Body> = used.iter().filter_map(|(_, m)| maps.get(*m)).map(|m| &m.body).chain(std::iter::once(&compiled)).collect();
+        let made_by = used.first().and_then(|(_, m)| self.maps.get(*m)).map(|m| m.span).filter(|_| used.len() == body.maps.len());
         let save = match &body.save {
-            Some(save) => self.save(&mut scope, save, body.missing.as_ref(), &body.merge, body.initial.as_deref(), ty.name(), &bodies),
+            Some(save) => self.save(&mut scope, save, body.missing.as_ref(), &body.merge, body.initial.as_deref(), ty.name(), &bodies, made_by),
+            None if body.save_refused => return None,
             None => {
                 self.report(
                     Diagnostic::error("K601", name.span, format!("{} does not say how it is saved", name.text))
@@ -360,8 +364,11 @@ impl<'a> Compiler<'a> {
             .position(|m| m.source == source.text && m.target.name == target.name && m.target.variant == target.variant && m.target.element == target.element);
         if found.is_none() {
             let there: Vec<String> = (0..self.maps.len()).filter(|n| self.maps[*n].source == source.text).map(|n| self.map_name(n)).collect();
-            let help = if there.is_empty() { format!("add `map: {} -> {}`", source.text, target.name) } else { format!("there are: {}", there.join(", ")) };
-            self.report(Diagnostic::error("K401", target.span, format!("there is no map {} -> {}", source.text, target.name)).label("unknown map").help(help));
+            let help =
+                if there.is_empty() { format!("add `map: {} -> {}`", source.text, target.written()) } else { format!("there are: {}", there.join(", ")) };
+            self.report(
+                Diagnostic::error("K401", target.span, format!("there is no map {} -> {}", source.text, target.written())).label("unknown map").help(help),
+            );
         }
         found
     }
@@ -377,6 +384,7 @@ impl<'a> Compiler<'a> {
         initial: Option<&'a tree::Body>,
         resource: &'static str,
         bodies: &[&Body],
+        made_by: Option<Span>,
     ) -> SaveX {
         let line = self.line(save.span);
         let shared = match save.verb {
@@ -423,8 +431,8 @@ impl<'a> Compiler<'a> {
                     }
                     _ => {
                         let compiled = self.wanted(scope, expr, &wanted);
-                        if has_identifier {
-                            self.check_stored(&compiled.places, bodies, resource, expr.span);
+                        if let Some(made_by) = made_by.filter(|_| has_identifier) {
+                            self.check_stored(&compiled.places, bodies, resource, expr.span, made_by);
                         }
                         places.extend(compiled.places);
                         by.push(compiled.x);
@@ -451,18 +459,38 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// K602: the identity must be among the identifiers that the resource gets.
-    fn check_stored(&mut self, places: &[String], bodies: &[&Body], resource: &str, span: Span) {
+    /// K602: the identity must be among the identifiers that the resource gets. `made_by` is the head of the map that makes it.
+    fn check_stored(&mut self, places: &[String], bodies: &[&Body], resource: &str, span: Span, made_by: Span) {
         let field = |place: &str| place.split(['.', '[']).next().unwrap_or(place).to_owned();
         let stored = bodies.iter().flat_map(|b| &b.lines).any(|l| l.name == "identifier");
         let kept: Vec<String> = bodies.iter().flat_map(|b| &b.places).map(|p| field(p)).collect();
-        let missing = places.iter().find(|p| p.contains('-') && !kept.contains(&field(p)));
-        if !stored || missing.is_some() {
-            let what = missing.map_or_else(|| "the identity".to_owned(), |m| field(m));
+        let mut missing: Vec<String> = places.iter().filter(|p| p.contains('-')).map(|p| field(p)).filter(|f| !kept.contains(f)).collect();
+        missing.dedup();
+        if stored && missing.is_empty() {
+            return;
+        }
+        let what = if missing.is_empty() { "the identity".to_owned() } else { missing.join(", ") };
+        let line = match missing.as_slice() {
+            [one] => format!("identifier+: {one}"),
+            several => format!("identifier+: [{}]", several.join(", ")),
+        };
+        let are = if missing.len() > 1 { "are" } else { "is" };
+        if !shipped(self.sources, span) || shipped(self.sources, made_by) {
             self.report(
-                Diagnostic::error("K602", span, format!("{what} is not among the identifiers of this {resource}"))
+                Diagnostic::error("K602", span, format!("{what} {are} not among the identifiers of this {resource}"))
                     .label("could never be found again")
-                    .help(format!("add a line `identifier+: {what}`")),
+                    .help(format!("add a line `{line}`")),
+            );
+        } else if !self.diagnostics.iter().any(|d| d.severity == Severity::Error && d.span.source == made_by.source) {
+            // One fault, in the file that somebody here wrote, for all shipped routes that use the map; and only if it has no nearer one.
+            let head = self.sources.text(made_by.source).get(made_by.start as usize..made_by.end as usize).unwrap_or_default();
+            let head = head.trim_start_matches("map:").trim().to_owned();
+            self.report(
+                Diagnostic::error("K602", made_by, format!("{what} {are} not among the identifiers that this map makes"))
+                    .label(format!("replaces the shipped map, and the shipped routes find the {resource} by {what}"))
+                    .help(format!(
+                        "add a line `{line}`; or begin with `extend: {head}` and change only some lines; or name it `{head}-Mine` and use it in a route of your own"
+                    )),
             );
         }
     }
@@ -581,4 +609,8 @@ fn changes_identity(on: &str) -> bool {
 
 fn copy_required(r: &crate::route::code::Required) -> crate::route::code::Required {
     crate::route::code::Required { element: r.element, names: r.names.clone(), places: r.places.clone(), line: r.line.clone() }
+}
+
+fn shipped(sources: &Sources, span: Span) -> bool {
+    sources.path(span.source).starts_with("shipped/")
 }

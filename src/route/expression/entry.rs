@@ -10,9 +10,18 @@ use crate::route::{Each, Expr, Save, Verb};
 pub(crate) fn parse(text: &str, places: &Places) -> Result<Expr, Box<Diagnostic>> {
     run(text, places, |p| {
         let expr = p.expression()?;
-        p.end("an operator or the end of the expression")?;
+        p.end("an operator or the end of the expression").map_err(|fault| if p.at_comma() { fault.help(listed(text)) } else { fault })?;
         Ok(expr)
     })
+}
+
+/// How to write several values where one expression stands.
+fn listed(text: &str) -> String {
+    if text.contains(['(', '[', '{', '"', '#', '\n']) {
+        "several values are a list: a line for each, that begins with `- `".to_owned()
+    } else {
+        format!("several values are a list: `[{text}]`")
+    }
 }
 
 /// Reads `PATH` or `PATH by KEY`.

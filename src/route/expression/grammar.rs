@@ -499,6 +499,10 @@ impl Parser<'_> {
         Err(if fault.help.is_some() { fault } else { fault.help(format!("after `if` comes {expected}: `if PID-30 = \"Y\" then PID-29`")) })
     }
 
+    pub(super) fn at_comma(&self) -> bool {
+        matches!(self.now().word, Word::Sign(s) if s == ",")
+    }
+
     pub(super) fn end(&self, expected: &str) -> Result<(), Fault> {
         if self.now().word == Word::End { Ok(()) } else { Err(self.unexpected(expected)) }
     }

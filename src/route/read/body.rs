@@ -121,7 +121,10 @@ impl Reader<'_> {
                     _ => self.arrow(value).into_iter().collect(),
                 }
             }
-            "$save" => body.save = self.save(value, owner),
+            "$save" => {
+                body.save = self.save(value, owner);
+                body.save_refused = body.save.is_none();
+            }
             "$missing" => body.missing = self.choice(value, owner, &["refuse", "skip", "derive"]),
             "$merge" => body.merge = self.texts(value, owner),
             "$initial" => body.initial = self.body(value, owner, Place::Inside).map(Box::new),

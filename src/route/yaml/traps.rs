@@ -20,7 +20,10 @@ pub(super) fn explain(text: &str, source: SourceId, chunk: Range<usize>, at: usi
         reader.slips.push(Slip { kind: Kind::Unclosed(bracket), range: at..at + 1, weak: false });
     }
     let stop = line_of(part, at.saturating_sub(chunk.start)).end;
-    let strong = reader.slips.iter().filter(|s| !s.weak && s.range.start <= stop).min_by_key(|s| s.range.start);
+    // The parser may stop at the end of the line before the one that a tab indents.
+    let next = stop + part.get(stop..).map_or(0, |rest| rest.len() - rest.trim_start_matches(['\n', '\r']).len());
+    let tab = |s: &&Slip| matches!(s.kind, Kind::Tab) && s.range.start <= line_of(part, next).end;
+    let strong = reader.slips.iter().filter(|s| !s.weak && (s.range.start <= stop || tab(s))).min_by_key(|s| s.range.start);
     let weak = reader.slips.iter().filter(|s| s.weak && s.range.start <= stop).max_by_key(|s| s.range.start);
     let span = |range: Range<usize>| Span { source, start: offset(chunk.start + range.start), end: offset(chunk.start + range.end) };
     match strong.or(weak) {
