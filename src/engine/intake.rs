@@ -3,13 +3,14 @@
 //! Never answers AA without a `Stored`, and never judges more than what Kiln needs to keep and route the message.
 
 use crate::engine::acknowledgement::{Acknowledgement, Own};
+use crate::engine::judge::{Door, Verdict, judge};
 use crate::engine::shared::{Shared, exit_because_disk_failed, now};
 use crate::engine::{keys, mapping};
 use crate::exchange::{ControlId, Envelope, Format, Phi};
-use crate::hl7v2::{Fault, Header, Location, Message, ParseOptions, Version, event_structure};
+use crate::hl7v2::{Fault, Header, ParseOptions, Version, event_structure};
 use crate::journal::{Append, AppendFault, Disposition, NewDelivery};
 use crate::listener::{Intake, Received, Reply};
-use crate::site::{ListenerSite, Unrouted, WhenFull};
+use crate::site::{ListenerSite, WhenFull};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -43,54 +44,24 @@ impl Gate {
 
     /// Reads what is needed and decides. Nothing is stored yet.
     fn judge(&self, received: &Received) -> Judged {
-        let header = Header::read(received.bytes.expose());
-        let message = match &header {
-            _ if received.oversize => Err(Fault::new(
-                Location::default(),
-                Fault::INTERNAL,
-                format!("the message is longer than {} bytes, the limit of this listener", self.site.socket.frame_bytes_max),
-            )),
-            Err(fault) => Err(fault.clone()),
-            Ok(_) => Message::parse(received.bytes.expose().clone(), &self.options),
+        let door = Door {
+            listener: &received.listener,
+            options: self.options.clone(),
+            unrouted: self.site.unrouted,
+            frame_bytes_max: self.site.socket.frame_bytes_max,
         };
-        let header = header.ok();
-        let mut judged = Judged {
-            envelope: envelope(received, header.as_ref()),
-            disposition: Disposition::Unrouted,
-            deliveries: Vec::new(),
-            header,
-            fault: None,
-            answers: false,
-        };
-        match message {
-            Ok(message) => self.judge_message(&message, received, &mut judged),
-            Err(fault) => {
-                judged.answers = judged.header.as_ref().is_some_and(|header| has_msa(received.bytes.expose(), header.delimiters().field));
-                judged.refuse(fault);
-            }
-        }
-        judged
-    }
-
-    fn judge_message(&self, message: &Message, received: &Received, judged: &mut Judged) {
-        let secret = self.shared.journal.secret();
-        judged.envelope.order_keys = keys::order_keys(message, self.site.authority.as_deref(), &received.listener, secret);
-        judged.answers = message.segments_named("MSA").next().is_some();
-        if judged.envelope.message_type.is_empty() {
-            return judged.refuse(Fault::new(Location::field("MSH", 9), Fault::MESSAGE_TYPE, "MSH-9 (message type) is empty"));
-        }
         let routes = self.shared.routes.load();
-        let matches = routes.set.matching(&received.listener, message);
-        for route in &matches.taken {
-            let info = routes.set.info(*route);
-            judged.deliveries.extend(info.targets.iter().map(|target| NewDelivery { route: Arc::clone(&info.name), target: Arc::clone(target) }));
+        let Verdict { header, message, disposition, taken, fault, answers } = judge(received.bytes.expose(), received.oversize, &door, &routes.set);
+        let mut envelope = envelope(received, header.as_ref());
+        if let Some(message) = &message {
+            envelope.order_keys = keys::order_keys(message.expose(), self.site.authority.as_deref(), &received.listener, self.shared.journal.secret());
         }
-        judged.disposition = match (matches.taken.is_empty(), matches.filtered, self.site.unrouted) {
-            (false, ..) => Disposition::Accepted,
-            (true, true, _) => Disposition::Filtered,
-            (true, false, Unrouted::Accept) => Disposition::Unrouted,
-            (true, false, Unrouted::Reject) => return judged.refuse(unrouted(message)),
-        };
+        let deliveries = taken
+            .iter()
+            .map(|route| routes.set.info(*route))
+            .flat_map(|info| info.targets.iter().map(|target| NewDelivery { route: Arc::clone(&info.name), target: Arc::clone(target) }))
+            .collect();
+        Judged { envelope, disposition, deliveries, header, fault, answers }
     }
 
     /// The type as a label: only what the dictionary knows, so that no sender can make up names.
@@ -165,25 +136,6 @@ impl Intake for Gate {
             std::future::pending::<()>().await;
         }
     }
-}
-
-impl Judged {
-    fn refuse(&mut self, fault: Fault) {
-        self.disposition = Disposition::Refused { code: fault.code, text: fault.text.clone() };
-        self.deliveries.clear();
-        self.fault = Some(fault);
-    }
-}
-
-/// True if a segment of a message that cannot be read begins as an MSA does.
-fn has_msa(bytes: &[u8], field: u8) -> bool {
-    bytes.split(|b| matches!(b, b'\r' | b'\n')).any(|line| line.strip_prefix(b"MSA").and_then(|rest| rest.first()) == Some(&field))
-}
-
-fn unrouted(message: &Message) -> Fault {
-    let has_event = message.is_valued(message.component(message.field(0, 9), 2));
-    let code = if has_event { Fault::EVENT } else { Fault::MESSAGE_TYPE };
-    Fault::new(Location::field("MSH", 9), code, "no route of this listener takes messages of this type")
 }
 
 /// What is known of a frame without looking past its MSH. Without a header the sender's address is all there is.

@@ -10,6 +10,7 @@ mod delivery;
 mod dispatch;
 mod guard;
 mod intake;
+mod judge;
 mod keys;
 mod mapping;
 mod receipt;
@@ -19,5 +20,6 @@ mod start;
 mod window;
 
 pub use config::{EngineConfig, ListenerSetup, TargetSetup};
+pub use judge::{Door, Verdict, judge};
 pub use routes::{Routes, RoutesFault};
 pub use start::{ApplyFault, Engine, Shutdown, StartFault};

@@ -1,6 +1,6 @@
 //! A journal opened for reading only: what the command line uses, beside a running daemon or without one.
 
-use crate::exchange::MessageId;
+use crate::exchange::{Envelope, MessageId};
 use crate::journal::OpenError;
 use crate::journal::folder::Folder;
 use crate::journal::query::{Found, JournalError, MessageRecord, Program, Query, Statistics, Verification};
@@ -60,6 +60,16 @@ impl Reader {
     /// Reads everything and says what is wrong.
     pub fn verify(&self) -> Result<Verification, JournalError> {
         self.library.verify()
+    }
+
+    /// A message as it was received.
+    pub fn envelope(&self, id: MessageId) -> Result<Envelope, JournalError> {
+        self.library.payloads(&[id])?.pop().ok_or(JournalError::Missing)
+    }
+
+    /// The route set that was applied last; `None` if no daemon ever ran on the journal.
+    pub fn applied(&self) -> Result<Option<Program>, JournalError> {
+        self.library.program(None)
     }
 
     /// A stored route set.

@@ -1,0 +1,95 @@
+//! What intake decides about a frame before it is stored: refused or accepted, and which routes take it. The daemon and `kiln test` ask the same.
+
+use crate::exchange::Phi;
+use crate::hl7v2::{Fault, Header, Location, Message, ParseOptions};
+use crate::journal::Disposition;
+use crate::route::{RouteId, RouteSet};
+use crate::site::Unrouted;
+use bytes::Bytes;
+
+/// What of a listener decides.
+pub struct Door<'a> {
+    /// Its name, for `from:` in routes; empty means any.
+    pub listener: &'a str,
+    /// `charset:`.
+    pub options: ParseOptions,
+    /// `unrouted:`.
+    pub unrouted: Unrouted,
+    /// The longest frame that it takes, in bytes.
+    pub frame_bytes_max: usize,
+}
+
+/// The decision.
+pub struct Verdict {
+    /// `None` if MSH cannot be read.
+    pub header: Option<Header>,
+    /// `None` if the message cannot be read.
+    pub message: Option<Phi<Message>>,
+    /// What is stored about it.
+    pub disposition: Disposition,
+    /// The routes that take it.
+    pub taken: Vec<RouteId>,
+    /// Why it is refused: AR with this. Otherwise AA.
+    pub fault: Option<Fault>,
+    /// True if it is an acknowledgement itself, which is never acknowledged.
+    pub answers: bool,
+}
+
+/// Judges the bytes of a frame. `oversize`: the frame was longer than the listener takes, and these are only its beginning.
+pub fn judge(bytes: &Bytes, oversize: bool, door: &Door<'_>, set: &RouteSet) -> Verdict {
+    let header = Header::read(bytes);
+    let message = match &header {
+        _ if oversize => Err(Fault::new(
+            Location::default(),
+            Fault::INTERNAL,
+            format!("the message is longer than {} bytes, the limit of this listener", door.frame_bytes_max),
+        )),
+        Err(fault) => Err(fault.clone()),
+        Ok(_) => Message::parse(bytes.clone(), &door.options),
+    };
+    let header = header.ok();
+    let mut verdict = Verdict { header, message: None, disposition: Disposition::Unrouted, taken: Vec::new(), fault: None, answers: false };
+    match message {
+        Ok(message) => verdict.routes(message, door, set),
+        Err(fault) => {
+            verdict.answers = verdict.header.as_ref().is_some_and(|header| has_msa(bytes, header.delimiters().field));
+            verdict.refuse(fault);
+        }
+    }
+    verdict
+}
+
+impl Verdict {
+    fn routes(&mut self, message: Message, door: &Door<'_>, set: &RouteSet) {
+        self.answers = message.segments_named("MSA").next().is_some();
+        if self.header.as_ref().is_none_or(|header| header.message_type().is_empty()) {
+            self.refuse(Fault::new(Location::field("MSH", 9), Fault::MESSAGE_TYPE, "MSH-9 (message type) is empty"));
+        } else {
+            let matches = set.matching(door.listener, &message);
+            match (matches.taken.is_empty(), matches.filtered, door.unrouted) {
+                (false, ..) => self.disposition = Disposition::Accepted,
+                (true, true, _) => self.disposition = Disposition::Filtered,
+                (true, false, Unrouted::Accept) => self.disposition = Disposition::Unrouted,
+                (true, false, Unrouted::Reject) => self.refuse(unrouted(&message)),
+            }
+            self.taken = matches.taken;
+        }
+        self.message = Some(Phi::new(message));
+    }
+
+    fn refuse(&mut self, fault: Fault) {
+        self.disposition = Disposition::Refused { code: fault.code, text: fault.text.clone() };
+        self.fault = Some(fault);
+    }
+}
+
+/// True if a segment of a message that cannot be read begins as an MSA does.
+fn has_msa(bytes: &[u8], field: u8) -> bool {
+    bytes.split(|b| matches!(b, b'\r' | b'\n')).any(|line| line.strip_prefix(b"MSA").and_then(|rest| rest.first()) == Some(&field))
+}
+
+fn unrouted(message: &Message) -> Fault {
+    let has_event = message.is_valued(message.component(message.field(0, 9), 2));
+    let code = if has_event { Fault::EVENT } else { Fault::MESSAGE_TYPE };
+    Fault::new(Location::field("MSH", 9), code, "no route of this listener takes messages of this type")
+}
