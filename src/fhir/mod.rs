@@ -2,19 +2,23 @@
 
 mod bundle;
 mod definitions;
+mod difference;
 mod extension;
 mod identity;
 mod merge;
 mod node;
 mod saves;
+mod statement;
 mod table;
 mod value_set;
 
 pub use bundle::{BundleKind, KnownId, Request, Step, conflict, display_bundle, links, plan, write_bundle, write_with_id};
 pub use definitions::{Binding, Element, Kind, Strength, Type, type_named, types};
+pub use difference::{Change, Difference, Step as PathStep, differences};
 pub use extension::{ExtensionDef, ExtensionPart, extension, extension_names};
 pub use identity::{carries, delivery_id, has_identifier, put_id, search};
 pub use merge::merge;
 pub use node::Node;
 pub use saves::{Identity, ListMerge, Save, SaveMode, Saves};
+pub use statement::{Aspect, Disagreement, disagreements, statements};
 pub use value_set::{ValueSet, value_set, value_set_names};
