@@ -181,7 +181,8 @@ fn every_test_and_benchmark_says_what_it_is() {
 fn every_link_of_the_pages_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let list = |folder: &Path| fs::read_dir(folder).expect("a folder of the repository").map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>();
-    let pages = [root.to_owned(), root.join("docs"), root.join("docs/decisions")].iter().flat_map(|folder| list(folder)).collect::<Vec<_>>();
+    let pages =
+        [root.to_owned(), root.join("docs"), root.join("docs/decisions"), root.join("docs/guides")].iter().flat_map(|folder| list(folder)).collect::<Vec<_>>();
     let mut dead = Vec::new();
     for page in pages.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
         let text = fs::read_to_string(page).expect("a page is UTF-8");

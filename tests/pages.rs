@@ -1,16 +1,10 @@
-//! What the pages for users tell them to write is right: every block of YAML in them passes `kiln check`.
+//! What the pages for users tell them to write is right: every block of YAML in them passes `kiln check`, and what they show of commands is what those print.
 
 mod cli_support;
+mod pages_support;
 
 use cli_support::run;
-use std::path::Path;
-
-/// Blocks of a page that are fenced as YAML.
-fn blocks(page: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).expect("a page of the repository");
-    let fenced = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split_once("```"));
-    fenced.map(|(block, _)| block.to_owned()).collect()
-}
+use std::path::{Path, PathBuf};
 
 /// A site of which the block is the site file, or a file of routes.
 fn faults(block: &str) -> String {
@@ -28,20 +22,44 @@ fn faults(block: &str) -> String {
     told.lines().filter(|line| line.contains(": error[")).map(|line| format!("{line}\n")).collect()
 }
 
+/// The pages for users.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md")];
+    for folder in ["docs", "docs/guides"] {
+        let entries = std::fs::read_dir(root.join(folder)).expect("a folder of the repository");
+        pages.extend(entries.map(|e| e.expect("an entry").path()).filter(|p| p.extension().is_some_and(|e| e == "md")));
+    }
+    pages.sort();
+    pages
+}
+
 #[test]
 fn every_block_of_yaml_in_the_pages_is_right() {
     let (mut seen, mut all) = (0, String::new());
-    for page in ["README.md", "docs/start.md", "docs/operations.md"] {
-        for block in blocks(page) {
+    for page in pages() {
+        for block in pages_support::alone(&page) {
             seen += 1;
             let found = faults(&block);
             if !found.is_empty() {
-                all.push_str(&format!("{page}:\n{block}{found}"));
+                all.push_str(&format!("{}:\n{block}{found}", page.display()));
             }
         }
     }
     assert!(seen >= 5, "{seen} blocks were found");
     assert!(all.is_empty(), "{all}");
+}
+
+#[test]
+fn every_page_shows_what_its_commands_print() {
+    let mut all = String::new();
+    for page in pages() {
+        let wrong = pages_support::run_page(&page);
+        if !wrong.is_empty() {
+            all.push_str(&format!("{}:\n{wrong}\n", page.display()));
+        }
+    }
+    assert!(all.is_empty(), "\n{all}");
 }
 
 #[test]
