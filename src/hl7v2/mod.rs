@@ -1,6 +1,7 @@
 //! HL7 v2, ER7 encoding: bytes <-> messages, escapes, dictionaries 2.1 to 2.9, group structure. Pure: no I/O, no clock.
 
 mod acknowledge;
+mod address;
 mod charset;
 mod delimiters;
 mod dictionary;
@@ -18,6 +19,7 @@ mod version;
 mod write;
 
 pub use acknowledge::{AckCode, AckRequest, acknowledge};
+pub use address::Address;
 pub use charset::Charset;
 pub use delimiters::Delimiters;
 pub use dictionary::{

@@ -147,6 +147,17 @@ pub(crate) struct BodyLine {
     pub(crate) branches: Vec<&'static str>,
     pub(crate) item: Item,
     pub(crate) line: Line,
+    /// Where in the line the element's name begins, from 1.
+    pub(crate) column: u32,
+    /// The v2 places that the right side reads, as written, for lineage.
+    pub(crate) places: Vec<String>,
+}
+
+/// A condition's words and place, for lineage.
+pub(crate) struct Said {
+    pub(crate) text: String,
+    pub(crate) line: Line,
+    pub(crate) column: u32,
 }
 
 pub(crate) enum Item {
@@ -179,6 +190,8 @@ pub(crate) enum X {
     Path(Path),
     /// A map's parameter.
     Argument(usize),
+    /// A condition that somebody wrote, with its words.
+    Said(Box<X>, Box<Said>),
     If(Box<X>, Box<X>, Box<X>),
     Else(Box<X>, Box<X>),
     /// Candidates become the value of this slot.

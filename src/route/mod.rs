@@ -6,19 +6,23 @@ mod code;
 mod compile;
 mod expression;
 mod functions;
+mod lineage;
 mod names;
 mod overlay;
 mod program;
 mod read;
 mod run;
 mod scope;
+mod survey;
 mod tree;
 mod types;
 mod yaml;
 
 pub use compile::load;
 pub use functions::function_reference;
+pub use lineage::{ConditionUse, Deletion, ElementLineage, LineUse, Lineage, Outcome, ResourceLineage, Spot, Stage, Step, Use, ValueUse};
 pub use program::{AfterDeadLetter, Context, Finding, LoadOptions, Loaded, Matches, Output, RouteId, RouteInfo, RouteSet, Send, Stop};
+pub use survey::{CodeCondition, CodeLine, Survey};
 pub use tree::{
     Body, DatatypeDoc, Document, Each, Expr, ExprKind, FieldDoc, Head, Index, Item, Key, Line, Literal, Op, PathStep, RouteDoc, Save, SegmentDoc, SystemsDoc,
     SystemsRule, TableDoc, TableEntry, TableSender, Target, Test, Unmapped, Verb,

@@ -254,12 +254,13 @@ impl<'a> Compiler<'a> {
             out.places.extend(part.places.iter().cloned());
             let position = wanted.element.map_or(0, |e| e.position());
             let list = wanted.list;
-            let place = self.line(line.element.span);
+            let (place, column) = self.spot(line.element.span);
             if wanted.element.is_some_and(|e| e.min() > 0) {
                 let names = if branches.is_empty() { vec![wanted.name] } else { branches.clone() };
                 out.required.push(Required { element, names, places: part.places.clone(), line: place.clone() });
             }
-            out.lines.push(BodyLine { position, name: wanted.name, list, append: line.append, branches, item: part.item, line: place });
+            let line = BodyLine { position, name: wanted.name, list, append: line.append, branches, item: part.item, line: place, column, places: part.places };
+            out.lines.push(line);
         }
         constant
     }
@@ -415,8 +416,9 @@ impl<'a> Compiler<'a> {
             }
             let part = self.extension(scope, &extension.item, def, &extension.element);
             constant &= part.constant;
-            let place = self.line(extension.element.span);
-            out.lines.push(BodyLine { position, name, list: true, append: true, branches: Vec::new(), item: part.item, line: place });
+            let (place, column) = self.spot(extension.element.span);
+            let branches = Vec::new();
+            out.lines.push(BodyLine { position, name, list: true, append: true, branches, item: part.item, line: place, column, places: part.places });
         }
         let _ = line;
         constant
@@ -465,7 +467,7 @@ impl<'a> Compiler<'a> {
         }
         let mut constant = true;
         let mut places = Vec::new();
-        let line = self.line(key.span);
+        let (line, column) = self.spot(key.span);
         made.lines.push(BodyLine {
             position: 3,
             name: "url",
@@ -474,6 +476,8 @@ impl<'a> Compiler<'a> {
             branches: Vec::new(),
             item: Item::Constant("url", Node::Text(url.to_owned())),
             line,
+            column,
+            places: Vec::new(),
         });
         for part_line in &body.lines {
             let Some(part) = def.part(&part_line.element.text) else {
@@ -491,10 +495,11 @@ impl<'a> Compiler<'a> {
                 self.many_into_one(&part_line.item, &wanted);
             }
             constant &= compiled.constant;
-            places.extend(compiled.places);
-            let line = self.line(part_line.element.span);
+            places.extend(compiled.places.iter().cloned());
+            let (line, column) = self.spot(part_line.element.span);
             let item = Item::Extension(part.name(), Box::new(compiled.item));
-            made.lines.push(BodyLine { position: 2, name: "extension", list: true, append: true, branches: Vec::new(), item, line });
+            let (branches, places) = (Vec::new(), compiled.places);
+            made.lines.push(BodyLine { position: 2, name: "extension", list: true, append: true, branches, item, line, column, places });
         }
         scope.entries.truncate(depth);
         made.constant = constant;
@@ -525,9 +530,10 @@ impl<'a> Compiler<'a> {
         let constant = compiled.constant;
         let position = element.position();
         let name = element.companion(branch);
-        let source = self.line(line.element.span);
+        let (source, column) = self.spot(line.element.span);
+        let places = compiled.places.clone();
         let item = Item::Body(name, Box::new(compiled));
-        out.lines.push(BodyLine { position, name, list: false, append: false, branches: Vec::new(), item, line: source });
+        out.lines.push(BodyLine { position, name, list: false, append: false, branches: Vec::new(), item, line: source, column, places });
         constant
     }
 

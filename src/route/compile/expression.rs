@@ -2,7 +2,7 @@
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir;
-use crate::route::code::{Decimal, Step, X};
+use crate::route::code::{Decimal, Said, Step, X};
 use crate::route::compile::scope::{Entry, Scope};
 use crate::route::compile::{Compiler, Wanted};
 use crate::route::tree::{Expr, ExprKind, Item, Key, Literal, Op, PathStep, Target, Test};
@@ -115,7 +115,7 @@ impl<'a> Compiler<'a> {
             ExprKind::Where(inner, condition) => self.filter(scope, inner, condition),
             ExprKind::Binary(op, a, b) => self.binary(scope, *op, a, b, expr.span),
             ExprKind::Not(inner) => {
-                let inner = self.condition(scope, inner);
+                let inner = self.truth(scope, inner);
                 Compiled { x: X::Not(Box::new(inner.x)), ..Compiled { x: X::Nothing, ..inner } }
             }
             ExprKind::Test(test, inner) => {
@@ -148,8 +148,20 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// A condition: it must be true or false.
+    /// A condition: it must be true or false. It keeps its words, for lineage.
     pub(crate) fn condition(&mut self, scope: &mut Scope<'a>, expr: &'a Expr) -> Compiled {
+        let compiled = self.truth(scope, expr);
+        if matches!(compiled.x, X::Bool(_) | X::Nothing) {
+            return compiled;
+        }
+        let text = self.sources.text(expr.span.source).get(expr.span.start as usize..expr.span.end as usize).unwrap_or_default();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (line, column) = self.spot(expr.span);
+        Compiled { x: X::Said(Box::new(compiled.x), Box::new(Said { text, line, column })), ..Compiled { x: X::Nothing, ..compiled } }
+    }
+
+    /// The same as a part of a condition.
+    fn truth(&mut self, scope: &mut Scope<'a>, expr: &'a Expr) -> Compiled {
         let compiled = self.raw(scope, expr);
         if !matches!(compiled.typed.ty, Ty::Bool | Ty::Nothing) {
             let text = self.sources.text(expr.span.source).get(expr.span.start as usize..expr.span.end as usize).unwrap_or_default().trim().to_owned();
@@ -209,8 +221,8 @@ impl<'a> Compiler<'a> {
     fn binary(&mut self, scope: &mut Scope<'a>, op: Op, a: &'a Expr, b: &'a Expr, span: Span) -> Compiled {
         match op {
             Op::Or | Op::And => {
-                let a = self.condition(scope, a);
-                let b = self.condition(scope, b);
+                let a = self.truth(scope, a);
+                let b = self.truth(scope, b);
                 let merged = Compiled::new(X::Nothing, Typed::one(Ty::Bool)).merge(&a).merge(&b);
                 let x = if op == Op::Or { X::Or(Box::new(a.x), Box::new(b.x)) } else { X::And(Box::new(a.x), Box::new(b.x)) };
                 Compiled { x, ..merged }

@@ -188,6 +188,12 @@ impl<'a> Compiler<'a> {
         Arc::from(format!("{}:{line}", self.sources.path(span.source)))
     }
 
+    /// The same with the column, from 1.
+    pub(crate) fn spot(&self, span: Span) -> (code::Line, u32) {
+        let (line, column) = self.sources.line_column(span);
+        (Arc::from(format!("{}:{line}", self.sources.path(span.source))), u32::try_from(column).unwrap_or(u32::MAX))
+    }
+
     /// Sorts documents by kind and reads the heads of maps, so that order of files never matters.
     fn collect(&mut self, documents: &'a [Document]) {
         for document in documents {

@@ -2,6 +2,8 @@
 
 use crate::fhir::{Node, Type};
 use crate::route::code::{Body, BodyLine, Item, X};
+use crate::route::lineage::Step;
+use crate::route::run::trace::{Inner, Put};
 use crate::route::run::value::Value;
 use crate::route::run::{Env, Run};
 
@@ -16,6 +18,8 @@ pub(crate) struct Building {
     last: u16,
     /// Something came in out of order.
     unsorted: bool,
+    /// What was done, line by line, when somebody asks.
+    pub(crate) puts: Vec<Put>,
 }
 
 impl<'m> Run<'m> {
@@ -24,9 +28,11 @@ impl<'m> Run<'m> {
         let Some((each, _)) = &body.each else { return self.once(body, env, name, out) };
         let mut alive = false;
         for value in self.eval(each, env) {
+            let mark = self.noted(|t| t.mark());
             let before = env.set(body.slot, Some(value));
             alive |= self.once(body, env, name, out);
             env.set(body.slot, before);
+            self.note(|t| mark.iter().for_each(|m| t.forget_steps(*m)));
         }
         alive
     }
@@ -54,9 +60,11 @@ impl<'m> Run<'m> {
             let slot = body.slot + usize::from(body.each.is_some());
             let mut alive = false;
             for value in self.eval(values, env) {
+                let mark = self.noted(|t| t.mark());
                 let before = env.set(slot, Some(value.clone()));
                 alive |= self.from(body, value, from, env, name, out);
                 env.set(slot, before);
+                self.note(|t| mark.iter().for_each(|m| t.forget_steps(*m)));
             }
             return alive;
         }
@@ -69,7 +77,7 @@ impl<'m> Run<'m> {
             return false;
         }
         self.check_required(body, &building);
-        out.push((name, building.finish()));
+        out.push((name, self.finished(&mut building, name)));
         building.alive || forced || (body.constant && body.when.is_some())
     }
 
@@ -88,7 +96,10 @@ impl<'m> Run<'m> {
         {
             let node = self.make_shared(map, value, arguments, env, Some(body));
             let made = node.is_some();
-            out.extend(node.map(|n| (name, n)));
+            if let Some(node) = node {
+                self.note(|t| t.refers(name, &node));
+                out.push((name, node));
+            }
             return made;
         }
         let converted = self.eval(from, env);
@@ -97,17 +108,21 @@ impl<'m> Run<'m> {
         for value in converted {
             let Value::Node(node) = value else { continue };
             let (branch, node) = *node;
+            let birth = self.noted(|t| t.take_loose(&node)).flatten();
             let Node::Object(elements) = node else {
+                self.note(|t| t.put_back(branch, birth, &node));
                 out.push((branch, node));
                 any = true;
                 continue;
             };
             let mut building = Building { alive, ..Building::default() };
             building.take(elements, body);
+            building.puts.extend(birth.map(|b| Put::Taken(Box::new(b))));
             self.lines(body, env, &mut building, false);
             if building.alive && !building.elements.is_empty() {
                 self.check_required(body, &building);
-                out.push((if body.lines.is_empty() { branch } else { name }, building.finish()));
+                let name = if body.lines.is_empty() { branch } else { name };
+                out.push((name, self.finished(&mut building, name)));
                 any = true;
             }
         }
@@ -122,12 +137,16 @@ impl<'m> Run<'m> {
             made.clear();
             if matches!(line.item, Item::Nothing) {
                 building.remove(line);
+                self.note(|_| building.puts.push(Put::Remove { name: line.name, branches: line.branches.clone() }));
                 continue;
             }
+            self.note(|t| t.open(line));
             let alive = self.item(&line.item, env, line.name, &mut made);
             building.alive |= alive;
+            self.note(|t| building.puts.extend(t.close(line, &made)));
             if made.is_empty() {
                 if top && self.item_is_deleted(&line.item, env) {
+                    self.note(|t| t.delete(line, extension_url(&line.item).map_or(line.name, |_| "extension")));
                     match extension_url(&line.item) {
                         Some(url) => self.deletes.push(vec![line.name, url]),
                         None if line.branches.is_empty() => self.deletes.push(vec![line.name]),
@@ -145,11 +164,20 @@ impl<'m> Run<'m> {
         self.spare.push(made);
     }
 
+    /// The object that was built; the notes keep which line made what of it.
+    fn finished(&self, building: &mut Building, name: &'static str) -> Node {
+        let puts = std::mem::take(&mut building.puts);
+        let node = building.finish();
+        self.note(|t| t.node(name, &node, Inner::Lines(puts)));
+        node
+    }
+
     /// A right side; true if the message contributed.
     pub(crate) fn item(&mut self, item: &'m Item, env: &Env<'_, 'm>, name: &'static str, out: &mut Vec<(&'static str, Node)>) -> bool {
         match item {
             Item::Nothing => false,
             Item::Constant(own, node) => {
+                self.note(|t| t.node(named(own, name), node, Inner::Leaf));
                 out.push((named(own, name), node.clone()));
                 false
             }
@@ -158,15 +186,21 @@ impl<'m> Run<'m> {
             Item::List(items) => {
                 let mut alive = false;
                 for item in items {
+                    let mark = self.noted(|t| t.mark());
                     alive |= self.item(item, env, name, out);
+                    self.note(|t| mark.iter().for_each(|m| t.forget_steps(*m)));
                 }
                 alive
             }
             Item::Extension(url, inner) => {
                 let mut values = self.spare.pop().unwrap_or_default();
+                self.note(|t| t.collect());
                 let alive = self.item(inner, env, "value", &mut values);
+                let mut births = self.noted(|t| t.collected()).unwrap_or_default().into_iter();
                 for (branch, node) in values.drain(..) {
-                    out.push(("extension", Node::Object(vec![("url", Node::Text((*url).to_owned())), (branch, node)])));
+                    let node = Node::Object(vec![("url", Node::Text((*url).to_owned())), (branch, node)]);
+                    self.note(|t| t.wrapped("extension", &node, births.next()));
+                    out.push(("extension", node));
                 }
                 self.spare.push(values);
                 alive
@@ -179,10 +213,15 @@ impl<'m> Run<'m> {
         match x {
             X::Nothing => false,
             X::Convert(inner, conversion) => {
+                let mark = self.noted(|t| t.mark());
                 let values = self.eval(inner, env);
-                self.convert_into(values, conversion, env, name, out)
+                self.note(|t| mark.iter().for_each(|m| t.evaluated(*m, values.len())));
+                let alive = self.convert_into(values, conversion, env, name, out);
+                self.note(|t| t.converted());
+                alive
             }
             X::Node(branch, node) => {
+                self.note(|t| t.node(named(branch, name), node, Inner::Leaf));
                 out.push((named(branch, name), node.clone()));
                 false
             }
@@ -193,7 +232,11 @@ impl<'m> Run<'m> {
             X::Else(a, b) => {
                 let from = out.len();
                 let alive = self.emit(a, env, name, out);
-                if out.len() > from { alive } else { self.emit(b, env, name, out) }
+                if out.len() > from {
+                    return alive;
+                }
+                self.note(|t| t.step(Step::Otherwise, None));
+                self.emit(b, env, name, out)
             }
             other => {
                 let values = self.eval(other, env);
@@ -203,9 +246,15 @@ impl<'m> Run<'m> {
                     match value {
                         Value::Node(node) => {
                             let (branch, node) = *node;
+                            self.note(|t| t.placed(named(branch, name), &node));
                             out.push((named(branch, name), node));
                         }
-                        Value::Made(entry) => out.extend(self.reference_node(entry).map(|node| (name, node))),
+                        Value::Made(entry) => {
+                            if let Some(node) = self.reference_node(entry) {
+                                self.note(|t| t.node(name, &node, Inner::Leaf));
+                                out.push((name, node));
+                            }
+                        }
                         _ => {}
                     }
                 }
@@ -325,10 +374,14 @@ impl Building {
     }
 
     /// Another map's elements: lists append, what is set stays.
-    pub(crate) fn merge(&mut self, other: Building) {
+    pub(crate) fn merge(&mut self, mut other: Building) {
         self.alive |= other.alive;
         self.ty = self.ty.or(other.ty);
+        if !other.puts.is_empty() {
+            self.puts.push(Put::Merged(std::mem::take(&mut other.puts)));
+        }
         if self.elements.is_empty() {
+            other.puts = std::mem::take(&mut self.puts);
             let alive = self.alive;
             *self = Building { alive, ..other };
             return;

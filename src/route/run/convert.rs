@@ -1,9 +1,11 @@
 //! Values to FHIR. What does not convert yields nothing, and a finding that says where.
 
 use crate::fhir::Node;
-use crate::hl7v2::{Moment, Precision};
+use crate::hl7v2::{Moment, Part, Precision};
 use crate::route::code::{Coded, Conversion, Join, Row, UnmappedX, decimal};
+use crate::route::lineage::Step;
 use crate::route::run::systems::table_system;
+use crate::route::run::trace::Inner;
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{Env, Run};
 
@@ -28,7 +30,9 @@ impl<'m> Run<'m> {
                 rest += 1;
                 continue;
             }
+            let (mark, part) = (self.noted(|t| t.next_value()), part_of(&value));
             if let Some((name, node)) = self.convert_one(value, &conversion.join, conversion, env) {
+                self.note(|t| mark.iter().for_each(|m| t.born(*m, part, name.unwrap_or(conversion.name), &node, true)));
                 out.push(Value::Node(Box::new((name.unwrap_or(conversion.name), node))));
             }
         }
@@ -51,7 +55,9 @@ impl<'m> Run<'m> {
             if let Join::System { identifier: true, .. } = conversion.join
                 && let Some(uri) = self.missing_system(&self.identifier_kind(env))
             {
-                out.push((name, Node::Text(uri)));
+                let node = Node::Text(uri);
+                self.note(|t| t.node(name, &node, Inner::Leaf));
+                out.push((name, node));
             }
             return false;
         }
@@ -63,9 +69,14 @@ impl<'m> Run<'m> {
                 rest += 1;
                 continue;
             }
+            let (mark, part) = (self.noted(|t| t.next_value()), part_of(&value));
             if let Some((branch, node)) = self.convert_one(value, &conversion.join, conversion, env) {
                 let branch = branch.unwrap_or(conversion.name);
-                out.push((if branch == "value" { name } else { branch }, node));
+                let name = if branch == "value" { name } else { branch };
+                self.note(|t| mark.iter().for_each(|m| t.born(*m, part, name, &node, false)));
+                out.push((name, node));
+            } else {
+                self.note(|t| t.forget_child());
             }
         }
         if rest > 0 {
@@ -91,15 +102,22 @@ impl<'m> Run<'m> {
             Join::Code => {
                 let text = self.text_of(&value);
                 let code: Vec<&str> = text.split_whitespace().collect();
+                self.note(|t| {
+                    if code.join(" ") != text {
+                        t.step(Step::Converted("blanks were taken out of the code".to_owned()), None)
+                    }
+                });
                 (!code.is_empty()).then(|| Node::Text(code.join(" ")))
             }
             Join::SameCodes(set) => {
                 let text = self.text_of(&value);
                 let code = text.trim();
                 if set.find(code).is_some() {
+                    self.note(|t| t.step(Step::Converted(format!("the same code in {}", set.name())), None));
                     Some(Node::Text(code.to_owned()))
                 } else {
                     if !code.is_empty() {
+                        self.note(|t| t.step(Step::Failed(format!("the code is not in {}", set.name())), None));
                         self.finding("unmapped-code", format!("a code that is not in {}", set.name()), &conversion.place, &conversion.line);
                     }
                     None
@@ -109,7 +127,9 @@ impl<'m> Run<'m> {
             Join::Boolean => self.boolean(&value, conversion),
             Join::BooleanTable(table) => {
                 let text = self.text_of(&value).into_owned();
-                match self.row(*table, text.trim(), env).map(|r| r.code.clone()).as_deref() {
+                let row = self.row(*table, text.trim(), env);
+                self.looked_up(*table, text.trim(), row);
+                match row.map(|r| r.code.clone()).as_deref() {
                     Some("true") => Some(Node::Bool(true)),
                     Some("false") => Some(Node::Bool(false)),
                     _ => self.failed("no true or false for this code", conversion),
@@ -118,7 +138,14 @@ impl<'m> Run<'m> {
             Join::Decimal => {
                 let text = self.text_of(&value);
                 match number(&text) {
-                    Some(n) => Some(Node::Number(n)),
+                    Some(n) => {
+                        self.note(|t| {
+                            if n != text {
+                                t.step(Step::Converted("written as JSON writes numbers".to_owned()), None)
+                            }
+                        });
+                        Some(Node::Number(n))
+                    }
                     None if text.trim().is_empty() => None,
                     None => self.failed("not a number", conversion),
                 }
@@ -136,7 +163,12 @@ impl<'m> Run<'m> {
             Join::Date | Join::DateTime | Join::Instant | Join::Time => self.time(&value, join, conversion),
             Join::System { identifier, entity } => {
                 let kind = if *identifier { self.identifier_kind(env) } else { String::new() };
-                match self.system_uri(&value, &kind, *entity) {
+                let uri = self.system_uri(&value, &kind, *entity);
+                self.note(|t| {
+                    let sent = part_of(&value).map_or_else(|| self.text_of(&value), |p| self.message.raw_text(p)).into_owned();
+                    t.step(Step::System { sent, uri: uri.clone() }, None);
+                });
+                match uri {
                     Some(uri) => Some(Node::Text(uri)),
                     None if *entity => None,
                     None => {
@@ -151,7 +183,10 @@ impl<'m> Run<'m> {
             Join::Reference { map, arguments, .. } => self.make_shared(*map, value, arguments, env, None),
             Join::Varies(joins) => {
                 let Value::Part(_, at) = &value else { return None };
-                let kind = self.message.text(self.message.component(self.message.field(at.segment as usize, 2), 1)).into_owned();
+                let kind = self.message.component(self.message.field(at.segment as usize, 2), 1);
+                self.note(|t| t.touch(kind));
+                let kind = self.message.text(kind).into_owned();
+                self.note(|t| t.step(Step::Converted(format!("OBX-2 says that it is {}", kind.trim())), None));
                 match joins.get(kind.trim()) {
                     Some((join, name)) => return self.convert_one(value, join, conversion, env).map(|(n, node)| (n.or(Some(name)), node)),
                     None => self.failed("the type that OBX-2 names has no way here", conversion),
@@ -172,6 +207,7 @@ impl<'m> Run<'m> {
 
     /// `unmapped: refuse`: the delivery waits until somebody adds the row.
     fn refuse_code(&mut self, table: &str, conversion: &Conversion) {
+        self.note(|t| t.step(Step::Failed(format!("table {table} refuses codes that it does not have")), None));
         let text = format!("{} has a code that table {table} does not have, and the table refuses unknown codes; add a row", conversion.place);
         self.halt("unmapped-code", text, vec![conversion.place.to_string()], &conversion.line);
     }
@@ -180,6 +216,7 @@ impl<'m> Run<'m> {
         if self.route.refuse_invalid {
             self.halt("invalid", format!("{}: {what}", conversion.place), vec![conversion.place.to_string()], &conversion.line);
         }
+        self.note(|t| t.step(Step::Failed(what.to_owned()), None));
         self.finding("conversion", what.to_owned(), &conversion.place, &conversion.line);
         None
     }
@@ -192,9 +229,16 @@ impl<'m> Run<'m> {
         }
         let forbidden = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
         if text.contains(forbidden) {
+            self.note(|t| t.step(Step::Converted("control characters were left out".to_owned()), None));
             self.finding("conversion", "control characters that FHIR does not allow were left out", &conversion.place, &conversion.line);
             return Some(Node::Text(text.chars().filter(|c| !forbidden(*c)).collect()));
         }
+        self.note(|t| {
+            let escaped = part_of(value).is_some_and(|p| self.message.raw(self.leaf(p)).contains(&self.message.delimiters().escape.unwrap_or(b'\\')));
+            if escaped {
+                t.step(Step::Converted("escape sequences were resolved".to_owned()), None);
+            }
+        });
         Some(Node::Text(text.into_owned()))
     }
 
@@ -204,8 +248,11 @@ impl<'m> Run<'m> {
         }
         match self.text_of(value).trim() {
             "" => None,
-            "Y" | "y" => Some(Node::Bool(true)),
-            "N" | "n" => Some(Node::Bool(false)),
+            yes @ ("Y" | "y" | "N" | "n") => {
+                let yes = yes.eq_ignore_ascii_case("Y");
+                self.note(|t| t.step(Step::Converted(format!("table 0136: {yes}")), None));
+                Some(Node::Bool(yes))
+            }
             _ => self.failed("neither Y nor N (table 0136)", conversion),
         }
     }
@@ -226,7 +273,14 @@ impl<'m> Run<'m> {
         }
         let Some(moment) = Moment::read(text).filter(|m| m.year > 0) else { return self.failed("not a date or time", conversion) };
         match join {
-            Join::Date => Some(Node::Text(moment.fhir_date())),
+            Join::Date => {
+                self.note(|t| {
+                    if moment.has_time() {
+                        t.step(Step::Converted("to a date: the time of day is left out".to_owned()), None)
+                    }
+                });
+                Some(Node::Text(moment.fhir_date()))
+            }
             Join::DateTime => {
                 let offset = if moment.has_time() { Some(self.offset_for(&moment)) } else { None };
                 Some(Node::Text(moment.fhir_datetime(offset)))
@@ -255,6 +309,25 @@ impl<'m> Run<'m> {
         Some(Node::Text(text.to_owned()))
     }
 
+    fn looked_up(&self, table: usize, code: &str, row: Option<&Row>) {
+        self.note(|t| {
+            let Some(table) = self.code.tables.get(table) else { return };
+            let unmapped = match &table.unmapped {
+                UnmappedX::Keep => "keep",
+                UnmappedX::Text => "text",
+                UnmappedX::Drop => "drop",
+                UnmappedX::Absent => "absent",
+                UnmappedX::Refuse => "refuse",
+                UnmappedX::Code(_) => "a code for all others",
+            };
+            let found = row.map(|r| r.code.clone());
+            t.step(
+                Step::Table { table: std::sync::Arc::clone(&table.name), code: code.to_owned(), unmapped: found.is_none().then_some(unmapped), found },
+                None,
+            );
+        });
+    }
+
     /// The row for a code: the sender's own rows first.
     pub(crate) fn row(&mut self, table: usize, code: &str, env: &Env<'_, 'm>) -> Option<&'m Row> {
         let table = self.code.tables.get(table)?;
@@ -272,7 +345,9 @@ impl<'m> Run<'m> {
         if text.is_empty() {
             return None;
         }
-        if let Some(row) = self.row(table, &text, env) {
+        let row = self.row(table, &text, env);
+        self.looked_up(table, &text, row);
+        if let Some(row) = row {
             return Some((None, Node::Text(row.code.clone())));
         }
         let table = self.code.tables.get(table)?;
@@ -309,7 +384,9 @@ impl<'m> Run<'m> {
         let code = self.code.maps.get(map)?;
         let inner = Env::map(Some(value.clone()), arguments, Some(env));
         let mut out = self.spare.pop().unwrap_or_default();
+        self.note(|t| t.call(&code.head));
         let alive = self.body(&code.body, &inner, conversion.name, &mut out);
+        self.note(|t| t.returned(code.choice));
         let first = out.drain(..).next();
         self.spare.push(out);
         let (name, node) = first.filter(|_| alive)?;
@@ -399,6 +476,7 @@ impl<'m> Run<'m> {
                 .filter(|t| t.contains(&code))
                 .or_else(|| crate::hl7v2::table(self.message.version(), table).filter(|t| t.contains(&code)))
         {
+            self.note(|t| t.step(Step::Converted(format!("v2 table {table} has the code: its system and display are HL7's")), None));
             elements.insert(0, ("system", Node::Text(table_system(table))));
             if !elements.iter().any(|(n, _)| *n == "display")
                 && let Some(display) = found.display(&code).filter(|d| !d.is_empty())
@@ -410,7 +488,9 @@ impl<'m> Run<'m> {
     }
 
     fn translate(&mut self, table: usize, code: &str, conversion: &'m Conversion, env: &Env<'_, 'm>) -> Translated {
-        if let Some(row) = self.row(table, code, env) {
+        let row = self.row(table, code, env);
+        self.looked_up(table, code, row);
+        if let Some(row) = row {
             return Translated::To(row_coding(row));
         }
         let Some(table) = self.code.tables.get(table) else { return Translated::Keep };
@@ -478,11 +558,16 @@ impl<'m> Run<'m> {
         match env.slot(0) {
             Some(Value::Part(part, _)) => {
                 let kind = self.down(part, 5);
-                if self.message.is_valued(kind) { self.leaf_text(kind).trim().to_owned() } else { String::new() }
+                self.note(|t| t.touch(kind));
+                if self.message.is_valued(kind) { self.message.text(self.leaf(kind)).trim().to_owned() } else { String::new() }
             }
             _ => String::new(),
         }
     }
+}
+
+fn part_of(value: &Value<'_>) -> Option<Part> {
+    if let Value::Part(part, _) = value { Some(*part) } else { None }
 }
 
 enum Translated {

@@ -1,12 +1,14 @@
 //! Evaluating compiled expressions. Total: what cannot be said yields nothing.
 
 use crate::hl7v2::Part;
-use crate::route::code::{Path, Root, Step, X, decimal};
+use crate::route::code::{self, Path, Root, Said, X, decimal};
+use crate::route::lineage::Step;
 use crate::route::run::value::{At, Value, Values};
 use crate::route::run::{EVALUATION, Env, Run};
 use crate::route::tree::{Index, Op};
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 impl<'m> Run<'m> {
     pub(crate) fn eval(&mut self, x: &'m X, env: &Env<'_, 'm>) -> Values<'m> {
@@ -25,6 +27,10 @@ impl<'m> Run<'m> {
                 (Some(caller), Some(argument)) => self.eval(argument, caller),
                 _ => Values::none(),
             },
+            X::Said(..) => {
+                let holds = self.holds(x, env);
+                Values::one(Value::Bool(holds))
+            }
             X::If(condition, then, otherwise) => {
                 if self.holds(condition, env) {
                     self.eval(then, env)
@@ -34,7 +40,11 @@ impl<'m> Run<'m> {
             }
             X::Else(a, b) => {
                 let first = self.eval(a, env);
-                if first.is_empty() { self.eval(b, env) } else { first }
+                if !first.is_empty() {
+                    return first;
+                }
+                self.note(|t| t.step(Step::Otherwise, None));
+                self.eval(b, env)
             }
             X::Where(inner, slot, condition) => self.filter(inner, *slot, condition, env),
             X::Or(..)
@@ -58,12 +68,18 @@ impl<'m> Run<'m> {
             }
             X::Via(inner, table, column) => self.via(inner, *table, *column, env),
             X::Convert(inner, conversion) => {
+                let mark = self.noted(|t| t.mark());
                 let values = self.eval(inner, env);
-                self.convert(values, conversion, env)
+                self.note(|t| mark.iter().for_each(|m| t.evaluated(*m, values.len())));
+                let values = self.convert(values, conversion, env);
+                self.note(|t| t.converted());
+                values
             }
             X::Body(body, name) => {
                 let mut out = Vec::new();
+                self.note(|t| t.collect());
                 let alive = self.body(body, env, name, &mut out);
+                self.note(|t| t.loosen());
                 let mut values = Values::none();
                 values.alive = alive;
                 for (name, node) in out {
@@ -82,6 +98,7 @@ impl<'m> Run<'m> {
     pub(crate) fn holds(&mut self, x: &'m X, env: &Env<'_, 'm>) -> bool {
         match x {
             X::Bool(b) => *b,
+            X::Said(inner, said) => self.answered(inner, said, None, env),
             X::Or(a, b) => self.holds(a, env) || self.holds(b, env),
             X::And(a, b) => self.holds(a, env) && self.holds(b, env),
             X::Not(a) => !self.holds(a, env),
@@ -120,10 +137,21 @@ impl<'m> Run<'m> {
         }
     }
 
+    /// A condition that somebody wrote; `about` is the candidate of a `where`.
+    fn answered(&mut self, inner: &'m X, said: &'m Said, about: Option<Part>, env: &Env<'_, 'm>) -> bool {
+        let asked = self.noted(|t| t.ask());
+        let holds = self.holds(inner, env);
+        self.note(|t| asked.iter().for_each(|m| t.answer(*m, said, holds, about)));
+        holds
+    }
+
     fn has_value(&mut self, x: &'m X, env: &Env<'_, 'm>) -> bool {
         let values = self.eval(x, env);
         values.as_slice().iter().any(|v| match v {
-            Value::Part(part, _) => self.is_valued(*part),
+            Value::Part(part, _) => {
+                self.note(|t| t.touch(*part));
+                self.is_valued(*part)
+            }
             Value::Segment(_) | Value::Node(_) | Value::Made(_) | Value::Number(_) | Value::Duration(_) => true,
             Value::Bool(_) | Value::Row(_) | Value::Sn(_) => true,
             Value::Text(t) | Value::Moment(t) => !t.is_empty(),
@@ -134,7 +162,15 @@ impl<'m> Run<'m> {
     /// Did the sender write `""` there?
     pub(crate) fn is_deleted(&mut self, x: &'m X, env: &Env<'_, 'm>) -> bool {
         match x {
-            X::Path(path) => self.raw_parts(path, env).into_iter().any(|p| self.message.is_null(p)),
+            X::Path(path) => self.raw_parts(path, env).into_iter().any(|p| {
+                let null = self.message.is_null(p);
+                self.note(|t| {
+                    if null {
+                        t.null(p)
+                    }
+                });
+                null
+            }),
             X::Convert(inner, _) | X::Where(inner, ..) => self.is_deleted(inner, env),
             X::Call(_, arguments) if arguments.len() == 1 => arguments.first().is_some_and(|a| self.is_deleted(a, env)),
             // The first of a chain that says anything decides.
@@ -183,9 +219,9 @@ impl<'m> Run<'m> {
         if let Some((mut part, at)) = env.part(slot) {
             for step in &path.steps {
                 match step {
-                    Step::Down(n) => part = self.down(part, *n),
-                    Step::Index(Index::Last | Index::Nth(1)) => {}
-                    Step::Index(_) => return Values::none(),
+                    code::Step::Down(n) => part = self.down(part, *n),
+                    code::Step::Index(Index::Last | Index::Nth(1)) => {}
+                    code::Step::Index(_) => return Values::none(),
                 }
             }
             return if self.is_valued(part) { Values::one(Value::Part(part, at)) } else { Values::none() };
@@ -197,18 +233,18 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn push_field(&self, segment: u32, field: u16, steps: &[Step], values: &mut Values<'m>) {
+    fn push_field(&self, segment: u32, field: u16, steps: &[code::Step], values: &mut Values<'m>) {
         let at = At { segment, field };
         let whole = self.message.field(segment as usize, usize::from(field));
         if whole.start == whole.end {
             return;
         }
         match steps.split_first() {
-            Some((Step::Index(Index::Nth(n)), rest)) => {
+            Some((code::Step::Index(Index::Nth(n)), rest)) => {
                 let part = self.message.repetition(whole, *n as usize);
                 self.push_part(part, at, rest, values);
             }
-            Some((Step::Index(Index::Last), rest)) => {
+            Some((code::Step::Index(Index::Last), rest)) => {
                 if let Some(part) = self.message.repetitions(whole).last() {
                     self.push_part(part, at, rest, values);
                 }
@@ -221,13 +257,13 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn push_part(&self, part: Part, at: At, steps: &[Step], values: &mut Values<'m>) {
+    fn push_part(&self, part: Part, at: At, steps: &[code::Step], values: &mut Values<'m>) {
         let mut part = part;
         let mut pick = None;
         for step in steps {
             match step {
-                Step::Down(n) => part = self.down(part, *n),
-                Step::Index(index) => pick = Some(*index),
+                code::Step::Down(n) => part = self.down(part, *n),
+                code::Step::Index(index) => pick = Some(*index),
             }
         }
         if self.is_valued(part) && !matches!(pick, Some(Index::Nth(n)) if n > 1) {
@@ -251,7 +287,7 @@ impl<'m> Run<'m> {
         }
         let down = |mut part: Part| {
             for step in &path.steps {
-                if let Step::Down(n) = step {
+                if let code::Step::Down(n) = step {
                     part = self.down(part, *n);
                 }
             }
@@ -283,14 +319,14 @@ impl<'m> Run<'m> {
         }
     }
 
-    pub(crate) fn steps(&mut self, values: Values<'m>, steps: &[Step]) -> Values<'m> {
+    pub(crate) fn steps(&mut self, values: Values<'m>, steps: &[code::Step]) -> Values<'m> {
         let mut values = values;
         for step in steps {
             let alive = values.alive;
             values = match step {
-                Step::Index(Index::Nth(n)) => Values::option((*n as usize).checked_sub(1).and_then(|n| values.into_iter().nth(n)), alive),
-                Step::Index(Index::Last) => Values::option(values.last(), alive),
-                Step::Down(n) => {
+                code::Step::Index(Index::Nth(n)) => Values::option((*n as usize).checked_sub(1).and_then(|n| values.into_iter().nth(n)), alive),
+                code::Step::Index(Index::Last) => Values::option(values.last(), alive),
+                code::Step::Down(n) => {
                     let mut below = Values { alive, ..Values::none() };
                     for value in values {
                         match value {
@@ -321,7 +357,11 @@ impl<'m> Run<'m> {
         let mut kept = Values { alive: candidates.alive, ..Values::none() };
         for candidate in candidates {
             let before = env.set(slot, Some(candidate.clone()));
-            if self.holds(condition, env) {
+            let fits = match (condition, &candidate) {
+                (X::Said(inner, said), Value::Part(part, _)) => self.answered(inner, said, Some(*part), env),
+                _ => self.holds(condition, env),
+            };
+            if fits {
                 kept.push(candidate);
             }
             env.set(slot, before);
@@ -407,7 +447,14 @@ impl<'m> Run<'m> {
         let mut out = Values { alive: values.alive, ..Values::none() };
         for value in values {
             let text = self.text_of(&value).into_owned();
-            let Some(row) = self.row(table, &text, env) else { continue };
+            let row = self.row(table, &text, env);
+            self.note(|t| {
+                let found = row.map(|r| column.map_or_else(|| r.code.clone(), |c| r.columns.get(c).cloned().flatten().unwrap_or_default()));
+                let name = self.code.tables.get(table).map_or_else(|| Arc::from(""), |t| Arc::clone(&t.name));
+                let about = if let Value::Part(part, _) = &value { Some(*part) } else { None };
+                t.step(Step::Table { table: name, code: text.clone(), found, unmapped: row.is_none().then_some("nothing") }, about);
+            });
+            let Some(row) = row else { continue };
             match column {
                 Some(column) => {
                     if let Some(text) = row.columns.get(column).cloned().flatten() {

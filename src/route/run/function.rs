@@ -1,5 +1,6 @@
 //! The functions of section 7, each total.
 
+use crate::hl7v2::{Level, Part};
 use crate::route::code::{Decimal, Function, X, decimal};
 use crate::route::run::moment;
 use crate::route::run::value::{At, Value, Values};
@@ -13,7 +14,15 @@ impl<'m> Run<'m> {
         let argument = |n: usize| arguments.get(n).unwrap_or(&X::Nothing);
         match function {
             Function::Count => {
-                let n = self.eval(argument(0), env).len();
+                let values = self.eval(argument(0), env);
+                let n = values.len();
+                self.note(|t| {
+                    for value in values {
+                        if let Value::Part(part, _) = value {
+                            t.touch(part);
+                        }
+                    }
+                });
                 Values::one(Value::Number(Box::new(Decimal::from(n as u64))))
             }
             Function::Length => {
@@ -56,7 +65,10 @@ impl<'m> Run<'m> {
                 }
                 out
             }
-            Function::Raw if arguments.is_empty() => Values::one(Value::Text(String::from_utf8_lossy(self.message.bytes()))),
+            Function::Raw if arguments.is_empty() => {
+                self.note(|t| (0..self.message.segment_count()).for_each(|n| t.read(self.whole(n))));
+                Values::one(Value::Text(String::from_utf8_lossy(self.message.bytes())))
+            }
             Function::Raw => {
                 let values = self.eval(argument(0), env);
                 let mut out = Values { alive: values.alive, ..Values::none() };
@@ -162,10 +174,22 @@ impl<'m> Run<'m> {
         }
     }
 
+    /// A segment from its first field to its last.
+    fn whole(&self, segment: usize) -> Part {
+        let (first, last) = (self.message.field(segment, 1), self.message.field(segment, self.message.field_count(segment)));
+        Part { start: first.start, end: last.end.max(first.end), level: Level::Field }
+    }
+
     fn raw_of(&self, value: &Value<'m>) -> Cow<'m, str> {
         match value {
-            Value::Part(part, _) => self.message.raw_text(*part),
-            Value::Segment(n) => String::from_utf8_lossy(self.message.segment_bytes(*n as usize)),
+            Value::Part(part, _) => {
+                self.note(|t| t.read(*part));
+                self.message.raw_text(*part)
+            }
+            Value::Segment(n) => {
+                self.note(|t| t.read(self.whole(*n as usize)));
+                String::from_utf8_lossy(self.message.segment_bytes(*n as usize))
+            }
             other => self.text_of(other),
         }
     }

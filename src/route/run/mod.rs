@@ -5,9 +5,11 @@ mod convert;
 mod evaluate;
 mod function;
 mod moment;
+mod replay;
 mod resource;
 mod systems;
 mod text;
+mod trace;
 mod value;
 
 use crate::fhir::{Identity, Node, Save};
@@ -15,10 +17,12 @@ use crate::hl7v2::{Message, NodeId, Part, Placement, Structure};
 use crate::route::code::{Code, Line, On, Route, X};
 use crate::route::program::{Context, Finding, Matches, Output, RouteId, RouteInfo, RouteSet, Stop};
 use crate::route::scope::{Place, resolve};
+pub(crate) use replay::{Leaf, leaves};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{PoisonError, RwLock};
+pub(crate) use trace::{Fate, How, Trace};
 use value::{At, Value};
 
 /// Look-ups resolved so far: (structure, group, look-up) -> place. Shared by all runs of a set; each is resolved once.
@@ -56,6 +60,8 @@ pub(crate) struct Run<'m> {
     named: RefCell<Vec<(String, Rc<[u32]>)>>,
     /// What is left of [`WORK_MAX`].
     left: Cell<u64>,
+    /// Notes how everything comes about, when somebody asks.
+    pub(crate) trace: Option<&'m RefCell<Trace>>,
 }
 
 /// Where the pieces of a value end.
@@ -201,6 +207,17 @@ impl RouteSet {
         run.route()
     }
 
+    /// The same with notes; first, whether the route's own `when` holds.
+    pub(crate) fn traced<'m>(&'m self, id: RouteId, message: &'m Message, context: &'m Context<'m>, trace: &'m RefCell<Trace>) -> (bool, Result<Output, Stop>) {
+        let Some(route) = self.code.routes.get(id.0) else { return (false, self.run(id, message, context)) };
+        let mut run = self.start(id, route, message, context);
+        run.trace = Some(trace);
+        let head = std::sync::Arc::from(format!("route {}", run.route_name));
+        run.note(|t| t.enter(&head));
+        let taken = route.when.as_ref().is_none_or(|when| run.holds(when, &Env::root()));
+        (taken, run.route())
+    }
+
     fn start<'m>(&'m self, id: RouteId, route: &'m Route, message: &'m Message, context: &'m Context<'m>) -> Run<'m> {
         let structure = message.structure();
         let extra: Vec<(&str, &str)> = self.code.segment_places.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
@@ -230,11 +247,26 @@ impl RouteSet {
             uris: Vec::new(),
             named: RefCell::default(),
             left: Cell::new(WORK_MAX),
+            trace: None,
         }
     }
 }
 
 impl<'m> Run<'m> {
+    /// Notes something, if somebody asked for it.
+    #[inline]
+    pub(crate) fn note(&self, what: impl FnOnce(&mut Trace)) {
+        if let Some(trace) = self.trace {
+            what(&mut trace.borrow_mut());
+        }
+    }
+
+    /// Asks the notes something, if there are any.
+    #[inline]
+    pub(crate) fn noted<T>(&self, what: impl FnOnce(&mut Trace) -> T) -> Option<T> {
+        self.trace.map(|trace| what(&mut trace.borrow_mut()))
+    }
+
     /// Counts work. False when the run has done as much as one may: then everything yields nothing, so that it ends soon.
     pub(crate) fn spend(&self, work: u64) -> bool {
         let left = self.left.get().saturating_sub(work);

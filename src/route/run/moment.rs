@@ -2,6 +2,7 @@
 
 use crate::exchange::Timestamp;
 use crate::hl7v2::Moment;
+use crate::route::lineage::Step;
 use crate::route::run::Run;
 use crate::route::run::value::Span;
 use jiff::civil::DateTime;
@@ -15,10 +16,15 @@ impl Run<'_> {
         }
         let header = self.message.text(self.message.field(0, 7));
         if let Some(offset) = Moment::read(&header).and_then(|m| m.clock.offset_minutes) {
+            self.note(|t| t.step(Step::Converted("the zone is that of MSH-7".to_owned()), None));
             return offset;
         }
         let name = self.context.zone;
         let zone = self.zone.get_or_insert_with(|| name.and_then(|n| jiff::tz::TimeZoneDatabase::bundled().get(n).ok()));
+        let said = zone.as_ref().map_or("no zone was sent, and the listener has none: UTC", |_| "the zone is the listener's");
+        if let Some(trace) = self.trace {
+            trace.borrow_mut().step(Step::Converted(said.to_owned()), None);
+        }
         let Some(zone) = zone else { return 0 };
         let Some(civil) = civil(moment) else { return 0 };
         zone.to_ambiguous_timestamp(civil).compatible().map_or(0, |t| minutes(zone.to_offset(t)))

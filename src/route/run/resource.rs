@@ -2,8 +2,10 @@
 
 use crate::fhir::{Identity, ListMerge, Node, Save, SaveMode};
 use crate::route::code::{Body, Missing, Resource, SaveX, Shared, X};
+use crate::route::lineage::{Step, save_words};
 use crate::route::program::{Output, Stop};
 use crate::route::run::body::{Building, missing_text};
+use crate::route::run::trace::{Birth, Facts, Put};
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{Env, Instance, Made, Run, identity_of};
 use std::collections::{HashMap, HashSet};
@@ -68,6 +70,7 @@ impl<'m> Run<'m> {
     fn make(&mut self, resource: &'m Resource, entry: usize, value: Option<Value<'m>>) {
         self.deletes.clear();
         self.contained.clear();
+        self.note(|t| t.entry = entry);
         let stopped_before = self.stop.is_some();
         let env = Env::map(value.clone(), &[], None);
         let mut building = Building::default();
@@ -77,18 +80,20 @@ impl<'m> Run<'m> {
                 Some(x) => self.eval(x, &env),
                 None => Values::option(value.clone(), true),
             };
+            self.note(|t| t.enter(&map.head));
             for source in sources {
                 let inner = Env::map(Some(source), &[], Some(&env));
                 let mut part = Building::default();
                 self.top_body(&map.body, &inner, &mut part);
                 building.merge(part);
             }
+            self.note(|t| t.leave());
         }
         self.lines(&resource.body, &env, &mut building, true);
         self.attach_contained(&mut building);
         let alive = building.alive && !building.elements.is_empty();
         if !alive {
-            self.drop_entry(entry);
+            self.drop_entry(entry, "the message has nothing to make it from");
             return;
         }
         let mut required = Vec::new();
@@ -104,17 +109,20 @@ impl<'m> Run<'m> {
         });
         let place = self.made.get(entry).map_or_else(String::new, |m| m.save.name.clone());
         let Some(identity) = self.identity(&resource.save, &env, &mut building, resource.resource_type, &place) else {
-            self.drop_entry(entry);
+            self.drop_entry(entry, "nothing identifies it");
             return;
         };
         // A part that FHIR requires was missing inside: with `skip` only this resource goes.
         if skip && !stopped_before && self.stop.is_some() {
             self.stop = None;
-            self.drop_entry(entry);
+            self.drop_entry(entry, "something that FHIR requires in it stayed empty");
             return;
         }
+        let puts = std::mem::take(&mut building.puts);
+        let body = with_type(resource.resource_type, building.finish());
+        self.note(|t| t.resource(entry, &body, puts));
         if let Some(made) = self.made.get_mut(entry) {
-            made.save.body = with_type(resource.resource_type, building.finish());
+            made.save.body = body;
             made.save.identity = identity;
             made.save.deletes = deletes;
             made.save.initial = initial;
@@ -136,11 +144,15 @@ impl<'m> Run<'m> {
             return;
         }
         let mut out = Vec::new();
+        self.note(|t| t.collect());
         building.alive |= self.body(body, env, "", &mut out);
+        let mut births = self.noted(|t| t.collected()).unwrap_or_default().into_iter();
         for (_, node) in out {
+            let birth = births.next();
             if let Node::Object(elements) = node {
                 let mut part = Building::default();
                 part.take(elements, body);
+                part.puts.extend(birth.map(|b| Put::Taken(Box::new(b))));
                 building.merge(part);
             }
         }
@@ -152,6 +164,7 @@ impl<'m> Run<'m> {
             return Some(Vec::new());
         }
         let mut identity: Vec<Identity> = Vec::new();
+        self.note(|t| t.identity(true));
         for x in &save.by {
             if matches!(x, X::Nothing) {
                 let found = identifiers(building);
@@ -167,6 +180,7 @@ impl<'m> Run<'m> {
                 }
             }
         }
+        self.note(|t| t.identity(false));
         dedup(&mut identity);
         let derive = save.derived && identity.is_empty() || (identity.is_empty() && save.missing == Missing::Derive);
         if derive {
@@ -174,6 +188,7 @@ impl<'m> Run<'m> {
             if crate::fhir::type_named(resource_type).and_then(|t| t.element("identifier")).is_some() {
                 add_identifier(building, &one, resource_type);
             }
+            self.note(|t| t.derived());
             identity.push(one);
         }
         if identity.is_empty() {
@@ -195,7 +210,8 @@ impl<'m> Run<'m> {
         Some(identity)
     }
 
-    fn drop_entry(&mut self, entry: usize) {
+    fn drop_entry(&mut self, entry: usize, why: &'static str) {
+        self.note(|t| t.gone(entry, why));
         if let Some(made) = self.made.get_mut(entry) {
             made.dropped = true;
         }
@@ -214,12 +230,16 @@ impl<'m> Run<'m> {
         let resource = code.resource?;
         if let Some(item) = &code.body.value {
             let mut out = Vec::new();
+            self.note(|t| t.call(&code.head));
             self.item(item, &inner, "value", &mut out);
+            self.note(|t| t.returned(false));
             return out.into_iter().next().map(|(_, node)| node);
         }
         let deletes = std::mem::take(&mut self.deletes);
         let mut building = Building::default();
+        self.note(|t| t.enter(&code.head));
         self.lines(&code.body, &inner, &mut building, false);
+        self.note(|t| t.leave());
         if let Some(over) = over {
             self.lines(over, env, &mut building, false);
         }
@@ -232,8 +252,17 @@ impl<'m> Run<'m> {
         let shared = route.shared.iter().find(|(ty, _)| *ty == resource).map(|(_, how)| *how);
         let how = shared.or(code.save.as_ref().and_then(|s| s.shared)).unwrap_or(Shared::Save(code.save.as_ref().map_or(SaveMode::CreateIfNone, |s| s.mode)));
         match how {
-            Shared::Logical => logical_reference(&building),
-            Shared::Contained => Some(self.contain(building, resource)),
+            Shared::Logical => {
+                self.note(|t| {
+                    t.step(Step::Refers { name: resource.to_lowercase(), save: "logical" }, None);
+                    t.child_lines(logical_puts(&mut building));
+                });
+                logical_reference(&building)
+            }
+            Shared::Contained => {
+                self.note(|t| t.step(Step::Refers { name: resource.to_lowercase(), save: "contained" }, None));
+                Some(self.contain(building, resource))
+            }
             Shared::Save(mode) => {
                 let identity = match &code.save {
                     Some(save) => {
@@ -246,13 +275,20 @@ impl<'m> Run<'m> {
                         if found.is_empty() {
                             let one = Identity { system: URI.to_owned(), value: format!("urn:uuid:{}", self.derived(&place_of(&code.head, &from))) };
                             add_identifier(&mut building, &one, resource);
+                            self.note(|t| t.derived());
                             found.push(one);
                         }
                         found
                     }
                 };
+                let puts = std::mem::take(&mut building.puts);
                 let body = with_type(resource, building.finish());
                 if let Some(known) = self.same(resource, &identity) {
+                    self.note(|t| {
+                        let name = self.made.get(known).map_or_else(String::new, |m| m.save.name.clone());
+                        t.step(Step::Refers { name, save: "already made by this message" }, None);
+                        t.again(known, &body, puts);
+                    });
                     if self.made.get(known).is_some_and(|m| m.save.body != body) {
                         let line = code.save.as_ref().map_or_else(|| std::sync::Arc::from(""), |s| s.line.clone());
                         self.finding("differing", format!("one {resource} is described in two ways; the first was taken"), &code.head, &line);
@@ -262,6 +298,10 @@ impl<'m> Run<'m> {
                 let entry = self.made.len();
                 let count = self.made.iter().filter(|m| m.save.resource_type == resource).count();
                 let name = format!("{}[{}]", resource.to_lowercase(), count + 1);
+                self.note(|t| {
+                    t.step(Step::Refers { name: name.clone(), save: save_words(mode) }, None);
+                    t.shared(entry, &code.head, &body, puts);
+                });
                 let merge: Vec<(&'static str, ListMerge)> = code.save.as_ref().map(|s| s.merge.clone()).unwrap_or_default();
                 self.made.push(Made {
                     save: Save { name, resource_type: resource, mode, identity, body, deletes: Vec::new(), merge, initial: None },
@@ -282,14 +322,18 @@ impl<'m> Run<'m> {
 
     fn contain(&mut self, mut building: Building, resource: &'static str) -> Node {
         let id = format!("{}{}", resource.to_lowercase(), self.contained.len() + 1);
+        let puts = std::mem::take(&mut building.puts);
         let Node::Object(mut elements) = with_type(resource, building.finish()) else { return Node::Object(Vec::new()) };
         elements.insert(1, ("id", Node::Text(id.clone())));
-        self.contained.push(Node::Object(elements));
+        let node = Node::Object(elements);
+        self.note(|t| t.contain(&node, puts));
+        self.contained.push(node);
         Node::Object(vec![("reference", Node::Text(format!("#{id}")))])
     }
 
     fn attach_contained(&mut self, building: &mut Building) {
         if !self.contained.is_empty() {
+            self.note(|t| building.puts.push(t.attach_contained()));
             building.add("contained", Node::List(std::mem::take(&mut self.contained)));
         }
     }
@@ -338,6 +382,12 @@ impl<'m> Run<'m> {
             let text = format!("the message is too large for route {}: {} segments, {count} resources or more", self.route_name, self.message.segment_count());
             return Err(Stop { kind: "too-large", text, places: Vec::new(), line: String::new() });
         }
+        self.note(|t| {
+            for (n, made) in self.made.iter().enumerate() {
+                let save = if made.logical { "logical" } else { save_words(made.save.mode) };
+                t.names.insert(n, Facts { name: made.save.name.clone(), resource_type: made.save.resource_type, save });
+            }
+        });
         let mut to: Vec<Option<usize>> = (0..count).map(Some).collect();
         let mut owners: HashMap<(&'static str, Identity), usize> = HashMap::new();
         for (n, place) in to.iter_mut().enumerate() {
@@ -414,6 +464,7 @@ impl<'m> Run<'m> {
                 next += 1;
             }
         }
+        self.note(|t| t.finish(&to, &index));
         let mut output = Output { findings: self.findings, ..Output::default() };
         let links: Vec<Option<usize>> = (0..count).map(|n| to[n].and_then(|t| index[t])).collect();
         for (n, mut made) in self.made.into_iter().enumerate() {
@@ -526,6 +577,24 @@ fn person_name(node: &Node) -> Option<String> {
     }
     let parts: Vec<String> = ["prefix", "given", "family", "suffix"].into_iter().flat_map(texts).collect();
     (!parts.is_empty()).then(|| parts.join(" "))
+}
+
+/// What a logical reference takes of a resource: its first identifier and its name.
+fn logical_puts(building: &mut Building) -> Vec<Put> {
+    let mut puts = Vec::new();
+    for put in std::mem::take(&mut building.puts) {
+        match put {
+            Put::Line { name: "identifier", births, .. } => {
+                puts.push(Put::Line { name: "identifier", list: false, append: false, branches: Vec::new(), births })
+            }
+            Put::Line { name: "name", births, .. } => {
+                let births = births.into_iter().take(1).map(|b| Birth { name: "display", ..b }).collect();
+                puts.push(Put::Line { name: "display", list: false, append: false, branches: Vec::new(), births });
+            }
+            _ => {}
+        }
+    }
+    puts
 }
 
 /// Removes references to what is not there any more.

@@ -9,7 +9,10 @@ impl<'m> Run<'m> {
     pub(crate) fn system_uri(&mut self, value: &Value<'m>, kind: &str, entity: bool) -> Option<String> {
         let Value::Part(part, _) = value else { return self.find_system(value, kind, entity) };
         let sent = self.message.raw(*part);
-        if let Some(known) = self.uris.iter().find(|k| k.sent == sent && k.entity == entity && k.kind == kind) {
+        // With notes, it is looked up anew: what was read is noted then.
+        if self.trace.is_none()
+            && let Some(known) = self.uris.iter().find(|k| k.sent == sent && k.entity == entity && k.kind == kind)
+        {
             return known.uri.clone();
         }
         let uri = self.find_system(value, kind, entity);

@@ -65,7 +65,11 @@ impl<'m> Run<'m> {
 
     pub(crate) fn leaf_text(&self, part: Part) -> Cow<'m, str> {
         let leaf = self.leaf(part);
-        if self.message.is_valued(leaf) { self.message.text(leaf) } else { Cow::Borrowed("") }
+        if !self.message.is_valued(leaf) {
+            return Cow::Borrowed("");
+        }
+        self.note(|t| t.read(leaf));
+        self.message.text(leaf)
     }
 
     pub(crate) fn is_valued(&self, part: Part) -> bool {

@@ -1,0 +1,461 @@
+//! Lineage: how a run's result came about. Never stored: a run is deterministic, so it is run again and recorded.
+
+use crate::fhir::{Identity, Node, SaveMode};
+use crate::hl7v2::{Address, Message, Part};
+use crate::route::program::{Context, Finding, Output, RouteId, RouteSet, Stop};
+use crate::route::run::{Fate, How, Leaf, Trace, leaves};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A place in a route file: `routes/adt.yaml:12` and the column, from 1.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Spot {
+    /// File and line.
+    pub line: Arc<str>,
+    /// Column.
+    pub column: u32,
+}
+
+impl Spot {
+    /// The file.
+    pub fn file(&self) -> &str {
+        self.line.rsplit_once(':').map_or(&self.line, |(file, _)| file)
+    }
+
+    /// The line's number, from 1.
+    pub fn line_number(&self) -> usize {
+        self.line.rsplit_once(':').and_then(|(_, n)| n.parse().ok()).unwrap_or(0)
+    }
+}
+
+impl std::fmt::Display for Spot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+/// What happened on the way from a v2 value to an element. Codes and texts are patient data.
+#[derive(Clone, PartialEq)]
+pub enum Step {
+    /// A condition was asked.
+    Condition {
+        /// Its words.
+        text: String,
+        /// What it came to.
+        holds: bool,
+        /// Where it stands.
+        at: Spot,
+    },
+    /// What stands before `??` had nothing, so what stands behind it was taken.
+    Otherwise,
+    /// A table was asked.
+    Table {
+        /// The table's name.
+        table: Arc<str>,
+        /// The code that was sent.
+        code: String,
+        /// What the row says; `None` without a row.
+        found: Option<String>,
+        /// Without a row: what `unmapped:` does.
+        unmapped: Option<&'static str>,
+    },
+    /// The URI of an authority or coding system was looked for.
+    System {
+        /// What was sent.
+        sent: String,
+        /// The URI, if there is one.
+        uri: Option<String>,
+    },
+    /// A conversion that changed or interpreted something.
+    Converted(String),
+    /// A conversion that failed, or a value that was left out.
+    Failed(String),
+    /// A map was called.
+    Map(Arc<str>),
+    /// A resource was made or met, and is referred to.
+    Refers {
+        /// Its name in this run.
+        name: String,
+        /// How it is saved.
+        save: &'static str,
+    },
+    /// Nothing in the message identifies the resource; its identity was derived.
+    Derived,
+}
+
+/// One stage of the way, from the route's own line to the innermost map's.
+#[derive(Clone, PartialEq)]
+pub struct Stage {
+    /// `PID -> Patient`, or `route adt`.
+    pub map: Arc<str>,
+    /// The line; `None` where a map's value comes from no line.
+    pub at: Option<Spot>,
+    /// The v2 value that the line took.
+    pub place: Option<Address>,
+    /// What happened.
+    pub steps: Vec<Step>,
+}
+
+/// An element of a resource.
+#[derive(Clone, PartialEq)]
+pub struct ElementLineage {
+    /// `Patient.name[0].family`.
+    pub path: String,
+    /// Its value, as JSON has it; of a reference, the name of the resource.
+    pub value: serde_json::Value,
+    /// The v2 places whose content it is, with their bytes' range; none for a constant.
+    pub from: Vec<(Address, Part)>,
+    /// How it came about, outermost first.
+    pub stages: Vec<Stage>,
+}
+
+/// What became of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is the entry of this number of what is saved.
+    Saved(usize),
+    /// It is one with an earlier resource of that number in [`Lineage::resources`].
+    Joined(usize),
+    /// It was not made, for this reason.
+    NotMade(&'static str),
+    /// The run stopped.
+    Stopped,
+}
+
+/// A resource of the run.
+#[derive(Clone, PartialEq)]
+pub struct ResourceLineage {
+    /// Its name in the route: `patient`, `observation[2]`.
+    pub name: String,
+    /// `Patient`.
+    pub resource_type: &'static str,
+    /// How it is saved.
+    pub save: &'static str,
+    /// What makes it the same one next time.
+    pub identity: Vec<Identity>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Its elements that hold a value.
+    pub elements: Vec<ElementLineage>,
+    /// Elements that the sender deleted with `""`.
+    pub deletes: Vec<Deletion>,
+}
+
+/// An element that `""` deletes.
+#[derive(Clone, PartialEq)]
+pub struct Deletion {
+    /// `Patient.maritalStatus`.
+    pub path: String,
+    /// Where the `""` stands.
+    pub from: Vec<Address>,
+    /// The map.
+    pub map: Arc<str>,
+    /// The line.
+    pub at: Spot,
+}
+
+/// What a value of the message was used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Use {
+    /// No line read it.
+    Unread,
+    /// It was read in conditions only.
+    Condition,
+    /// It is part of an identity only.
+    Identity,
+    /// It was read, and no element has it: a conversion failed, a table has no row, or something else went before.
+    Lost,
+    /// It was `""` and deletes an element.
+    Deletes,
+    /// An element holds it.
+    Carried,
+}
+
+/// A value of the message, as deep as it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueUse {
+    /// Where it stands.
+    pub place: Address,
+    /// Its bytes.
+    pub part: Part,
+    /// What became of it.
+    pub used: Use,
+}
+
+/// A line of a route file, and what it did in this run.
+#[derive(Clone, PartialEq)]
+pub struct LineUse {
+    /// Where it stands.
+    pub at: Spot,
+    /// Its map.
+    pub map: Arc<str>,
+    /// The element that it makes.
+    pub element: &'static str,
+    /// How often it ran.
+    pub ran: u64,
+    /// How often it made something.
+    pub made: u64,
+    /// The places that it read.
+    pub read: Vec<Address>,
+    /// What happened where it made nothing.
+    pub without: Vec<Step>,
+}
+
+/// A condition of a route file, and what it came to in this run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConditionUse {
+    /// Where it stands.
+    pub at: Spot,
+    /// Its words.
+    pub text: String,
+    /// How often it held.
+    pub held: u64,
+    /// How often it did not.
+    pub failed: u64,
+}
+
+/// How one run came about. Holds patient data.
+pub struct Lineage {
+    /// The route.
+    pub route: Arc<str>,
+    /// False if the route's own `when` does not hold.
+    pub taken: bool,
+    /// All resources in the order they were made.
+    pub resources: Vec<ResourceLineage>,
+    /// Every valued place of the message, in order. MSH-1 and MSH-2 are no values.
+    pub values: Vec<ValueUse>,
+    /// Every line that ran.
+    pub lines: Vec<LineUse>,
+    /// Every condition that was asked.
+    pub conditions: Vec<ConditionUse>,
+    /// What the run noticed.
+    pub findings: Vec<Finding>,
+    /// Why it made nothing.
+    pub stop: Option<Stop>,
+}
+
+impl RouteSet {
+    /// Maps the message once more and records how each element came about.
+    pub fn lineage(&self, route: RouteId, message: &Message, context: &Context<'_>) -> Lineage {
+        let trace = RefCell::new(Trace::default());
+        let (taken, result) = self.traced(route, message, context, &trace);
+        let trace = trace.into_inner();
+        let fields = Fields::of(message);
+        let (output, stop) = match result {
+            Ok(output) => (output, None),
+            Err(stop) => (Output::default(), Some(stop)),
+        };
+        let resources = resources(&trace, &output, stop.is_some(), &fields);
+        let values = values(&trace, &resources, message);
+        let lines = lines(&trace, &fields);
+        let conditions = trace.conditions.into_iter().map(|(at, (text, held, failed))| ConditionUse { at, text, held, failed }).collect();
+        Lineage { route: Arc::clone(&self.info(route).name), taken, resources, values, lines, conditions, findings: output.findings, stop }
+    }
+}
+
+/// Finds the field that a part stands in.
+struct Fields<'m> {
+    message: &'m Message,
+    starts: Vec<(u32, usize, u16)>,
+}
+
+impl<'m> Fields<'m> {
+    fn of(message: &'m Message) -> Self {
+        let mut starts = Vec::new();
+        for segment in 0..message.segment_count() {
+            for n in 1..=message.field_count(segment) {
+                let part = message.field(segment, n);
+                if let (false, Ok(field)) = (part.is_empty(), u16::try_from(n)) {
+                    starts.push((part.start, segment, field));
+                }
+            }
+        }
+        starts.sort_unstable();
+        Self { message, starts }
+    }
+
+    fn address(&self, part: Part) -> Address {
+        let at = self.starts.partition_point(|(start, ..)| *start <= part.start);
+        match at.checked_sub(1).and_then(|n| self.starts.get(n)) {
+            Some((_, segment, field)) => self.message.address(*segment, *field, part),
+            None => self.message.address_of_segment(0),
+        }
+    }
+}
+
+fn resources(trace: &Trace, output: &Output, stopped: bool, fields: &Fields<'_>) -> Vec<ResourceLineage> {
+    let order: Vec<usize> = trace.resources.keys().copied().collect();
+    let place = |entry: usize| order.iter().position(|e| *e == entry).unwrap_or(0);
+    let mut found = Vec::new();
+    for (entry, record) in &trace.resources {
+        let fate = trace.fates.get(*entry).copied().unwrap_or(Fate::Gone);
+        let why = if record.why_gone.is_empty() { "a resource or element that it needs was left out" } else { record.why_gone };
+        let outcome = match fate {
+            _ if !record.why_gone.is_empty() => Outcome::NotMade(why),
+            _ if stopped => Outcome::Stopped,
+            Fate::Saved(n) => Outcome::Saved(n),
+            Fate::Joined(other) => Outcome::Joined(place(other)),
+            Fate::Gone => Outcome::NotMade(why),
+        };
+        let saved = match outcome {
+            Outcome::Saved(n) => output.saves.entries.get(n),
+            _ => None,
+        };
+        let body = match (saved, outcome) {
+            (Some(save), _) => Some(&save.body),
+            (None, Outcome::Stopped) => Some(&record.root.node),
+            _ => None,
+        };
+        let name = |n: usize| match stopped {
+            false => output.saves.entries.get(n).map_or_else(String::new, |s| s.name.clone()),
+            true => trace.names.get(&n).map_or_else(String::new, |f| f.name.clone()),
+        };
+        let facts = trace.names.get(entry);
+        let resource_type = facts.map_or("", |f| f.resource_type);
+        let mut elements = Vec::new();
+        if let Some(body) = body {
+            for leaf in leaves(body, &record.root, resource_type) {
+                elements.push(element(leaf, fields, &name));
+            }
+        }
+        let deletes = trace.deletes.iter().filter(|d| d.0 == *entry).map(|(_, element, at, map, parts)| Deletion {
+            path: format!("{resource_type}.{element}"),
+            from: parts.iter().map(|p| fields.address(*p)).collect(),
+            map: Arc::clone(map),
+            at: at.clone(),
+        });
+        found.push(ResourceLineage {
+            name: facts.map_or_else(String::new, |f| f.name.clone()),
+            resource_type,
+            save: facts.map_or("", |f| f.save),
+            identity: saved.map_or_else(Vec::new, |s| s.identity.clone()),
+            outcome,
+            elements,
+            deletes: deletes.collect(),
+        });
+    }
+    found
+}
+
+fn element(leaf: Leaf<'_>, fields: &Fields<'_>, name: &dyn Fn(usize) -> String) -> ElementLineage {
+    let value = leaf.node.to_value(name);
+    let from = leaf.sources.iter().map(|p| (fields.address(*p), *p)).collect();
+    let stages = leaf
+        .stages
+        .iter()
+        .map(|birth| Stage { map: Arc::clone(&birth.head), at: birth.spot.clone(), place: birth.part.map(|p| fields.address(p)), steps: birth.steps.clone() })
+        .collect();
+    ElementLineage { path: leaf.path, value, from, stages }
+}
+
+/// What became of each valued place of the message.
+fn values(trace: &Trace, resources: &[ResourceLineage], message: &Message) -> Vec<ValueUse> {
+    let mut carried: BTreeSet<(u32, u32)> = resources.iter().flat_map(|r| &r.elements).flat_map(|e| &e.from).map(|(_, p)| (p.start, p.end)).collect();
+    // A resource that is described twice in the same words is made once, and carries both.
+    for (entry, root) in &trace.again {
+        if matches!(trace.fates.get(*entry), Some(Fate::Saved(_))) {
+            carried.extend(leaves(&root.node, root, "").iter().flat_map(|l| &l.sources).map(|p| (p.start, p.end)));
+        }
+    }
+    let mut read: BTreeMap<(u32, u32), Use> = BTreeMap::new();
+    for r in &trace.reads {
+        let how = match r.how {
+            How::Value => Use::Lost,
+            How::Condition => Use::Condition,
+            How::Identity => Use::Identity,
+        };
+        let known = read.entry((r.part.start, r.part.end)).or_insert(how);
+        *known = (*known).max(how);
+    }
+    let deleted: BTreeSet<(u32, u32)> = trace.deletes.iter().flat_map(|d| &d.4).map(|p| (p.start, p.end)).collect();
+    // A place that holds the leaf was read with it: `text(PID-5)`, `raw(OBX-5)`, `PID-3 valued`.
+    let (carried, read, deleted) =
+        (Cover::of(carried.into_iter().map(|r| (r, Use::Carried))), Cover::of(read), Cover::of(deleted.into_iter().map(|r| (r, Use::Deletes))));
+    let mut values = Vec::new();
+    for segment in 0..message.segment_count() {
+        for (field, part) in message.valued_leaves(segment) {
+            if segment == 0 && field <= 2 {
+                continue;
+            }
+            let used = carried.over(part).or_else(|| deleted.over(part)).or_else(|| read.over(part)).unwrap_or(Use::Unread);
+            values.push(ValueUse { place: message.address(segment, field, part), part, used });
+        }
+    }
+    values
+}
+
+/// Ranges of bytes with what they were used for.
+struct Cover(Vec<((u32, u32), Use)>, u32);
+
+impl Cover {
+    fn of(ranges: impl IntoIterator<Item = ((u32, u32), Use)>) -> Self {
+        let mut all: Vec<_> = ranges.into_iter().collect();
+        all.sort_unstable();
+        let longest = all.iter().map(|((start, end), _)| end.saturating_sub(*start)).max().unwrap_or(0);
+        Self(all, longest)
+    }
+
+    /// The best use of any range that holds the part.
+    fn over(&self, part: Part) -> Option<Use> {
+        let to = self.0.partition_point(|((start, _), _)| *start <= part.start);
+        let within = self.0.get(..to).unwrap_or_default().iter().rev();
+        within.take_while(|((start, _), _)| start.saturating_add(self.1) >= part.end).filter(|((_, end), _)| *end >= part.end).map(|(_, used)| *used).max()
+    }
+}
+
+fn lines(trace: &Trace, fields: &Fields<'_>) -> Vec<LineUse> {
+    let mut lines: BTreeMap<Spot, LineUse> = BTreeMap::new();
+    for run in &trace.runs {
+        let line = lines.entry(run.spot.clone()).or_insert_with(|| LineUse {
+            at: run.spot.clone(),
+            map: Arc::clone(&run.head),
+            element: run.name,
+            ran: 0,
+            made: 0,
+            read: Vec::new(),
+            without: Vec::new(),
+        });
+        line.ran += 1;
+        line.made += u64::from(run.made > 0);
+        if run.made == 0 {
+            for step in &run.steps {
+                if !line.without.contains(step) {
+                    line.without.push(step.clone());
+                }
+            }
+        }
+    }
+    for read in &trace.reads {
+        if let Some(line) = read.run.and_then(|n| trace.runs.get(n)).and_then(|run| lines.get_mut(&run.spot)) {
+            let place = fields.address(read.part);
+            if !line.read.contains(&place) {
+                line.read.push(place);
+            }
+        }
+    }
+    lines.into_values().collect()
+}
+
+/// A save mode in the language's words.
+pub(crate) fn save_words(mode: SaveMode) -> &'static str {
+    match mode {
+        SaveMode::Create => "create",
+        SaveMode::CreateIfNone => "create by",
+        SaveMode::Update => "update by",
+        SaveMode::Merge => "merge by",
+        SaveMode::Put => "put by",
+        SaveMode::Find => "find by",
+        SaveMode::Delete => "delete by",
+    }
+}
+
+/// Equal but for the numbers of links, which change at the end of a run.
+pub(crate) fn alike(a: &Node, b: &Node) -> bool {
+    match (a, b) {
+        (Node::Link(_), Node::Link(_)) => true,
+        (Node::Object(a), Node::Object(b)) => a.len() == b.len() && a.iter().zip(b).all(|((n, a), (m, b))| n == m && alike(a, b)),
+        (Node::List(a), Node::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b)),
+        (a, b) => a == b,
+    }
+}

@@ -1,0 +1,549 @@
+//! The recorder: what a run notes down when somebody asks how its result came about. Absent when nobody asks.
+
+use crate::fhir::Node;
+use crate::hl7v2::Part;
+use crate::route::code::{BodyLine, Said};
+use crate::route::lineage::{Spot, Step};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Everything that one run noted.
+#[derive(Default)]
+pub(crate) struct Trace {
+    /// What was read, in order.
+    pub(crate) reads: Vec<Read>,
+    /// Each time that a line ran.
+    pub(crate) runs: Vec<LineRun>,
+    /// Each condition: how often it held and how often not.
+    pub(crate) conditions: BTreeMap<Spot, (String, u64, u64)>,
+    /// The run's resources by their entry.
+    pub(crate) resources: BTreeMap<usize, Record>,
+    /// What became of each entry.
+    pub(crate) fates: Vec<Fate>,
+    /// Name, type and way of saving of each entry.
+    pub(crate) names: BTreeMap<usize, Facts>,
+    /// Elements that `""` deletes: entry, element, line, map, what held the `""`.
+    pub(crate) deletes: Vec<(usize, String, Spot, Arc<str>, Vec<Part>)>,
+    /// The entry being made.
+    pub(crate) entry: usize,
+    steps: Vec<(Step, Option<Part>)>,
+    /// Lines under way, innermost last.
+    lines: Vec<OpenLine>,
+    /// Maps under way, and how many lines were when each began.
+    heads: Vec<(Arc<str>, usize)>,
+    /// What was made for the lines under way.
+    births: Vec<Vec<Birth>>,
+    /// Made by expressions, and not yet put anywhere.
+    loose: Vec<Birth>,
+    /// Evaluations under way.
+    evaluated: Vec<Evaluated>,
+    /// Resources inside the one being made.
+    contained: Vec<Birth>,
+    /// What the map that was called last made its value of.
+    child: Option<Inner>,
+    conditions_deep: u32,
+    identity: bool,
+    derived: bool,
+    /// Resources that were described more than once in the same words: the later descriptions.
+    pub(crate) again: Vec<(usize, Birth)>,
+    nulls: Vec<Part>,
+}
+
+/// A place that was read.
+#[derive(Clone, Copy)]
+pub(crate) struct Read {
+    pub(crate) part: Part,
+    pub(crate) how: How,
+    deep: usize,
+    /// Which of `runs` read it.
+    pub(crate) run: Option<usize>,
+}
+
+/// What for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    Value,
+    Condition,
+    Identity,
+}
+
+/// One run of a line.
+pub(crate) struct LineRun {
+    pub(crate) spot: Spot,
+    pub(crate) head: Arc<str>,
+    pub(crate) name: &'static str,
+    pub(crate) made: usize,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// A resource of the run.
+pub(crate) struct Record {
+    pub(crate) root: Birth,
+    pub(crate) why_gone: &'static str,
+}
+
+/// What is known of an entry.
+pub(crate) struct Facts {
+    pub(crate) name: String,
+    pub(crate) resource_type: &'static str,
+    pub(crate) save: &'static str,
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Saved(usize),
+    Joined(usize),
+    Gone,
+}
+
+/// How a node was made.
+#[derive(Clone)]
+pub(crate) struct Birth {
+    pub(crate) node: Node,
+    /// Its JSON name.
+    pub(crate) name: &'static str,
+    /// The v2 value that was converted, if it was one.
+    pub(crate) part: Option<Part>,
+    /// What was read for it.
+    pub(crate) reads: Vec<Part>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) spot: Option<Spot>,
+    pub(crate) head: Arc<str>,
+    pub(crate) inner: Inner,
+}
+
+/// What a node consists of.
+#[derive(Clone)]
+pub(crate) enum Inner {
+    Leaf,
+    /// An object, line by line.
+    Lines(Vec<Put>),
+    /// A map's value.
+    Child(Box<Birth>),
+}
+
+/// A change of an object under construction; the same as `Building` does.
+#[derive(Clone)]
+pub(crate) enum Put {
+    Line { name: &'static str, list: bool, append: bool, branches: Vec<&'static str>, births: Vec<Birth> },
+    Remove { name: &'static str, branches: Vec<&'static str> },
+    Taken(Box<Birth>),
+    Merged(Vec<Put>),
+}
+
+struct OpenLine {
+    spot: Spot,
+    steps: usize,
+    loose: usize,
+    run: usize,
+}
+
+/// A place in the notes.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark {
+    reads: usize,
+    steps: usize,
+}
+
+struct Evaluated {
+    from: Mark,
+    to: Mark,
+    /// One value per step: each value has its own look-up.
+    lookups: Vec<(usize, Option<Part>)>,
+    values: usize,
+    next: usize,
+}
+
+impl Trace {
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { reads: self.reads.len(), steps: self.steps.len() }
+    }
+
+    pub(crate) fn read(&mut self, part: Part) {
+        let how = if self.conditions_deep > 0 {
+            How::Condition
+        } else if self.identity {
+            How::Identity
+        } else {
+            How::Value
+        };
+        self.note_read(part, how);
+    }
+
+    /// Looked at, but not taken.
+    pub(crate) fn touch(&mut self, part: Part) {
+        self.note_read(part, How::Condition);
+    }
+
+    fn note_read(&mut self, part: Part, how: How) {
+        self.reads.push(Read { part, how, deep: self.lines.len(), run: self.lines.last().map(|l| l.run) });
+    }
+
+    pub(crate) fn null(&mut self, part: Part) {
+        self.note_read(part, How::Condition);
+        self.nulls.push(part);
+    }
+
+    pub(crate) fn step(&mut self, step: Step, about: Option<Part>) {
+        self.steps.push((step, about));
+    }
+
+    /// Steps of one round of a loop say nothing about the next.
+    pub(crate) fn forget_steps(&mut self, mark: Mark) {
+        self.steps.truncate(mark.steps);
+    }
+
+    pub(crate) fn identity(&mut self, on: bool) {
+        self.identity = on;
+        if !on {
+            self.loose.clear();
+        }
+    }
+
+    // Conditions
+
+    pub(crate) fn ask(&mut self) -> Mark {
+        self.conditions_deep += 1;
+        self.mark()
+    }
+
+    pub(crate) fn answer(&mut self, asked: Mark, said: &Said, holds: bool, about: Option<Part>) {
+        self.conditions_deep = self.conditions_deep.saturating_sub(1);
+        let spot = Spot { line: said.line.clone(), column: said.column };
+        let counted = self.conditions.entry(spot.clone()).or_insert_with(|| (said.text.clone(), 0, 0));
+        if holds {
+            counted.1 += 1
+        } else {
+            counted.2 += 1
+        }
+        self.steps.truncate(asked.steps);
+        if self.conditions_deep == 0 && !self.identity {
+            self.steps.push((Step::Condition { text: said.text.clone(), holds, at: spot }, about));
+        }
+    }
+
+    // Maps and lines
+
+    pub(crate) fn enter(&mut self, head: &Arc<str>) {
+        self.heads.push((Arc::clone(head), self.lines.len()));
+    }
+
+    pub(crate) fn leave(&mut self) {
+        self.heads.pop();
+    }
+
+    fn head(&self) -> Arc<str> {
+        self.heads.last().map_or_else(|| Arc::from(""), |(head, _)| Arc::clone(head))
+    }
+
+    /// The line under way, if it is one of the map under way.
+    fn spot(&self) -> Option<Spot> {
+        let before = self.heads.last().map_or(0, |(_, lines)| *lines);
+        self.lines.last().filter(|_| self.lines.len() > before).map(|l| l.spot.clone())
+    }
+
+    pub(crate) fn open(&mut self, line: &BodyLine) {
+        let spot = Spot { line: line.line.clone(), column: line.column };
+        let head = self.head();
+        self.lines.push(OpenLine { spot: spot.clone(), steps: self.steps.len(), loose: self.loose.len(), run: self.runs.len() });
+        self.runs.push(LineRun { spot, head, name: line.name, made: 0, steps: Vec::new() });
+        self.births.push(Vec::new());
+    }
+
+    /// The line has made so many; what it says of them, or nothing if it made none.
+    pub(crate) fn close(&mut self, line: &BodyLine, made: &[(&'static str, Node)]) -> Option<Put> {
+        let open = self.lines.pop()?;
+        let mut births = self.births.pop().unwrap_or_default();
+        let steps: Vec<Step> = self.steps.drain(open.steps.min(self.steps.len())..).map(|(s, _)| s).collect();
+        self.loose.truncate(open.loose);
+        if let Some(run) = self.runs.get_mut(open.run) {
+            run.made = made.len();
+            run.steps = steps;
+        }
+        if made.is_empty() {
+            return None;
+        }
+        births.truncate(made.len());
+        while let Some((name, node)) = made.get(births.len()) {
+            let birth = Birth {
+                node: node.clone(),
+                name,
+                part: None,
+                reads: Vec::new(),
+                steps: Vec::new(),
+                spot: Some(open.spot.clone()),
+                head: self.head(),
+                inner: Inner::Leaf,
+            };
+            births.push(birth);
+        }
+        Some(Put::Line { name: line.name, list: line.list, append: line.append, branches: line.branches.clone(), births })
+    }
+
+    pub(crate) fn delete(&mut self, line: &BodyLine, element: &str) {
+        let element = if line.branches.is_empty() { element.to_owned() } else { format!("{element}[x]") };
+        let spot = Spot { line: line.line.clone(), column: line.column };
+        let (entry, head, parts) = (self.entry, self.head(), std::mem::take(&mut self.nulls));
+        self.deletes.push((entry, element, spot, head, parts));
+    }
+
+    /// What is made from here on belongs together.
+    pub(crate) fn collect(&mut self) {
+        self.births.push(Vec::new());
+    }
+
+    pub(crate) fn collected(&mut self) -> Vec<Birth> {
+        self.births.pop().unwrap_or_default()
+    }
+
+    // Values
+
+    /// An expression that is converted now was evaluated: since then its values, in order, with what they are.
+    pub(crate) fn evaluated(&mut self, from: Mark, values: usize) {
+        let to = self.mark();
+        let steps = self.steps.get(from.steps..to.steps).unwrap_or_default();
+        let lookups: Vec<_> =
+            steps.iter().enumerate().filter(|(_, (s, _))| matches!(s, Step::Table { found: Some(_), .. })).map(|(n, (_, p))| (from.steps + n, *p)).collect();
+        self.evaluated.push(Evaluated { from, to, lookups, values, next: 0 });
+    }
+
+    /// The next of its values.
+    pub(crate) fn next_value(&mut self) -> Mark {
+        if let Some(evaluated) = self.evaluated.last_mut() {
+            evaluated.next += 1;
+        }
+        self.mark()
+    }
+
+    pub(crate) fn converted(&mut self) {
+        self.evaluated.pop();
+    }
+
+    /// A value became a node. `loose`: it is not yet known where it goes.
+    pub(crate) fn born(&mut self, since: Mark, part: Option<Part>, name: &'static str, node: &Node, loose: bool) {
+        let deep = self.lines.len();
+        let before = self.lines.last().map_or(0, |l| l.steps);
+        let mut part = part;
+        let mut steps: Vec<Step> = Vec::new();
+        let mut reads: Vec<Part> = Vec::new();
+        let mut end = since.steps;
+        if let Some(e) = self.evaluated.last() {
+            end = e.to.steps;
+            let own = (e.lookups.len() == e.values).then(|| e.lookups.get(e.next.saturating_sub(1))).flatten();
+            part = part.or(own.and_then(|(_, p)| *p));
+            if part.is_none() {
+                reads.extend(self.values_read(e.from.reads, e.to.reads, deep));
+            }
+            for (n, (step, about)) in self.steps.iter().enumerate().take(end).skip(before) {
+                let other_lookup = own.is_some_and(|(own, _)| *own != n) && e.lookups.iter().any(|(l, _)| *l == n);
+                if !other_lookup && concerns(step, *about, part) {
+                    steps.push(step.clone());
+                }
+            }
+        } else {
+            steps.extend(self.steps.iter().take(end).skip(before).map(|(s, _)| s.clone()));
+        }
+        let since_steps = since.steps.max(end);
+        steps.extend(self.steps.iter().skip(since_steps).map(|(s, _)| s.clone()));
+        self.steps.truncate(since_steps);
+        for read in self.values_read(since.reads, self.reads.len(), deep) {
+            if !reads.contains(&read) {
+                reads.push(read);
+            }
+        }
+        let inner = self.child.take().unwrap_or(Inner::Leaf);
+        let birth = Birth { node: node.clone(), name, part, reads, steps, spot: self.spot(), head: self.head(), inner };
+        self.add(birth, loose);
+    }
+
+    fn values_read(&self, from: usize, to: usize, deep: usize) -> Vec<Part> {
+        let reads = self.reads.get(from..to).unwrap_or_default();
+        reads.iter().filter(|r| r.how == How::Value && r.deep == deep).map(|r| r.part).collect()
+    }
+
+    fn add(&mut self, birth: Birth, loose: bool) {
+        match self.births.last_mut() {
+            Some(births) if !loose => births.push(birth),
+            _ => self.loose.push(birth),
+        }
+    }
+
+    /// A node that has no value of its own: a constant, a reference, an object of lines.
+    pub(crate) fn node(&mut self, name: &'static str, node: &Node, inner: Inner) {
+        let before = self.lines.last().map_or(0, |l| l.steps);
+        let steps = self.steps.iter().skip(before).map(|(s, _)| s.clone()).collect();
+        let birth = Birth { node: node.clone(), name, part: None, reads: Vec::new(), steps, spot: self.spot(), head: self.head(), inner };
+        self.add(birth, false);
+    }
+
+    /// A node that an expression yielded is put into place: it keeps how it came about.
+    pub(crate) fn placed(&mut self, name: &'static str, node: &Node) {
+        match self.loose.iter().rposition(|b| b.node == *node) {
+            Some(at) => {
+                let birth = Birth { name, ..self.loose.remove(at) };
+                self.add(birth, false);
+            }
+            None => self.node(name, node, Inner::Leaf),
+        }
+    }
+
+    /// How an expression's node came about.
+    pub(crate) fn take_loose(&mut self, node: &Node) -> Option<Birth> {
+        self.loose.iter().rposition(|b| b.node == *node).map(|at| self.loose.remove(at))
+    }
+
+    /// The nodes of a body that an expression reads.
+    pub(crate) fn loosen(&mut self) {
+        let births = self.collected();
+        self.loose.extend(births);
+    }
+
+    /// A value is put into place as it came.
+    pub(crate) fn put_back(&mut self, name: &'static str, birth: Option<Birth>, node: &Node) {
+        match birth {
+            Some(birth) => self.add(Birth { name, ..birth }, false),
+            None => self.node(name, node, Inner::Leaf),
+        }
+    }
+
+    /// A reference that `$from` makes.
+    pub(crate) fn refers(&mut self, name: &'static str, node: &Node) {
+        let inner = self.child.take().unwrap_or(Inner::Leaf);
+        self.node(name, node, inner);
+    }
+
+    /// A value inside an extension.
+    pub(crate) fn wrapped(&mut self, name: &'static str, node: &Node, birth: Option<Birth>) {
+        let single = |name, birth| Put::Line { name, list: false, append: false, branches: Vec::new(), births: vec![birth] };
+        let inner = birth.map_or(Inner::Leaf, |b| {
+            let url = node.get("url").cloned().unwrap_or(Node::Bool(false));
+            let url = Birth {
+                node: url,
+                name: "url",
+                part: None,
+                reads: Vec::new(),
+                steps: Vec::new(),
+                spot: b.spot.clone(),
+                head: b.head.clone(),
+                inner: Inner::Leaf,
+            };
+            Inner::Lines(vec![single("url", url), single(b.name, b)])
+        });
+        self.node(name, node, inner);
+    }
+
+    /// A map is called for the value at hand.
+    pub(crate) fn call(&mut self, head: &Arc<str>) {
+        self.enter(head);
+        self.collect();
+    }
+
+    /// What the map made: the value that is converted now consists of it.
+    pub(crate) fn returned(&mut self, choice: bool) {
+        let births = self.collected();
+        self.leave();
+        let Some(birth) = births.into_iter().next() else { return };
+        self.child = Some(match (choice, birth.inner) {
+            (true, Inner::Lines(puts)) => match puts.into_iter().next_back() {
+                Some(Put::Line { births, .. }) => births.into_iter().next().map_or(Inner::Leaf, |b| Inner::Child(Box::new(b))),
+                other => Inner::Lines(other.into_iter().collect()),
+            },
+            (_, inner) => Inner::Child(Box::new(Birth { inner, ..birth })),
+        });
+    }
+
+    /// Without a value, nothing that a map made is used.
+    pub(crate) fn forget_child(&mut self) {
+        self.child = None;
+    }
+
+    /// The resource at hand has an identity that was derived.
+    pub(crate) fn derived(&mut self) {
+        self.derived = true;
+    }
+
+    /// A resource that a reference wanted, and that is saved for itself.
+    pub(crate) fn shared(&mut self, entry: usize, head: &Arc<str>, node: &Node, puts: Vec<Put>) {
+        self.enter(head);
+        self.resource(entry, node, puts);
+        self.leave();
+    }
+
+    /// It had been made before; what was read for it anew is carried as well.
+    pub(crate) fn again(&mut self, entry: usize, node: &Node, puts: Vec<Put>) {
+        self.derived = false;
+        if let Some(record) = self.resources.get(&entry)
+            && record.root.node == *node
+        {
+            let root = Birth { node: node.clone(), inner: Inner::Lines(puts), ..record.root.clone() };
+            self.again.push((entry, root));
+        }
+    }
+
+    /// The value that is converted now consists of these lines.
+    pub(crate) fn child_lines(&mut self, puts: Vec<Put>) {
+        self.child = Some(Inner::Lines(puts));
+    }
+
+    // Resources
+
+    pub(crate) fn contain(&mut self, node: &Node, puts: Vec<Put>) {
+        let birth = Birth {
+            node: node.clone(),
+            name: "contained",
+            part: None,
+            reads: Vec::new(),
+            steps: Vec::new(),
+            spot: None,
+            head: self.head(),
+            inner: Inner::Lines(puts),
+        };
+        self.contained.push(birth);
+    }
+
+    pub(crate) fn attach_contained(&mut self) -> Put {
+        Put::Line { name: "contained", list: true, append: true, branches: Vec::new(), births: std::mem::take(&mut self.contained) }
+    }
+
+    /// A resource is complete.
+    pub(crate) fn resource(&mut self, entry: usize, node: &Node, puts: Vec<Put>) {
+        let steps = if std::mem::take(&mut self.derived) { vec![Step::Derived] } else { Vec::new() };
+        let root = Birth { node: node.clone(), name: "", part: None, reads: Vec::new(), steps, spot: None, head: self.head(), inner: Inner::Lines(puts) };
+        self.resources.insert(entry, Record { root, why_gone: "" });
+    }
+
+    /// A resource is not made after all.
+    pub(crate) fn gone(&mut self, entry: usize, why: &'static str) {
+        let root = Birth {
+            node: Node::Object(Vec::new()),
+            name: "",
+            part: None,
+            reads: Vec::new(),
+            steps: Vec::new(),
+            spot: None,
+            head: self.head(),
+            inner: Inner::Leaf,
+        };
+        self.resources.insert(entry, Record { root, why_gone: why });
+    }
+
+    /// What becomes of the entries: the entry that each is one with, and its place in what is saved.
+    pub(crate) fn finish(&mut self, to: &[Option<usize>], index: &[Option<usize>]) {
+        let fate = |n: usize| match to.get(n).copied().flatten() {
+            Some(own) if own == n => index.get(n).copied().flatten().map_or(Fate::Gone, Fate::Saved),
+            Some(other) => Fate::Joined(other),
+            None => Fate::Gone,
+        };
+        self.fates = (0..to.len()).map(fate).collect();
+    }
+}
+
+/// Does a step say something about this value? A `where` is asked of each candidate, a table of each code.
+fn concerns(step: &Step, about: Option<Part>, part: Option<Part>) -> bool {
+    match (about, part) {
+        (None, _) => true,
+        (Some(about), Some(part)) => about.start <= part.start && part.end <= about.end,
+        (Some(_), None) => !matches!(step, Step::Condition { holds: false, .. }),
+    }
+}
