@@ -25,7 +25,7 @@ const ROWS: &[Row] = &[
     row(1, "hl7v2", &["exchange"]),
     row(1, "fhir", &["exchange"]),
     row(2, "listener", &["exchange", "metrics", "wire"]),
-    row(2, "target", &["exchange", "fhir"]),
+    row(2, "target", &["exchange", "fhir", "hl7v2"]),
     row(2, "journal", &["exchange"]),
     row(2, "route", &["diagnostic", "exchange", "fhir", "hl7v2"]),
     row(3, "site", &["diagnostic", "exchange", "hl7v2", "listener", "target"]),

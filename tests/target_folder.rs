@@ -61,6 +61,32 @@ async fn a_file_has_the_current_state_under_an_id_that_tells_nothing() {
 }
 
 #[tokio::test]
+async fn a_message_has_a_file_of_its_own_that_a_repetition_replaces() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = json_folder(folder.path());
+    let two = [("lab/1", "MSH|^~\\&|A\rPID|1||4711\r"), ("lab/2", "MSH|^~\\&|B\r")];
+    let receipt = Delivery::messages(7, &two).to(&target).await.expect("written");
+    let read = || -> BTreeMap<String, String> {
+        let entries = fs::read_dir(folder.path().join("messages")).expect("the folder").map(|e| e.expect("an entry").path());
+        entries.map(|p| (p.file_name().expect("a name").to_string_lossy().into_owned(), fs::read_to_string(&p).expect("text"))).collect()
+    };
+    let before = read();
+    assert_eq!((before.len(), receipt.messages.len()), (2, 2));
+    assert!(before.keys().all(|name| name.starts_with("000000000007-") && name.ends_with(".hl7") && !name.contains("4711")), "{before:?}");
+    assert!(receipt.messages.iter().all(|file| before.contains_key(file.trim_start_matches("messages/"))));
+    assert!(before.values().any(|text| text == two[0].1));
+    assert_eq!(Delivery::messages(7, &two).ambiguous().to(&target).await.expect("written again"), receipt);
+    assert_eq!(read(), before);
+    Delivery::messages(8, &two).to(&target).await.expect("another message");
+    assert_eq!(read().len(), 4);
+
+    let lines = tempfile::tempdir().expect("a folder");
+    let ndjson = open(lines.path(), Layout::Ndjson, 1 << 20).expect("the folder opens");
+    let refused = Delivery::messages(7, &two).to(&ndjson).await.expect_err("lines hold resources");
+    assert_eq!((refused.code, refused.fault), ("takes-no-messages", Fault::Message));
+}
+
+#[tokio::test]
 async fn each_mode_does_to_a_file_what_it_does_to_a_server() {
     let folder = tempfile::tempdir().expect("a folder");
     let target = json_folder(folder.path());

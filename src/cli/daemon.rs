@@ -43,7 +43,12 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What the routes are checked against.
 pub(crate) fn load_options(site: &Site) -> LoadOptions {
-    LoadOptions { listeners: site.listener_names(), targets: site.target_names(), overlays: site.overlays.clone() }
+    LoadOptions {
+        listeners: site.listener_names(),
+        targets: site.target_names(),
+        resources_only: site.resource_target_names(),
+        overlays: site.overlays.clone(),
+    }
 }
 
 /// Why there are no routes.

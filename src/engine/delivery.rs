@@ -110,8 +110,19 @@ impl Attempt<'_> {
             Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
             Err(_) => return Ended::Again(self.pause()),
         };
-        let job = Job { delivery: self.pending.id, saves: &mapped.saves, known: &known, done: &done, after_ambiguous: self.pending.ambiguous };
-        let outcome = if mapped.saves.entries.is_empty() { Ok(Receipt::default()) } else { Box::pin(self.lane.setup.target.deliver(job, sending)).await };
+        let job = Job {
+            delivery: self.pending.id,
+            saves: &mapped.saves,
+            drafts: &mapped.drafts,
+            known: &known,
+            done: &done,
+            after_ambiguous: self.pending.ambiguous,
+        };
+        let outcome = if mapped.saves.entries.is_empty() && mapped.drafts.is_empty() {
+            Ok(Receipt::default())
+        } else {
+            Box::pin(self.lane.setup.target.deliver(job, sending)).await
+        };
         drop(slot);
         let ended = match outcome {
             Ok(receipt) => self.delivered(receipt, &mapped, &keys, program).await,
@@ -183,7 +194,7 @@ impl Attempt<'_> {
             target_state: receipt.state,
         };
         // Where there was nothing to save, nobody has heard from the target.
-        let recovered = !mapped.saves.entries.is_empty() && self.lane.breaker().succeeded();
+        let recovered = !(mapped.saves.entries.is_empty() && mapped.drafts.is_empty()) && self.lane.breaker().succeeded();
         if recovered {
             self.shared.metrics.breaker(&self.lane.setup.name, false);
             tracing::info!(target_name = %self.lane.setup.name, "the target is back");

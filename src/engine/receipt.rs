@@ -13,7 +13,10 @@ pub(super) fn json(receipt: &Receipt, mapped: &Output) -> String {
     let saved: Vec<_> =
         receipt.saved.iter().map(|s| json!({ "name": name(s.entry), "type": s.resource_type, "id": s.id, "etag": s.etag, "status": s.status })).collect();
     let findings: Vec<_> = mapped.findings.iter().map(|f| json!({ "kind": f.kind, "text": f.text, "place": f.place, "line": f.line })).collect();
-    json!({ "saved": saved, "findings": findings }).to_string()
+    if receipt.messages.is_empty() {
+        return json!({ "saved": saved, "findings": findings }).to_string();
+    }
+    json!({ "saved": saved, "messages": receipt.messages, "findings": findings }).to_string()
 }
 
 /// The detail of an attempt that saved a part and then failed.

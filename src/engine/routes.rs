@@ -46,6 +46,8 @@ struct Packed {
     kiln: String,
     listeners: Vec<String>,
     targets: Vec<String>,
+    #[serde(default)]
+    resources_only: Vec<String>,
     overlays: Vec<String>,
     files: Vec<PackedFile>,
 }
@@ -85,6 +87,7 @@ impl Routes {
             kiln: env!("CARGO_PKG_VERSION").to_owned(),
             listeners: self.options.listeners.clone(),
             targets: self.options.targets.clone(),
+            resources_only: self.options.resources_only.clone(),
             overlays: self.options.overlays.clone(),
             files,
         };
@@ -103,7 +106,7 @@ impl Routes {
                 sources.add(file.path, file.text);
             }
         }
-        let options = LoadOptions { listeners: packed.listeners, targets: packed.targets, overlays: packed.overlays };
+        let options = LoadOptions { listeners: packed.listeners, targets: packed.targets, resources_only: packed.resources_only, overlays: packed.overlays };
         let loaded = crate::route::load(sources, &options);
         Self::from_loaded(loaded, options).ok_or(RoutesFault::Faulty { hash: program.hash.clone(), version: packed.kiln })
     }

@@ -75,6 +75,33 @@ impl Charset {
         }
     }
 
+    /// Appends text in this set; a letter that the set lacks becomes `?`. False if there was one.
+    pub(in crate::hl7v2) fn encode(self, text: &str, out: &mut Vec<u8>) -> bool {
+        if self.0 == Kind::Utf8 || text.is_ascii() {
+            out.extend_from_slice(text.as_bytes());
+            return true;
+        }
+        let (Kind::Single(encoding) | Kind::Multiple(encoding)) = self.0 else {
+            let mut well = true;
+            for c in text.chars() {
+                let byte = u8::try_from(u32::from(c)).ok().filter(|b| b.is_ascii() || self.0 != Kind::Ascii);
+                let latin5 = if self.0 == Kind::Latin5 { (0x80..=0xFF).find(|b| latin5(*b) == c) } else { byte };
+                let byte = if c.is_ascii() { byte } else { latin5 };
+                well &= byte.is_some();
+                out.push(byte.unwrap_or(b'?'));
+            }
+            return well;
+        };
+        let mut well = true;
+        for c in text.chars() {
+            let mut buffer = [0; 4];
+            let (bytes, _, lost) = encoding.encode(c.encode_utf8(&mut buffer));
+            well &= !lost;
+            if lost { out.push(b'?') } else { out.extend_from_slice(&bytes) }
+        }
+        well
+    }
+
     /// True when pure ASCII bytes may still stand for other characters (ISO 2022 shifts with escape sequences).
     fn has_shifts(self) -> bool {
         self.0 == Kind::Multiple(encoding_rs::ISO_2022_JP)

@@ -5,6 +5,7 @@ mod address;
 mod charset;
 mod delimiters;
 mod dictionary;
+mod draft;
 mod escape;
 mod fault;
 mod header;
@@ -26,6 +27,7 @@ pub use dictionary::{
     DatatypeDef, FieldDef, SegmentDef, Table, Usage, datatype, datatype_ids, event_structure, events, newest_datatype, newest_field, newest_segment,
     newest_table, segment, segment_ids, table,
 };
+pub use draft::{Coding, Draft, DraftSegment, Piece};
 pub use fault::{Fault, Location, fault_words};
 pub use header::Header;
 pub use message::{Level, Message, Part, Repetitions};

@@ -3,6 +3,7 @@
 use crate::diagnostic::{Diagnostic, Sources};
 use crate::exchange::{MessageId, Timestamp};
 use crate::fhir::Saves;
+use crate::hl7v2::Draft;
 use crate::route::code::Code;
 use crate::route::run::Places;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ pub struct LoadOptions {
     pub listeners: Vec<String>,
     /// Target names; empty means "not known", then `to` is not checked.
     pub targets: Vec<String>,
+    /// Those of the targets that take FHIR resources and no messages.
+    pub resources_only: Vec<String>,
     /// Overlays that the whole site uses (`use:` in kiln.yaml).
     pub overlays: Vec<String>,
 }
@@ -103,8 +106,10 @@ pub struct Context<'a> {
 /// What a run made.
 #[derive(Default)]
 pub struct Output {
-    /// The resources and how to save them.
+    /// The resources and how to save them; none where the route makes messages.
     pub saves: Saves,
+    /// The messages of a route with `message:`, in order.
+    pub drafts: Vec<Draft>,
     /// What was noticed on the way; never changes the acknowledgement.
     pub findings: Vec<Finding>,
 }

@@ -221,4 +221,10 @@ impl Site {
     pub fn target_names(&self) -> Vec<String> {
         self.targets.iter().map(|t| t.name.clone()).collect()
     }
+
+    /// Targets that take FHIR resources and no messages, in order: servers, and folders of NDJSON.
+    pub fn resource_target_names(&self) -> Vec<String> {
+        let takes_no_messages = |t: &&TargetSite| matches!(t.kind, TargetKind::Fhir { .. } | TargetKind::Folder { layout: Layout::Ndjson, .. });
+        self.targets.iter().filter(takes_no_messages).map(|t| t.name.clone()).collect()
+    }
 }

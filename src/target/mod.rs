@@ -48,6 +48,7 @@ impl Target {
     /// The future must be driven to its end once polled: dropped half-way, an attempt is ambiguous.
     pub async fn deliver(&self, job: Job<'_>, send: Sending) -> Result<Receipt, Setback> {
         match self {
+            Self::Fhir(_) if !job.drafts.is_empty() => Err(outcome::takes_no_messages("a FHIR server")),
             Self::Fhir(server) => server.deliver(job, send).await,
             Self::Folder(folder) => folder.deliver(job).await,
             Self::Null => Ok(Receipt::default()),

@@ -2,6 +2,7 @@
 
 use crate::exchange::{DeliveryId, Phi};
 use crate::fhir::{KnownId, Saves};
+use crate::hl7v2::Draft;
 use std::time::Duration;
 
 /// What a target is asked to do once.
@@ -10,6 +11,8 @@ pub struct Job<'a> {
     pub delivery: DeliveryId,
     /// The resources and how to save them.
     pub saves: &'a Saves,
+    /// Messages to write; a route makes resources or messages, never both.
+    pub drafts: &'a [Draft],
     /// For each entry of `saves`, what an earlier receipt told about its identity.
     pub known: &'a [Option<KnownId>],
     /// Entries that an earlier attempt of this very delivery saved ([`Setback::saved`], all attempts together): they are not written again.
@@ -23,6 +26,8 @@ pub struct Job<'a> {
 pub struct Receipt {
     /// One for each entry that was saved or found.
     pub saved: Vec<Saved>,
+    /// One for each message that was written: its file.
+    pub messages: Vec<String>,
     /// Indexes of entries whose known id turned out to be stale (404, 410, 412): the engine forgets them.
     pub stale: Vec<usize>,
     /// What a folder target must remember to find its place again after a crash; kept by the journal.
@@ -88,4 +93,19 @@ pub enum Fault {
     Race,
     /// This message's content: a dead letter.
     Message,
+}
+
+/// The checker refuses such a route where it knows the target; a set that was stored with other targets may still come here.
+pub(crate) fn takes_no_messages(what: &str) -> Setback {
+    Setback {
+        retry: Retry::Permanent,
+        fault: Fault::Message,
+        retry_after: None,
+        status: None,
+        code: "takes-no-messages",
+        summary: format!("{what} takes resources, and this route makes messages"),
+        detail: None,
+        stale: Vec::new(),
+        saved: Vec::new(),
+    }
 }

@@ -56,7 +56,7 @@ to: main
 pub(crate) fn load(text: &str) -> Routes {
     let mut sources = Sources::default();
     sources.add("routes/test.yaml", text);
-    let options = LoadOptions { listeners: vec!["adt".to_owned()], targets: vec!["main".to_owned()], overlays: Vec::new() };
+    let options = LoadOptions { listeners: vec!["adt".to_owned()], targets: vec!["main".to_owned()], ..LoadOptions::default() };
     let loaded = kiln::route::load(sources, &options);
     let faults: Vec<_> = loaded.diagnostics.iter().map(|d| format!("{} {}", d.code, d.message)).collect();
     Routes::from_loaded(loaded, options).unwrap_or_else(|| panic!("the test's routes have faults: {faults:#?}"))

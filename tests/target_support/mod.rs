@@ -43,6 +43,7 @@ pub(crate) fn save(mode: SaveMode, resource_type: &'static str, identity: &[&str
 pub(crate) struct Delivery {
     pub(crate) number: u64,
     pub(crate) saves: Saves,
+    pub(crate) drafts: Vec<kiln::hl7v2::Draft>,
     pub(crate) known: Vec<Option<KnownId>>,
     pub(crate) done: Vec<Saved>,
     pub(crate) after_ambiguous: bool,
@@ -52,7 +53,12 @@ pub(crate) struct Delivery {
 impl Delivery {
     pub(crate) fn new(number: u64, entries: Vec<Save>) -> Self {
         let known = entries.iter().map(|_| None).collect();
-        Self { number, saves: Saves { entries }, known, done: Vec::new(), after_ambiguous: false, send: Sending::Transaction }
+        Self { number, saves: Saves { entries }, drafts: Vec::new(), known, done: Vec::new(), after_ambiguous: false, send: Sending::Transaction }
+    }
+
+    pub(crate) fn messages(number: u64, drafts: &[(&str, &str)]) -> Self {
+        let drafts = drafts.iter().map(|(place, text)| kiln::hl7v2::Draft { place: (*place).to_owned(), bytes: text.as_bytes().to_vec() }).collect();
+        Self { drafts, ..Self::new(number, Vec::new()) }
     }
 
     pub(crate) fn send(mut self, send: Sending) -> Self {
@@ -72,7 +78,7 @@ impl Delivery {
 
     pub(crate) async fn to(&self, target: &Target) -> Result<Receipt, Setback> {
         let delivery = DeliveryId { message: MessageId(self.number), number: 0 };
-        let job = Job { delivery, saves: &self.saves, known: &self.known, done: &self.done, after_ambiguous: self.after_ambiguous };
+        let job = Job { delivery, saves: &self.saves, drafts: &self.drafts, known: &self.known, done: &self.done, after_ambiguous: self.after_ambiguous };
         target.deliver(job, self.send).await
     }
 }

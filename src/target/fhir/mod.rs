@@ -193,7 +193,7 @@ impl<'a> Work<'a> {
         self.saved.sort_by_key(|s| s.entry);
         self.stale.sort_unstable();
         self.stale.dedup();
-        Receipt { saved: self.saved, stale: self.stale, state: None }
+        Receipt { saved: self.saved, stale: self.stale, ..Receipt::default() }
     }
 }
 

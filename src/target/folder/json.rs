@@ -1,11 +1,11 @@
-//! `Patient/<id>.json`: each resource in its current state, replaced at once.
+//! `Patient/<id>.json`: each resource in its current state, replaced at once; `messages/<number>-<id>.hl7`: each message that a route wrote.
 //!
 //! The id comes from the identity, so that the next message finds the file; a resource with several identities has, for each further one, a note
 //! in `.kiln-ids/Patient/` that says its id. A reader sees the old state or the new one, never half a file.
 
 use crate::fhir::{Save, SaveMode, merge, put_id, write_with_id};
 use crate::target::folder::disk::{Broken, Disk, sync_folder};
-use crate::target::folder::{Order, disk_setback, fsync_setback, new_id, refuse, saved};
+use crate::target::folder::{Order, disk_setback, fsync_setback, message_file, new_id, refuse, saved};
 use crate::target::{Receipt, Saved, Setback};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
@@ -16,7 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// 6,000 files/s, 32 reached 4,500 to 9,000 (ext4, 2 busy cores).
 const WRITERS: usize = 32;
 
-/// Resource type and id; the id that a further identity would give stands with a full stop before it: a note, not a resource.
+/// Where messages go; no resource type is called that.
+const MESSAGES: &str = "messages";
+
+/// Resource type and id, or a message's file; the id that a further identity would give stands with a full stop before it: a note, not a resource.
 type Name = (&'static str, String);
 /// What becomes of a file: new content, or none when it is removed.
 type Changes = HashMap<Name, Option<Vec<u8>>>;
@@ -50,6 +53,9 @@ impl JsonStore {
     }
 
     fn path(&self, name: &Name) -> PathBuf {
+        if name.0 == MESSAGES {
+            return self.disk.root().join(MESSAGES).join(&name.1);
+        }
         match name.1.strip_prefix('.') {
             Some(note) => self.disk.root().join(".kiln-ids").join(name.0).join(note),
             None => self.disk.root().join(name.0).join(format!("{}.json", name.1)),
@@ -166,6 +172,11 @@ impl JsonStore {
                 own.extend(notes);
             }
             receipt.saved.push(saved(n, save, &name.1, status));
+        }
+        for draft in &order.drafts {
+            let file = message_file(&self.secret, order.delivery, draft);
+            receipt.messages.push(format!("{MESSAGES}/{file}"));
+            own.insert((MESSAGES, file), Some(draft.bytes.clone()));
         }
         receipt.stale.retain(|n| order.known.get(*n).is_some_and(Option::is_some));
         note_stale(order, &mut receipt);

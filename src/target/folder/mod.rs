@@ -1,4 +1,4 @@
-//! A folder of files as a target: a JSON file per resource, or NDJSON per resource type.
+//! A folder of files as a target: a JSON file per resource, or NDJSON per resource type; a file per message.
 //!
 //! One thread writes; deliveries that wait for it share its fsyncs, and are answered only after them.
 
@@ -8,6 +8,7 @@ mod ndjson;
 
 use crate::exchange::DeliveryId;
 use crate::fhir::{KnownId, Save, SaveMode, Saves, delivery_id, put_id};
+use crate::hl7v2::Draft;
 use crate::target::{Fault, FolderConfig, Job, Layout, Receipt, Retry, Saved, Setback, TargetError};
 use disk::Disk;
 use std::path::PathBuf;
@@ -31,8 +32,15 @@ pub struct FolderTarget {
 struct Order {
     delivery: DeliveryId,
     saves: Saves,
+    drafts: Vec<Draft>,
     known: Vec<Option<KnownId>>,
     reply: oneshot::Sender<Result<Receipt, Setback>>,
+}
+
+impl Order {
+    fn files(&self) -> usize {
+        self.saves.entries.len() + self.drafts.len()
+    }
 }
 
 /// How a layout writes a batch: one result for each order, in order.
@@ -69,7 +77,7 @@ impl FolderTarget {
     /// One attempt at a delivery.
     pub async fn deliver(&self, job: Job<'_>) -> Result<Receipt, Setback> {
         let (reply, answer) = oneshot::channel();
-        let order = Order { delivery: job.delivery, saves: job.saves.clone(), known: job.known.to_vec(), reply };
+        let order = Order { delivery: job.delivery, saves: job.saves.clone(), drafts: job.drafts.to_vec(), known: job.known.to_vec(), reply };
         let queue = self.queue.as_ref().ok_or_else(stopped)?;
         queue.send(order).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
@@ -98,11 +106,11 @@ impl Drop for FolderTarget {
 
 fn run(mut store: Store, mut orders: mpsc::Receiver<Order>) {
     while let Some(first) = orders.blocking_recv() {
-        let mut resources = first.saves.entries.len();
+        let mut resources = first.files();
         let mut batch = vec![first];
         while resources < BATCH_RESOURCES {
             let Ok(next) = orders.try_recv() else { break };
-            resources += next.saves.entries.len();
+            resources += next.files();
             batch.push(next);
         }
         let results = match &mut store {
@@ -127,6 +135,16 @@ fn new_id(secret: &[u8; 32], delivery: DeliveryId, n: usize, save: &Save) -> Str
 
 fn saved(entry: usize, save: &Save, id: &str, status: u16) -> Saved {
     Saved { entry, resource_type: save.resource_type, id: id.to_owned(), etag: None, status }
+}
+
+/// The file of a message: it sorts by the message that it was made from, and comes out the same whenever that is delivered again.
+fn message_file(secret: &[u8; 32], delivery: DeliveryId, draft: &Draft) -> String {
+    let mut hasher = blake3::Hasher::new_keyed(secret);
+    hasher.update(b"kiln message file");
+    hasher.update(&delivery.message.0.to_le_bytes());
+    hasher.update(draft.place.as_bytes());
+    let id = hasher.finalize().to_hex();
+    format!("{:012}-{}.hl7", delivery.message.0, id.get(..20).unwrap_or_default())
 }
 
 fn refuse(code: &'static str, summary: String) -> Setback {

@@ -8,6 +8,7 @@ use crate::exchange::{DeliveryId, MessageId};
 use crate::fhir::{SaveMode, type_named, write_with_id};
 use crate::target::folder::disk::{Broken, Disk, sync_folder};
 use crate::target::folder::{Order, disk_setback, fsync_setback, new_id, saved};
+use crate::target::outcome::takes_no_messages;
 use crate::target::{Receipt, Setback};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -169,7 +170,11 @@ impl NdjsonStore {
         let mut receipts = Vec::new();
         for order in batch {
             let again = self.done.contains(&order.delivery) || new.contains(&order.delivery);
-            receipts.push(self.apply(order, (!again).then_some(&mut lines)));
+            if !order.drafts.is_empty() {
+                receipts.push(Err(takes_no_messages("a folder of NDJSON")));
+                continue;
+            }
+            receipts.push(Ok(self.apply(order, (!again).then_some(&mut lines))));
             if !again {
                 new.push(order.delivery);
             }
@@ -179,7 +184,7 @@ impl NdjsonStore {
             Ok(()) => {
                 self.tidy(lines.keys());
                 let state = Some(self.commit.to_string());
-                receipts.into_iter().map(|receipt| Ok(Receipt { state: state.clone(), ..receipt })).collect()
+                receipts.into_iter().map(|receipt| Ok(Receipt { state: state.clone(), ..receipt? })).collect()
             }
             Err(broken) => {
                 match broken {
