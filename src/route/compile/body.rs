@@ -67,7 +67,7 @@ impl<'a> Compiler<'a> {
         let constant = self.lines(scope, body, lines_ty, path, &mut out);
         out.constant = constant && out.from.is_none() && out.value.is_none() && out.first.is_empty();
         if required && out.from.is_none() && out.value.is_none() && out.first.is_empty() {
-            self.check_required(&mut out, lines_ty, path, body.span);
+            self.check_required(&mut out, lines_ty, path, body.span, None);
         }
         if with && let Some(level) = self.with.pop() {
             for ((key, _), used) in level.items.iter().zip(level.used) {
@@ -537,21 +537,23 @@ impl<'a> Compiler<'a> {
         constant
     }
 
-    /// K305: what FHIR requires and no line makes.
-    pub(crate) fn check_required(&mut self, out: &mut Body, ty: Type, path: &str, span: Span) {
+    /// K305: what FHIR requires and no line makes. `replacing` is a site's map, with its head, that stands in for a shipped one.
+    pub(crate) fn check_required(&mut self, out: &mut Body, ty: Type, path: &str, span: Span, replacing: Option<&(Span, String)>) {
         let missing: Vec<fhir::Element> =
             ty.elements().filter(|e: &fhir::Element| fhir::Element::min(*e) > 0 && !out.required.iter().any(|r| r.element == e.name())).collect();
+        let told = replacing.is_some_and(|(at, _)| self.is_faulty(*at));
         for element in missing {
-            if path == "Extension" || element.name() == "url" {
+            if told || path == "Extension" || element.name() == "url" {
                 continue;
             }
-            self.report(
-                Diagnostic::error("K305", span, format!("{path}.{} is required, and no line makes it", element.name())).label("missing here").help(format!(
-                    "add a line `{}: ...` ({})",
-                    element.name(),
-                    element.short()
-                )),
-            );
+            let line = format!("add a line `{}: ...` ({})", element.name(), element.short());
+            let fault = |at, label| Diagnostic::error("K305", at, format!("{path}.{} is required, and no line makes it", element.name())).label(label);
+            self.report(match replacing {
+                Some((at, head)) => {
+                    fault(*at, "replaces the shipped map, which makes it").help(format!("{line}; or begin with `extend: {head}` and change only some lines"))
+                }
+                None => fault(span, "missing here").help(line),
+            });
         }
     }
 }

@@ -54,6 +54,7 @@ const LET_USES_MAX: usize = 500;
 impl<'a> Compiler<'a> {
     /// An expression for an element: converted to what the element wants.
     pub(crate) fn wanted(&mut self, scope: &mut Scope<'a>, expr: &'a Expr, wanted: &Wanted) -> Compiled {
+        self.check_reach(expr);
         match &expr.kind {
             ExprKind::If(condition, then, otherwise) => {
                 let condition = self.condition(scope, condition);

@@ -163,6 +163,7 @@ impl<'a> Compiler<'a> {
         if let Some(n) = self.table_for(table, set, span) {
             if self.undecided[n] && binding.strength == Strength::Required && set.is_complete() {
                 let name = self.tables[n].name.to_string();
+                let span = self.blamed(span, self.table_docs.get(n).map(|d| d.name.span).into_iter()).unwrap_or(span);
                 self.report(
                     Diagnostic::error(
                         "K503",
@@ -195,11 +196,15 @@ impl<'a> Compiler<'a> {
             self.tables.iter().enumerate().filter(|(_, t)| t.from.contains(&table) && t.to.is_some_and(|to| to.url() == set.url())).map(|(n, _)| n).collect();
         if fits.len() > 1 {
             let names: Vec<String> = fits.iter().map(|n| self.tables[*n].name.to_string()).collect();
-            self.report(
-                Diagnostic::error("K505", span, format!("{} tables join {table} to {}: {}", fits.len(), set.name(), names.join(", ")))
-                    .label("which one?")
-                    .help("remove one, or choose here with `via`"),
-            );
+            let told = format!("{} tables join {table} to {}: {}", fits.len(), set.name(), names.join(", "));
+            let ours = fits.iter().filter_map(|n| self.table_docs.get(*n)).map(|d| d.name.span);
+            let other = fits.iter().filter_map(|n| self.table_docs.get(*n)).find(|d| self.sources.shipped(d.name.span.source)).map(|d| &d.name.text);
+            self.report(match (self.blamed(span, ours), other) {
+                (Some(ours), Some(other)) => Diagnostic::error("K505", ours, told).label("shipped lines cannot choose").help(format!(
+                    "begin with `extend: {other}` to change its codes; or name it `{other}` to replace that; or leave out `from:` and use it with `via`"
+                )),
+                _ => Diagnostic::error("K505", span, told).label("which one?").help("remove one, or choose here with `via`"),
+            });
         }
         fits.first().copied()
     }

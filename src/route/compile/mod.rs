@@ -1,5 +1,6 @@
 //! Tree -> checked, compiled program. Every fault becomes a diagnostic, and checking goes on behind it.
 
+mod blame;
 mod body;
 mod constant;
 mod expression;
@@ -209,6 +210,16 @@ impl<'a> Compiler<'a> {
         for document in documents {
             if let Head::Map { source, target, body } = &document.head {
                 self.collect_map(source, target, body, document.span);
+            }
+        }
+        for document in documents {
+            match &document.head {
+                Head::Segment(doc) => {
+                    self.check_declared(&doc.fields);
+                    self.check_place(doc);
+                }
+                Head::Datatype(doc) => self.check_declared(&doc.components),
+                _ => {}
             }
         }
         self.collect_structures();

@@ -211,7 +211,7 @@ impl<'a> Compiler<'a> {
             );
             return;
         }
-        let help = self.suggest_source(&segment.text);
+        let help = self.suggest_segment(segment);
         self.report(Diagnostic::error("K202", segment.span, format!("there is no segment {}", segment.text)).label("in no version of HL7 v2").help(help));
     }
 

@@ -1,6 +1,6 @@
 //! Routes: which messages, which resources, how they are saved.
 
-use crate::diagnostic::{Diagnostic, Severity, Sources, Span, suggest};
+use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::fhir::{self, Kind, ListMerge, SaveMode, Type};
 use crate::hl7v2;
 use crate::route::code::{Body, Map, Missing, On, Resource, Route, SaveX, Shared, X};
@@ -318,7 +318,10 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        self.check_required(&mut union, ty, ty.name(), body.span);
+        let heads = used.iter().filter_map(|(_, m)| self.maps.get(*m).map(|head| (*m, head.span)));
+        let replacing = self.blamed(body.span, heads.clone().map(|(_, span)| span));
+        let replacing = heads.clone().find(|(_, span)| replacing == Some(*span)).map(|(m, span)| (span, self.map_name(m)));
+        self.check_required(&mut union, ty, ty.name(), body.span, replacing.as_ref());
         compiled.required = union.required;
         compiled
     }
@@ -475,16 +478,15 @@ impl<'a> Compiler<'a> {
             several => format!("identifier+: [{}]", several.join(", ")),
         };
         let are = if missing.len() > 1 { "are" } else { "is" };
-        if !shipped(self.sources, span) || shipped(self.sources, made_by) {
+        if self.blamed(span, std::iter::once(made_by)).is_none() {
             self.report(
                 Diagnostic::error("K602", span, format!("{what} {are} not among the identifiers of this {resource}"))
                     .label("could never be found again")
                     .help(format!("add a line `{line}`")),
             );
-        } else if !self.diagnostics.iter().any(|d| d.severity == Severity::Error && d.span.source == made_by.source) {
+        } else if !self.is_faulty(made_by) {
             // One fault, in the file that somebody here wrote, for all shipped routes that use the map; and only if it has no nearer one.
-            let head = self.sources.text(made_by.source).get(made_by.start as usize..made_by.end as usize).unwrap_or_default();
-            let head = head.trim_start_matches("map:").trim().to_owned();
+            let head = self.maps.iter().position(|m| m.span == made_by).map_or_else(String::new, |m| self.map_name(m));
             self.report(
                 Diagnostic::error("K602", made_by, format!("{what} {are} not among the identifiers that this map makes"))
                     .label(format!("replaces the shipped map, and the shipped routes find the {resource} by {what}"))
@@ -609,8 +611,4 @@ fn changes_identity(on: &str) -> bool {
 
 fn copy_required(r: &crate::route::code::Required) -> crate::route::code::Required {
     crate::route::code::Required { element: r.element, names: r.names.clone(), places: r.places.clone(), line: r.line.clone() }
-}
-
-fn shipped(sources: &Sources, span: Span) -> bool {
-    sources.path(span.source).starts_with("shipped/")
 }
