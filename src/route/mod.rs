@@ -6,6 +6,7 @@ mod code;
 mod compile;
 mod expression;
 mod functions;
+mod keys;
 mod lineage;
 mod names;
 mod overlay;

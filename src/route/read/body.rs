@@ -1,42 +1,21 @@
 //! Bodies: the lines of a map, a resource or an element, and Kiln's own `$` keys in them.
 
 use crate::diagnostic::{Diagnostic, suggest};
-use crate::route::read::{FIRST_KEYS, Reader};
+use crate::route::keys::{Declared, OWN, Place, find, first_keys, names};
+use crate::route::read::Reader;
 use crate::route::yaml::{Content, Node, Quoting};
 use crate::route::{Body, Item, Key, Line};
 
-const DOLLAR_KEYS: &[&str] = &[
-    "$each", "$from", "$when", "$first", "$value", "$let", "$takes", "$with", "$map", "$save", "$missing", "$merge", "$initial", "$copy", "$search", "$at",
-    "$name", "$in",
-];
-
-/// Where a body stands: some `$` keys have a meaning only there.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Place {
-    /// The top of a map.
-    Map,
-    /// A resource of a route.
-    Resource,
-    /// The top of a route's `message`.
-    Message,
-    /// A question of a route's `ask`.
-    Question,
-    /// Everywhere else.
-    Inside,
+/// How to say where a `$` key belongs.
+fn whose(key: &Declared) -> &'static str {
+    match key.only {
+        [Place::Map] => "the top of a map",
+        [Place::Message] => "the top of a route's `message`",
+        [Place::Question] => "a question of a route's `ask`",
+        [Place::Resource] => "a resource of a route",
+        _ => "a resource of a route or the top of a map that makes one",
+    }
 }
-
-/// The keys that are not possible everywhere: where they are, and how to say that.
-const ONLY: &[(&str, &[Place], &str)] = &[
-    ("$map", &[Place::Resource], "a resource of a route"),
-    ("$merge", &[Place::Resource], "a resource of a route"),
-    ("$initial", &[Place::Resource], "a resource of a route"),
-    ("$save", &[Place::Resource, Place::Map], "a resource of a route or the top of a map that makes one"),
-    ("$missing", &[Place::Resource, Place::Map], "a resource of a route or the top of a map that makes one"),
-    ("$takes", &[Place::Map], "the top of a map"),
-    ("$copy", &[Place::Message], "the top of a route's `message`"),
-    ("$search", &[Place::Question], "a question of a route's `ask`"),
-    ("$at", &[Place::Question], "a question of a route's `ask`"),
-];
 
 impl Reader<'_> {
     /// A body in braces or indented lines.
@@ -98,9 +77,10 @@ impl Reader<'_> {
 
     fn own_key(&mut self, body: &mut Body, key: &Node, value: &Node, place: Place) {
         let owner = key.text();
-        if let Some((_, _, whose)) = ONLY.iter().find(|(name, places, _)| *name == owner && !places.contains(&place)) {
+        let declared = find(OWN, owner);
+        if let Some(key_of) = declared.filter(|k| !k.allowed(place)) {
             let fault = Diagnostic::error("K105", key.span, format!("`{owner}` has no meaning in this body"));
-            self.faults.push(fault.help(format!("it belongs to {whose}")));
+            self.faults.push(fault.help(format!("it belongs to {}", whose(key_of))));
             return;
         }
         match owner {
@@ -125,7 +105,7 @@ impl Reader<'_> {
                 body.save = self.save(value, owner);
                 body.save_refused = body.save.is_none();
             }
-            "$missing" => body.missing = self.choice(value, owner, &["refuse", "skip", "derive"]),
+            "$missing" => body.missing = self.declared_choice(value, declared),
             "$merge" => body.merge = self.texts(value, owner),
             "$initial" => body.initial = self.body(value, owner, Place::Inside).map(Box::new),
             "$copy" => body.copy = self.keys(value, owner),
@@ -138,12 +118,12 @@ impl Reader<'_> {
                 let bare = owner.trim_start_matches('$');
                 self.faults.push(if owner == "$in" {
                     Diagnostic::error("K105", key.span, "`$in` belongs to a whole document").help("write it at the top, below the first key")
-                } else if let Some(meant) = suggest(owner, DOLLAR_KEYS.iter().copied()) {
+                } else if let Some(meant) = suggest(owner, names(OWN)) {
                     fault.help(format!("did you mean `{meant}`?")).fix(meant)
-                } else if FIRST_KEYS.contains(&bare) {
+                } else if first_keys().contains(&bare) {
                     fault.help(format!("`{bare}` begins a document and has no `$`"))
                 } else {
-                    fault.help(format!("elements are written without `$`; Kiln's keys are {}", DOLLAR_KEYS.join(" ")))
+                    fault.help(format!("elements are written without `$`; Kiln's keys are {}", names(OWN).join(" ")))
                 });
             }
         }

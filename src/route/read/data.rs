@@ -1,13 +1,13 @@
 //! Documents that are data: tables, systems, segments, data types. Every scalar in them is text, except a sender's `when`.
 
 use crate::diagnostic::{Diagnostic, Span};
+use crate::route::keys::{DATATYPE, FIELD, ROW, RULE, SEGMENT, SENDER, SYSTEMS, TABLE, names};
 use crate::route::read::Reader;
 use crate::route::yaml::{Content, Node, Quoting};
 use crate::route::{DatatypeDoc, Document, FieldDoc, Key, SegmentDoc, SystemsDoc, SystemsRule, TableDoc, TableEntry, TableSender, Unmapped};
 
 impl Reader<'_> {
     pub(super) fn table(&mut self, head: &Node, pairs: &[(Node, Node)], document: &mut Document) -> Option<TableDoc> {
-        const KEYS: &[&str] = &["from", "to", "system", "columns", "codes", "unmapped", "senders"];
         let name = self.key(head, "table")?;
         let mut table =
             TableDoc { name, from: Vec::new(), to: None, system: None, columns: Vec::new(), codes: Vec::new(), unmapped: None, senders: Vec::new() };
@@ -17,7 +17,7 @@ impl Reader<'_> {
         }
         let columns = table.columns.iter().map(|(k, _)| k.text.clone()).collect::<Vec<_>>();
         for (key, value) in pairs.iter().skip(1) {
-            match self.plain_key(key, "a table", KEYS, &["from", "senders"], document) {
+            match self.plain_key(key, "a table", TABLE, document) {
                 Some("from") => table.from = self.keys(value, "from"),
                 Some("to") => table.to = self.key(value, "to"),
                 Some("system") => table.system = self.key(value, "system"),
@@ -49,7 +49,7 @@ impl Reader<'_> {
                             "display" => row.display = Some(text),
                             "system" => row.system = Some(text),
                             word => {
-                                let known: Vec<&str> = columns.iter().map(String::as_str).chain(["code", "display", "system"]).collect();
+                                let known: Vec<&str> = columns.iter().map(String::as_str).chain(names(ROW)).collect();
                                 self.no_such_word(&Self::word(key), &format!("`{word}` is no column of this table"), "K113", &known);
                             }
                         }
@@ -76,7 +76,7 @@ impl Reader<'_> {
                 match key.text() {
                     "when" => when = self.expr(value, "when"),
                     "codes" => codes = self.rows(value, columns, false),
-                    word => self.no_such_word(&Self::word(key), &format!("`{word}` is no key of a sender"), "K113", &["when", "codes"]),
+                    word => self.no_such_word(&Self::word(key), &format!("`{word}` is no key of a sender"), "K113", &names(SENDER)),
                 }
             }
             let stated = matches!(&entry.content, Content::Mapping(p) if p.iter().any(|(k, _)| k.text() == "when"));
@@ -107,7 +107,7 @@ impl Reader<'_> {
         let name = self.key(head, "systems")?;
         let mut systems = SystemsDoc { name, rules: Vec::new(), unknown: None, missing: None, ignore: Vec::new() };
         for (key, value) in pairs.iter().skip(1) {
-            match self.plain_key(key, "a systems document", &["match", "unknown", "missing", "ignore"], &["match", "ignore"], document) {
+            match self.plain_key(key, "a systems document", SYSTEMS, document) {
                 Some("match") => match value.content {
                     Content::Sequence(_) => systems.rules = self.entries(value).into_iter().filter_map(|n| self.rule(n)).collect(),
                     _ => systems.rules = self.wrong(value, "match", "a list of `{ namespace: ..., system: ... }`").unwrap_or_default(),
@@ -122,7 +122,7 @@ impl Reader<'_> {
     }
 
     fn rule(&mut self, node: &Node) -> Option<SystemsRule> {
-        const KEYS: &[&str] = &["namespace", "oid", "universal", "types", "system"];
+        let known = names(RULE);
         let (mut namespace, mut oid, mut universal, mut types, mut system) = (None, None, None, Vec::new(), None);
         for (key, value) in self.pairs(node, "match") {
             match key.text() {
@@ -131,12 +131,12 @@ impl Reader<'_> {
                 "universal" => universal = self.key(value, "universal"),
                 "types" => types = self.keys(value, "types"),
                 "system" => system = self.key(value, "system"),
-                word => self.no_such_word(&Self::word(key), &format!("`{word}` is no key of a row of `match`"), "K113", KEYS),
+                word => self.no_such_word(&Self::word(key), &format!("`{word}` is no key of a row of `match`"), "K113", &known),
             }
         }
         let Content::Mapping(pairs) = &node.content else { return None };
         // A key that nobody knows was probably the one that lacks.
-        let strange = pairs.iter().any(|(k, _)| !KEYS.contains(&k.text()));
+        let strange = pairs.iter().any(|(k, _)| !known.contains(&k.text()));
         let Some(system) = system else {
             if strange {
                 return None;
@@ -154,7 +154,7 @@ impl Reader<'_> {
         let name = self.key(head, "segment")?;
         let mut segment = SegmentDoc { name, after: None, group: None, fields: Vec::new() };
         for (key, value) in pairs.iter().skip(1) {
-            match self.plain_key(key, "a segment", &["after", "in", "fields"], &[], document) {
+            match self.plain_key(key, "a segment", SEGMENT, document) {
                 Some("after") => segment.after = self.key(value, "after"),
                 Some("in") => segment.group = self.key(value, "in"),
                 Some(_) => segment.fields = self.fields(value, "fields"),
@@ -170,7 +170,7 @@ impl Reader<'_> {
     pub(super) fn datatype(&mut self, head: &Node, pairs: &[(Node, Node)], document: &mut Document) -> Option<DatatypeDoc> {
         let mut datatype = DatatypeDoc { name: self.key(head, "datatype")?, components: Vec::new() };
         for (key, value) in pairs.iter().skip(1) {
-            if self.plain_key(key, "a data type", &["components"], &[], document).is_some() {
+            if self.plain_key(key, "a data type", DATATYPE, document).is_some() {
                 datatype.components = self.fields(value, "components");
             }
         }
@@ -213,7 +213,7 @@ impl Reader<'_> {
                 "table" => table = self.key(value, "table"),
                 word => {
                     strange = true;
-                    self.no_such_word(&Self::word(key), &format!("`{word}` is no key of a field"), "K113", &["name", "type", "repeats", "table"]);
+                    self.no_such_word(&Self::word(key), &format!("`{word}` is no key of a field"), "K113", &names(FIELD));
                 }
             }
         }

@@ -8,10 +8,9 @@ mod tests;
 mod value;
 
 use crate::diagnostic::{Diagnostic, SourceId, Sources, Span, suggest};
+use crate::route::keys::{self, Place};
 use crate::route::yaml::{Content, Node, documents};
 use crate::route::{Document, Head};
-
-const FIRST_KEYS: &[&str] = &["map", "route", "table", "systems", "segment", "datatype", "extend"];
 
 /// Reads one file. Documents that could not be read are missing; everything that is wrong is in the list, in file order.
 pub(crate) fn read(sources: &Sources, id: SourceId) -> (Vec<Document>, Vec<Diagnostic>) {
@@ -34,18 +33,19 @@ impl Reader<'_> {
             return None;
         }
         let Content::Mapping(pairs) = &node.content else {
-            self.faults.push(Diagnostic::error("K104", start_of(node), "a document begins with a key that says what it is").help(first_keys()));
+            self.faults.push(Diagnostic::error("K104", start_of(node), "a document begins with a key that says what it is").help(all_first_keys()));
             return None;
         };
         let (first, value) = pairs.first()?;
         let word = first.text();
-        if !FIRST_KEYS.contains(&word) {
+        let first_keys = keys::first_keys();
+        if !first_keys.contains(&word) {
             let fault = Diagnostic::error("K104", first.span, format!("a document can't begin with `{word}`"));
-            let later = pairs.iter().map(|(k, _)| k).find(|k| FIRST_KEYS.contains(&k.text()));
-            self.faults.push(match (suggest(word, FIRST_KEYS.iter().copied()), later) {
+            let later = pairs.iter().map(|(k, _)| k).find(|k| first_keys.contains(&k.text()));
+            self.faults.push(match (suggest(word, first_keys.iter().copied()), later) {
                 (_, Some(key)) => fault.related(key.span, "this must be the first line").help("the first key of a document says what it is"),
                 (Some(meant), None) => fault.help(format!("did you mean `{meant}`?")).fix(meant),
-                (None, None) => fault.help(first_keys()),
+                (None, None) => fault.help(all_first_keys()),
             });
             return None;
         }
@@ -91,13 +91,14 @@ impl Reader<'_> {
 
     fn map(&mut self, head: &Node, node: &Node) -> Option<Head> {
         let (source, target) = self.arrow(head)?;
-        let body = self.body_of(node, 1, body::Place::Map);
+        let body = self.body_of(node, 1, Place::Map);
         Some(Head::Map { source, target, body })
     }
 }
 
-fn first_keys() -> String {
-    "the first key is one of `map`, `route`, `table`, `systems`, `segment`, `datatype`, `extend`".to_owned()
+fn all_first_keys() -> String {
+    let keys: Vec<String> = keys::first_keys().iter().map(|k| format!("`{k}`")).collect();
+    format!("the first key is one of {}", keys.join(", "))
 }
 
 /// The first byte of a node, for faults about all of it.

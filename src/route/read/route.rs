@@ -1,33 +1,10 @@
 //! Route documents.
 
 use crate::diagnostic::Diagnostic;
+use crate::route::keys::{Declared, Place, ROUTE, find, names};
 use crate::route::read::Reader;
-use crate::route::read::body::Place;
 use crate::route::yaml::{Content, Node};
 use crate::route::{Body, Document, Item, Key, RouteDoc};
-
-const KEYS: &[&str] = &[
-    "on",
-    "from",
-    "to",
-    "when",
-    "order-by",
-    "use",
-    "like",
-    "resources",
-    "message",
-    "ask",
-    "reply",
-    "shared",
-    "types",
-    "invalid",
-    "send",
-    "retry",
-    "after-dead-letter",
-];
-
-/// The keys that may be written with a `+` when a route is extended.
-const LISTS: &[&str] = &["on", "from", "to", "order-by", "use"];
 
 impl Reader<'_> {
     pub(super) fn route(&mut self, head: &Node, pairs: &[(Node, Node)], document: &mut Document) -> Option<RouteDoc> {
@@ -53,7 +30,8 @@ impl Reader<'_> {
             after_dead_letter: None,
         };
         for (key, value) in pairs.iter().skip(1) {
-            let Some(word) = self.plain_key(key, "a route", KEYS, LISTS, document) else { continue };
+            let Some(word) = self.plain_key(key, "a route", ROUTE, document) else { continue };
+            let declared = find(ROUTE, word);
             match word {
                 "on" => route.on = self.keys(value, word),
                 "from" => route.from = self.keys(value, word),
@@ -71,10 +49,10 @@ impl Reader<'_> {
                     route.shared = pairs.into_iter().filter_map(|(k, v)| Some((Self::word(k), self.save(v, k.text())?))).collect();
                 }
                 "types" => route.types = self.texts(value, word),
-                "invalid" => route.invalid = self.choice(value, word, &["report", "refuse"]),
-                "send" => route.send = self.choice(value, word, &["transaction", "batch", "single"]),
+                "invalid" => route.invalid = self.declared_choice(value, declared),
+                "send" => route.send = self.declared_choice(value, declared),
                 "retry" => route.retry = self.texts(value, word),
-                _ => route.after_dead_letter = self.choice(value, word, &["wait", "go-on"]),
+                _ => route.after_dead_letter = self.declared_choice(value, declared),
             }
         }
         Some(route)
@@ -99,24 +77,24 @@ impl Reader<'_> {
     }
 
     /// A key of a document whose keys are plain words; `None` and K113 if there is no such key, `None` for `$in`. A `+` is noted in `document`.
-    pub(super) fn plain_key<'k>(&mut self, key: &Node, owner: &str, keys: &[&'k str], lists: &[&str], document: &mut Document) -> Option<&'k str> {
+    pub(super) fn plain_key(&mut self, key: &Node, owner: &str, keys: &'static [Declared], document: &mut Document) -> Option<&'static str> {
         let written = key.text();
         if written == "$in" {
             return None;
         }
         let text = written.strip_suffix('+').unwrap_or(written);
-        let Some(known) = keys.iter().find(|k| **k == text) else {
-            self.no_such_word(&Self::word(key), &format!("`{written}` is no key of {owner}"), "K113", keys);
+        let Some(known) = find(keys, text) else {
+            self.no_such_word(&Self::word(key), &format!("`{written}` is no key of {owner}"), "K113", &names(keys));
             return None;
         };
         if text != written {
-            if !document.extends || !lists.contains(known) {
+            if !document.extends || !known.appends {
                 let fault = Diagnostic::error("K113", key.span, format!("`{written}` can't append here"));
                 self.faults.push(fault.help("a `+` appends to a list of the document that `extend:` changes").fix(text));
                 return None;
             }
             document.appends.push(text.to_owned());
         }
-        Some(known)
+        Some(known.name)
     }
 }

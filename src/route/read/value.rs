@@ -2,6 +2,7 @@
 
 use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::route::expression::{Places, parse, parse_each, parse_save};
+use crate::route::keys::{Declared, Takes};
 use crate::route::read::{Reader, start_of};
 use crate::route::yaml::{Content, Node, Quoting, unbalanced};
 use crate::route::{Each, Expr, Key, Save, Target};
@@ -28,6 +29,14 @@ impl Reader<'_> {
         }
         self.no_such_word(&key, &format!("`{}` is no value of `{owner}`", key.text), "K114", words);
         None
+    }
+
+    /// One of the words that the key's declaration lists, or K114.
+    pub(super) fn declared_choice(&mut self, node: &Node, declared: Option<&'static Declared>) -> Option<Key> {
+        match declared {
+            Some(Declared { name, takes: Takes::Choice(words), .. }) => self.choice(node, name, words),
+            _ => None,
+        }
     }
 
     /// A text, or a list of texts.
