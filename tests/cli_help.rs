@@ -10,6 +10,7 @@ const COMMANDS: &[&str] = &[
     "check",
     "map",
     "explain",
+    "schema",
     "send",
     "journal",
     "journal search",

@@ -14,6 +14,7 @@ mod paint;
 mod patient_index;
 mod process;
 mod route_set;
+mod schema;
 mod send;
 mod send_load;
 mod serve;
@@ -65,6 +66,7 @@ enum Command {
     Send(send::Args),
     Journal(journal::Args),
     Explain(explain::Args),
+    Schema(schema::Args),
 }
 
 /// Runs the command that the process was started with.
@@ -87,5 +89,6 @@ pub fn main() -> ExitCode {
         Command::Send(args) => send::run(&args).into(),
         Command::Journal(args) => journal::run(&args).into(),
         Command::Explain(args) => explain::run(&args).into(),
+        Command::Schema(args) => schema::run(&args).into(),
     }
 }

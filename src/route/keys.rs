@@ -172,17 +172,12 @@ pub(crate) const TABLE: &[Declared] = &[
 pub(crate) const UNMAPPED: &[&str] = &["keep", "text", "drop", "absent", "refuse"];
 
 /// A row of a table that is a body; columns come beside these.
-pub(crate) const ROW: &[Declared] = &[
-    key("code", Takes::Word, "the code that goes out"),
-    key("display", Takes::Word, "its text for people"),
-    key("system", Takes::Word, "its system"),
-];
+pub(crate) const ROW: &[Declared] =
+    &[key("code", Takes::Word, "the code that goes out"), key("display", Takes::Word, "its text for people"), key("system", Takes::Word, "its system")];
 
 /// An entry of `senders:`.
-pub(crate) const SENDER: &[Declared] = &[
-    key("when", Takes::Expression, "whose codes these are: `MSH-3 = \"LAB7\"`"),
-    key("codes", Takes::Rows, "rows that come before the table's own"),
-];
+pub(crate) const SENDER: &[Declared] =
+    &[key("when", Takes::Expression, "whose codes these are: `MSH-3 = \"LAB7\"`"), key("codes", Takes::Rows, "rows that come before the table's own")];
 
 /// Keys of a `systems:`.
 pub(crate) const SYSTEMS: &[Declared] = &[

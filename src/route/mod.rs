@@ -13,6 +13,7 @@ mod overlay;
 mod program;
 mod read;
 mod run;
+mod schema;
 mod scope;
 mod survey;
 mod tree;
@@ -23,6 +24,7 @@ pub use compile::load;
 pub use functions::function_reference;
 pub use lineage::{ConditionUse, Deletion, ElementLineage, LineUse, Lineage, Outcome, ResourceLineage, Spot, Stage, Step, Use, ValueUse};
 pub use program::{AfterDeadLetter, Context, Finding, LoadOptions, Loaded, Matches, Output, RouteId, RouteInfo, RouteSet, Send, Stop};
+pub use schema::schema;
 pub use survey::{CodeCondition, CodeLine, Survey};
 pub use tree::{
     Body, DatatypeDoc, Document, Each, Expr, ExprKind, FieldDoc, Head, Index, Item, Key, Line, Literal, Op, PathStep, RouteDoc, Save, SegmentDoc, SystemsDoc,

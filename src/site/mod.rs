@@ -4,9 +4,11 @@
 
 mod environment;
 mod files;
+mod keys;
 mod load;
 mod model;
 mod reader;
+mod schema;
 mod sections;
 mod unit;
 mod yaml;
@@ -15,4 +17,5 @@ pub use environment::Override;
 pub use files::{read_folders, route_sources, shipped, words};
 pub use load::{LoadedSite, SiteOptions, load};
 pub use model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, Reload, Site, TargetKind, TargetSite, Unrouted, WhenFull};
+pub use schema::schema;
 pub use unit::{duration, size};

@@ -1,6 +1,7 @@
 //! Walks layered values and collects faults: unknown keys with what was probably meant, wrong kinds, malformed values.
 
 use crate::diagnostic::{Diagnostic, Span, suggest};
+use crate::site::keys::SiteKey;
 use crate::site::unit;
 use crate::site::yaml::{Path, Place, span_of};
 use config::{Map, Value, ValueKind};
@@ -81,8 +82,9 @@ impl<'a> Reader<'a> {
     }
 
     /// A mapping with these keys and no others.
-    pub(crate) fn keys<'v>(&mut self, entry: &Entry<'v>, known: &[&str]) -> Keys<'v> {
+    pub(crate) fn keys<'v>(&mut self, entry: &Entry<'v>, known: &[SiteKey]) -> Keys<'v> {
         let entries = self.entries(entry);
+        let known: Vec<&str> = known.iter().map(|k| k.name).collect();
         for e in &entries {
             if !known.contains(&e.name()) {
                 let whose = if entry.path.is_empty() { "a site file".to_owned() } else { format!("`{}`", entry.path.join(".")) };

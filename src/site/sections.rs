@@ -5,6 +5,7 @@ use crate::exchange::Secret;
 use crate::hl7v2::Charset;
 use crate::listener::{AllowList, ListenerConfig, Network};
 use crate::site::files::words;
+use crate::site::keys::{AUTH, BASIC, JOURNAL, LIMITS, LISTEN, LISTENER, LOG, ROOT, SECRET, TARGET};
 use crate::site::model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, Reload, Site, TargetKind, TargetSite, Unrouted, WhenFull};
 use crate::site::reader::{Entry, Keys, Reader};
 use crate::site::unit;
@@ -34,10 +35,6 @@ routes: routes
 log: { level: info, json: false, unsafe: false }
 ";
 
-const ROOT: &[&str] = &["language", "journal", "console", "metrics", "reload", "use", "routes", "tables", "listeners", "targets", "log"];
-const LISTENER: &[&str] = &["mllp", "acknowledge", "unrouted", "duplicates", "when-full", "charset", "zone", "authority", "allow", "limits"];
-const TARGET: &[&str] = &["fhir", "folder", "null", "auth", "headers", "timeout", "settle", "parallel", "send", "layout"];
-
 /// The whole file. Faults are in the reader; the site is only to be used when there is none.
 pub(crate) fn site(r: &mut Reader<'_>, value: &Value, around: &Around<'_>) -> Site {
     let root = r.root(value);
@@ -46,7 +43,7 @@ pub(crate) fn site(r: &mut Reader<'_>, value: &Value, around: &Around<'_>) -> Si
     let journal = journal(r, &keys, around);
     let console = console(r, &keys);
     let metrics = keys.get("metrics").and_then(|e| {
-        let k = r.keys(&e, &["listen"]);
+        let k = r.keys(&e, LISTEN);
         let listen = k.get("listen");
         if listen.is_none() {
             r.missing(k.key, "`metrics` says no address", "add `listen: 127.0.0.1:8576`");
@@ -79,7 +76,7 @@ fn language(r: &mut Reader<'_>, keys: &Keys<'_>) -> u32 {
 fn journal(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Journal {
     let mut journal = Journal { path: around.folder.join("journal"), keep: Duration::from_secs(30 * 86_400), low_water: LowWater::Default };
     let Some(entry) = keys.get("journal") else { return journal };
-    let k = r.keys(&entry, &["path", "keep", "low-water"]);
+    let k = r.keys(&entry, JOURNAL);
     if let Some(path) = k.get("path").and_then(|e| r.text(&e)) {
         journal.path = around.folder.join(path);
     }
@@ -102,7 +99,7 @@ fn console(r: &mut Reader<'_>, keys: &Keys<'_>) -> Console {
     if matches!(e.scalar(), Some("off" | "false" | "none")) {
         return off;
     }
-    let k = r.keys(&e, &["listen"]);
+    let k = r.keys(&e, LISTEN);
     let listen = k.get("listen").and_then(|e| if matches!(e.scalar(), Some("off")) { None } else { address(r, &e) });
     Console { listen }
 }
@@ -189,7 +186,7 @@ fn acknowledge(r: &mut Reader<'_>, e: &Entry<'_>) -> Option<Acknowledge> {
 
 fn limits(r: &mut Reader<'_>, k: &Keys<'_>, socket: &mut ListenerConfig) {
     let Some(entry) = k.get("limits") else { return };
-    let k = r.keys(&entry, &["frame", "connections", "in-flight", "idle", "frame-time", "keep-alive"]);
+    let k = r.keys(&entry, LIMITS);
     let frame = k.get("frame").and_then(|e| {
         let read = |t: &str| unit::size(t).and_then(|n| usize::try_from(n).ok()).filter(|n| (1024..=1 << 30).contains(n));
         r.parsed(&e, read, "a size from 1KiB to 1GiB", "write `16MiB`")
@@ -278,14 +275,14 @@ fn fhir(r: &mut Reader<'_>, kind: &Entry<'_>, k: &Keys<'_>, around: &Around<'_>)
 }
 
 fn auth(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>) -> Auth {
-    let k = r.keys(entry, &["basic", "bearer"]);
+    let k = r.keys(entry, AUTH);
     match (k.get("basic"), k.get("bearer")) {
         (Some(_), Some(second)) => {
             r.faults.push(Diagnostic::error("K728", second.key, "`auth` is one thing").label("a second one"));
             Auth::None
         }
         (Some(e), None) => {
-            let b = r.keys(&e, &["user", "password"]);
+            let b = r.keys(&e, BASIC);
             let user = b.get("user").and_then(|e| r.text(&e));
             let password = b.get("password").and_then(|e| secret(r, &e, around, false));
             if b.get("user").is_none() || b.get("password").is_none() {
@@ -315,7 +312,7 @@ fn secret(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>, plain_allo
         r.faults.push(fault.help("write `{ file: /run/secrets/NAME }` or `{ env: NAME }`"));
         return None;
     }
-    let k = r.keys(entry, &["file", "env"]);
+    let k = r.keys(entry, SECRET);
     let (text, place) = match (k.get("file"), k.get("env")) {
         (Some(e), None) => {
             let path = around.folder.join(r.text(&e)?);
@@ -351,7 +348,7 @@ fn secret(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>, plain_allo
 fn log(r: &mut Reader<'_>, keys: &Keys<'_>) -> Log {
     let mut log = Log { level: "info".to_owned(), json: false, unsafe_: false };
     let Some(entry) = keys.get("log") else { return log };
-    let k = r.keys(&entry, &["level", "json", "unsafe"]);
+    let k = r.keys(&entry, LOG);
     let levels = ["error", "warn", "info", "debug", "trace"].map(|l| (l, l));
     if let Some(level) = k.get("level").and_then(|e| r.word(&e, &levels)) {
         level.clone_into(&mut log.level);

@@ -1,0 +1,128 @@
+//! The keys of the site file, declared once: the reader and the JSON Schema come from these tables.
+
+/// A key of a section.
+pub(crate) struct SiteKey {
+    /// As written.
+    pub(crate) name: &'static str,
+    /// What stands behind the colon.
+    pub(crate) takes: Takes,
+    /// A sentence without a full stop, with the default where there is one.
+    pub(crate) meaning: &'static str,
+}
+
+/// The shapes of values.
+#[derive(Clone, Copy)]
+pub(crate) enum Takes {
+    /// Any text.
+    Text,
+    /// A text, or a list of them.
+    Texts,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// `30s`, `24h`; with the words that stand beside.
+    Duration(&'static [&'static str]),
+    /// `16MiB`.
+    Size,
+    /// `1GiB` or `5%`.
+    Share,
+    /// `127.0.0.1:2575`.
+    Address,
+    /// A whole number from and to.
+    Number(usize, usize),
+    /// The base URL of a server.
+    Url,
+    /// `{ file: PATH }` or `{ env: NAME }`; true if a text is allowed as well.
+    Secret(bool),
+    /// A mapping of names to secrets.
+    Secrets,
+    /// A section with these keys; with the words that stand in its place.
+    Section(&'static [SiteKey], &'static [&'static str]),
+    /// Names, each with a section of these keys.
+    Named(&'static [SiteKey]),
+}
+
+const fn key(name: &'static str, takes: Takes, meaning: &'static str) -> SiteKey {
+    SiteKey { name, takes, meaning }
+}
+
+/// The file itself.
+pub(crate) const ROOT: &[SiteKey] = &[
+    key("language", Takes::Choice(&["1"]), "the version of the route language; 1"),
+    key("journal", Takes::Section(JOURNAL, &[]), "where messages are kept, and for how long"),
+    key("console", Takes::Section(LISTEN, &["off", "false", "none"]), "the status page; 127.0.0.1:8575, or `off`"),
+    key("metrics", Takes::Section(LISTEN, &[]), "/metrics, /healthz and /readyz on an address of their own; else on the console's"),
+    key("reload", Takes::Choice(&["watch", "signal"]), "when changed files become live: 300 ms after the last change, or on SIGHUP alone; watch"),
+    key("use", Takes::Texts, "overlays that count for all routes: documents with `$in: NAME`"),
+    key("routes", Takes::Texts, "folders of route files, from the folder of this file; routes"),
+    key("tables", Takes::Texts, "further folders of route files, such as tables"),
+    key("listeners", Takes::Named(LISTENER), "where messages come in; the name is what routes call it in `from`"),
+    key("targets", Takes::Named(TARGET), "where resources go; the name is what routes call it in `to`"),
+    key("log", Takes::Section(LOG, &[]), "what the daemon says on standard error"),
+];
+
+/// `journal:`.
+pub(crate) const JOURNAL: &[SiteKey] = &[
+    key("path", Takes::Text, "the folder; journal"),
+    key("keep", Takes::Duration(&[]), "how long settled messages are kept; 30d"),
+    key("low-water", Takes::Share, "below this much free space nothing is accepted; 5 % or 1 GiB, whichever is more"),
+];
+
+/// `console:` and `metrics:`.
+pub(crate) const LISTEN: &[SiteKey] = &[key("listen", Takes::Address, "address and port")];
+
+/// One listener.
+pub(crate) const LISTENER: &[SiteKey] = &[
+    key("mllp", Takes::Address, "address and port; needed"),
+    key("acknowledge", Takes::Choice(&["stored"]), "when AA is answered; stored"),
+    key("unrouted", Takes::Choice(&["accept", "reject"]), "what a message that no route takes is answered; accept"),
+    key("duplicates", Takes::Duration(&["off", "0"]), "for how long a repeated message is known; 24h"),
+    key("when-full", Takes::Choice(&["close", "nak"]), "what a sender sees while nothing can be stored; close"),
+    key("charset", Takes::Text, "the character set of messages with an empty MSH-18: `UTF-8`, `8859/1`, or another code of table 0211"),
+    key("zone", Takes::Text, "the zone of times without an offset, an IANA name: `Europe/Berlin`; UTC"),
+    key("authority", Takes::Text, "the assigning authority of identifiers without CX.4: `HOSP` or `HOSP&1.2.3&ISO`"),
+    key("allow", Takes::Texts, "addresses and ranges that may connect; left out, all"),
+    key("limits", Takes::Section(LIMITS, &[]), "limits on connections and frames"),
+];
+
+/// `limits:` of a listener.
+pub(crate) const LIMITS: &[SiteKey] = &[
+    key("frame", Takes::Size, "the largest message; 16MiB"),
+    key("connections", Takes::Number(1, 100_000), "how many connections at once"),
+    key("in-flight", Takes::Number(1, 10_000), "how many messages of a connection may wait for their answer"),
+    key("idle", Takes::Duration(&["off"]), "a connection that is silent for so long is closed"),
+    key("frame-time", Takes::Duration(&[]), "a frame that takes longer closes its connection"),
+    key("keep-alive", Takes::Duration(&[]), "how often TCP asks whether a silent peer is there"),
+];
+
+/// One target.
+pub(crate) const TARGET: &[SiteKey] = &[
+    key("fhir", Takes::Url, "a FHIR R4 server's base URL"),
+    key("folder", Takes::Text, "a folder, from the folder of this file"),
+    key("null", Takes::Choice(&["true"]), "nowhere: mapped and settled, and thrown away"),
+    key("auth", Takes::Section(AUTH, &[]), "how Kiln proves to the server who it is"),
+    key("headers", Takes::Secrets, "further headers of each request"),
+    key("timeout", Takes::Duration(&[]), "how long an answer may take; 30s"),
+    key("settle", Takes::Duration(&[]), "after how long a server finds what it has saved; as timeout"),
+    key("parallel", Takes::Number(1, 256), "how many deliveries at once; 8"),
+    key("send", Takes::Choice(&["transaction", "batch", "single"]), "how resources are written; as the route says, else transaction"),
+    key("layout", Takes::Choice(&["json", "ndjson"]), "a file per resource, or one per type with a line for each; json"),
+];
+
+/// `auth:` of a target.
+pub(crate) const AUTH: &[SiteKey] =
+    &[key("basic", Takes::Section(BASIC, &[]), "user and password"), key("bearer", Takes::Secret(false), "a token: `{ file: PATH }` or `{ env: NAME }`")];
+
+/// `basic:` of `auth:`.
+pub(crate) const BASIC: &[SiteKey] =
+    &[key("user", Takes::Text, "the user's name"), key("password", Takes::Secret(false), "`{ file: PATH }` or `{ env: NAME }`")];
+
+/// A secret.
+pub(crate) const SECRET: &[SiteKey] =
+    &[key("file", Takes::Text, "the file that holds the secret"), key("env", Takes::Text, "the environment's variable that holds the secret")];
+
+/// `log:`.
+pub(crate) const LOG: &[SiteKey] = &[
+    key("level", Takes::Choice(&["error", "warn", "info", "debug", "trace"]), "how much; info"),
+    key("json", Takes::Choice(&["true", "false", "1", "0"]), "a JSON object per line; false"),
+    key("unsafe", Takes::Choice(&["true", "false", "1", "0"]), "let other parts of the program log what may hold patient data; false"),
+];
