@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Connections, each with one message in flight
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub connections: u32,
-    /// At most so many messages per second, all connections together; then times count from when a message was due
+    /// At most so many messages per second, all connections together, evenly; tells also how long after it was due each was sent and answered
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
     /// How long to wait for a connection and for an acknowledgement

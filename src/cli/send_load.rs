@@ -10,6 +10,7 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// How many different patients the copies name.
 const PATIENTS: u64 = 10_000;
@@ -209,6 +210,24 @@ impl Histogram {
         self.max = self.max.max(us);
     }
 
+    fn add_duration(&mut self, time: Duration) {
+        self.add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// The usual shares, for --json; nothing if there is nothing to say.
+    fn json(&self) -> serde_json::Value {
+        if self.total == 0 {
+            return serde_json::Value::Null;
+        }
+        let [p50, p90, p99, p999] = [0.5, 0.9, 0.99, 0.999].map(|share| self.quantile(share));
+        serde_json::json!({ "p50": p50, "p90": p90, "p99": p99, "p999": p999, "max": self.max })
+    }
+
+    fn words(&self) -> String {
+        let q = |share| micros(self.quantile(share));
+        format!("p50 {}   p90 {}   p99 {}   p99.9 {}   max {}", q(0.5), q(0.9), q(0.99), q(0.999), micros(self.max))
+    }
+
     fn index(us: u64) -> usize {
         let top = u64::BITS - us.leading_zeros();
         if top <= SUB {
@@ -247,7 +266,12 @@ struct Tally {
     lost: Cell<u64>,
     no_connection: Cell<u64>,
     bytes: Cell<u64>,
+    /// From a message's hand-over to the socket to its acknowledgement.
     times: RefCell<Histogram>,
+    /// From when a message was due, where a rate says when.
+    since_due: RefCell<Histogram>,
+    /// How long after it was due a message was handed over.
+    late: RefCell<Histogram>,
     time: RefCell<Vec<u8>>,
     acked: RefCell<Option<std::io::BufWriter<std::fs::File>>>,
 }
@@ -277,6 +301,8 @@ pub(crate) async fn run(args: &Args, address: SocketAddr, messages: Vec<Vec<u8>>
         no_connection: Cell::new(0),
         bytes: Cell::new(0),
         times: RefCell::new(Histogram::new()),
+        since_due: RefCell::new(Histogram::new()),
+        late: RefCell::new(Histogram::new()),
         time: RefCell::new(now_as_dtm()),
         acked: RefCell::new(acked),
     });
@@ -286,11 +312,20 @@ pub(crate) async fn run(args: &Args, address: SocketAddr, messages: Vec<Vec<u8>>
     let local = tokio::task::LocalSet::new();
     let messages = Rc::new(messages);
     let mut tasks = tokio::task::JoinSet::new();
-    let pace = Pace { total, until, rate: args.rate.map(f64::from), began };
+    let pace = Pace { total, until, began };
+    let turns = match args.rate.map(|rate| metronome(pace, f64::from(rate))) {
+        None => Turns::AtOnce(pace),
+        Some(Ok(beats)) => Turns::Beaten(Rc::new(tokio::sync::Mutex::new(beats))),
+        Some(Err(e)) => {
+            err!("kiln: {}", words(&e));
+            return Exit::CouldNot;
+        }
+    };
     for _ in 0..args.connections {
         let client = Client::new(address, args.timeout);
-        tasks.spawn_local_on(connection(client, Rc::clone(&messages), Rc::clone(&tally), pace, args.timeout), &local);
+        tasks.spawn_local_on(connection(client, Rc::clone(&messages), Rc::clone(&tally), turns.clone(), args.timeout), &local);
     }
+    drop(turns);
     let bar = (std::io::stderr().is_terminal() && !args.json).then(|| match total {
         Some(total) => indicatif::ProgressBar::new(total).with_style(style("{bar:40} {pos}/{len}  {per_sec}  {eta} left")),
         None => indicatif::ProgressBar::new_spinner().with_style(style("{spinner} {pos}  {per_sec}  {elapsed}")),
@@ -338,38 +373,67 @@ fn style(template: &str) -> indicatif::ProgressStyle {
 struct Pace {
     total: Option<u64>,
     until: Option<Instant>,
-    rate: Option<f64>,
     began: Instant,
 }
 
 impl Pace {
-    /// When the next message of all connections is due; `None` when there is no more to send.
-    fn next(&self, tally: &Tally) -> Option<Instant> {
-        let number = tally.sent.get();
-        if self.total.is_some_and(|t| number >= t) {
-            return None;
-        }
-        let due = match self.rate {
-            Some(rate) => self.began + Duration::from_secs_f64(number as f64 / rate),
-            None => Instant::now(),
-        };
-        if self.until.is_some_and(|u| due >= u) {
-            return None;
-        }
+    /// Whether a message that is the `number`th, from 0, and due then, is still to be sent.
+    fn takes(&self, number: u64, due: Instant) -> bool {
+        self.total.is_none_or(|total| number < total) && self.until.is_none_or(|until| due < until)
+    }
+}
+
+/// When each connection's next message is due.
+#[derive(Clone)]
+enum Turns {
+    /// As soon as the one before is answered.
+    AtOnce(Pace),
+    /// When the metronome says so; whichever connection is free takes the turn.
+    Beaten(Rc<tokio::sync::Mutex<mpsc::Receiver<Instant>>>),
+}
+
+impl Turns {
+    /// `None` when there is no more to send.
+    async fn next(&self, tally: &Tally) -> Option<Instant> {
+        let due = match self {
+            Self::AtOnce(pace) => Some(Instant::now()).filter(|now| pace.takes(tally.sent.get(), *now)),
+            Self::Beaten(beats) => beats.lock().await.recv().await,
+        }?;
         add(&tally.sent);
         Some(due)
     }
 }
 
-async fn connection(mut client: Client, messages: Rc<Vec<Vec<u8>>>, tally: Rc<Tally>, pace: Pace, timeout: Duration) {
+/// Turns that were due and that no connection has taken yet. While all connections wait for answers, the rest waits in the metronome, and is
+/// late as it would be here.
+const TURNS_MAX: usize = 1_024;
+
+/// Beats at a rate from a thread of its own: the runtime's timers have a resolution of a millisecond, a thread's sleep one of some 60 us.
+/// Ends when all has been sent, or when nobody listens any more.
+fn metronome(pace: Pace, rate: f64) -> std::io::Result<mpsc::Receiver<Instant>> {
+    let (beat, beats) = mpsc::channel(TURNS_MAX);
+    let run = move || {
+        let due = |number: u64| pace.began + Duration::from_secs_f64(number as f64 / rate);
+        for (number, due) in (0..).map(|number| (number, due(number))) {
+            if !pace.takes(number, due) {
+                break;
+            }
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if beat.blocking_send(due).is_err() {
+                break;
+            }
+        }
+    };
+    std::thread::Builder::new().name("metronome".to_owned()).spawn(run)?;
+    Ok(beats)
+}
+
+async fn connection(mut client: Client, messages: Rc<Vec<Vec<u8>>>, tally: Rc<Tally>, turns: Turns, timeout: Duration) {
     let mut templates: Vec<Template> = messages.iter().map(|m| Template::new(m)).collect();
     let mut random = Random::new();
     let mut expected = [b'0'; CONTROL_ID_LEN];
     let mut turn = 0;
-    while let Some(due) = pace.next(&tally) {
-        if pace.rate.is_some() {
-            tokio::time::sleep_until(due.into()).await;
-        }
+    while let Some(due) = turns.next(&tally).await {
         let number = templates.len();
         let Some(template) = templates.get_mut(turn % number) else { return };
         turn += 1;
@@ -380,7 +444,8 @@ async fn connection(mut client: Client, messages: Rc<Vec<Vec<u8>>>, tally: Rc<Ta
             add(&tally.no_connection);
             return;
         }
-        let began = if pace.rate.is_some() { due } else { Instant::now() };
+        let began = Instant::now();
+        let late = began.saturating_duration_since(due);
         let answer = client.exchange_frame(&template.frame).await;
         match answer {
             Ok(ack) => {
@@ -389,7 +454,12 @@ async fn connection(mut client: Client, messages: Rc<Vec<Vec<u8>>>, tally: Rc<Ta
                     Some((code, id)) if template.control_id.is_none() || id == expected => {
                         if matches!(code, b"AA" | b"CA") {
                             add(&tally.accepted);
-                            tally.times.borrow_mut().add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+                            let took = began.elapsed();
+                            tally.times.borrow_mut().add_duration(took);
+                            if matches!(turns, Turns::Beaten(_)) {
+                                tally.late.borrow_mut().add_duration(late);
+                                tally.since_due.borrow_mut().add_duration(late + took);
+                            }
                             if let Some(acked) = tally.acked.borrow_mut().as_mut() {
                                 let _ = acked.write_all(&expected).and_then(|()| acked.write_all(b"\n"));
                             }
@@ -428,7 +498,7 @@ fn report(args: &Args, t: &Tally, took: Duration) {
             serde_json::json!({
                 "sent": sent, "accepted": accepted, "refused": t.refused.get(), "wrongAnswer": t.wrong.get(), "noAnswer": unanswered,
                 "seconds": took.as_secs_f64(), "perSecond": rate, "connections": args.connections, "bytes": t.bytes.get(), "senderCpuSeconds": cpu,
-                "micros": { "p50": times.quantile(0.5), "p90": times.quantile(0.9), "p99": times.quantile(0.99), "p999": times.quantile(0.999), "max": times.max },
+                "micros": times.json(), "microsSinceDue": t.since_due.borrow().json(), "microsLate": t.late.borrow().json(),
             })
         );
         return;
@@ -447,8 +517,11 @@ fn report(args: &Args, t: &Tally, took: Duration) {
         }
     }
     if times.total > 0 {
-        let q = |share| micros(times.quantile(share));
-        out!("  ACK time      p50 {}   p90 {}   p99 {}   p99.9 {}   max {}", q(0.5), q(0.9), q(0.99), q(0.999), micros(times.max));
+        out!("  ACK time      {}", times.words());
+    }
+    if t.late.borrow().total > 0 {
+        out!("  since due     {}", t.since_due.borrow().words());
+        out!("  {}", paint(FAINT, &format!("sent late by  {}", t.late.borrow().words())));
     }
     if let Some(cpu) = cpu {
         out!("  {}", paint(FAINT, &format!("this sender used {cpu:.2} s of processor time")));

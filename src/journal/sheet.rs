@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// What one transaction on one segment does; applied to memory only after its commit.
 #[derive(Default)]
@@ -31,9 +32,16 @@ pub(in crate::journal) struct Changes {
     pub(in crate::journal) settlements: usize,
     /// About how much the file grows.
     pub(in crate::journal) bytes: u64,
+    /// When the transaction began.
+    began: Option<Instant>,
 }
 
 impl Changes {
+    /// From the begin of the transaction until now.
+    pub(in crate::journal) fn took(&self) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| began.elapsed())
+    }
+
     fn tally(&mut self, kind: i64, a: &Arc<str>, b: &str, c: i64) {
         *self.tallies.entry((kind, a.clone(), b.to_owned(), c)).or_default() += 1;
     }
@@ -103,8 +111,9 @@ impl Sheet {
     /// Begins a transaction unless one is open.
     pub(in crate::journal) fn begin(&mut self) -> rusqlite::Result<()> {
         if self.changes.is_none() {
+            let began = Instant::now();
             self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-            self.changes = Some(Changes::default());
+            self.changes = Some(Changes { began: Some(began), ..Changes::default() });
         }
         Ok(())
     }

@@ -354,7 +354,6 @@ impl Writer {
                 self.give_up(first, Trouble::Failing);
                 continue;
             }
-            let began = Instant::now();
             let Some(sheet) = self.sheets.get_mut(&first) else { continue };
             let result = sheet.commit().and_then(|changes| {
                 self.remember(&changes.learned, &changes.forgotten)?;
@@ -362,7 +361,7 @@ impl Writer {
             });
             match result {
                 Ok(changes) => {
-                    self.after_commit(first, &changes, began.elapsed());
+                    self.after_commit(first, &changes, changes.took());
                     for answer in self.waiting.remove(&first).unwrap_or_default() {
                         answer.done();
                     }
@@ -542,11 +541,10 @@ impl Writer {
     }
 
     fn finish(&mut self, first: u64) -> rusqlite::Result<()> {
-        let began = Instant::now();
         let Some(sheet) = self.sheets.get_mut(&first) else { return Ok(()) };
         match sheet.commit() {
             Ok(changes) => {
-                self.after_commit(first, &changes, began.elapsed());
+                self.after_commit(first, &changes, changes.took());
                 changes.arrived.iter().for_each(|target| self.board.arrivals(target).notify_one());
                 Ok(())
             }
