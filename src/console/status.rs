@@ -1,7 +1,7 @@
 //! What the console knows: facts of the site, the journal's counts, and how the last reload went.
 
 use crate::exchange::{DeliveryId, Timestamp};
-use crate::journal::{DeliveryState, Journal, Query};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -178,10 +178,7 @@ impl Watch {
         let waiting = self.journal.pending(target, None, 1).await.ok()?.into_iter().find(|p| p.attempts > 0).map(|p| p.id);
         let dead = match waiting {
             Some(_) => None,
-            None => {
-                let query = Query { state: Some(DeliveryState::DeadLetter), target: Some(target.to_owned()), limit: 1, ..Query::default() };
-                self.journal.search(query).await.ok()?.first().map(|f| f.id)
-            }
+            None => self.journal.newest_dead_letter(target).await.ok()?,
         };
         let message = waiting.map(|d: DeliveryId| d.message).or(dead)?;
         let record = self.journal.show(message).await.ok()?;

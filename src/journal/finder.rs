@@ -3,13 +3,13 @@
 use crate::exchange::{Envelope, MessageId};
 use crate::journal::OpenError;
 use crate::journal::options::Indexer;
+use crate::journal::own_log::PATIENCE;
 use crate::journal::query::JournalError;
 use crate::journal::queue::Board;
 use crate::journal::read::{Library, unread, wal_bytes, with_suffix};
 use crate::journal::rows;
 use crate::journal::schema::{Kind, code, open_readable, open_writable};
 use crate::journal::shelf::Segment;
-use crate::journal::writer::PATIENCE;
 use rusqlite::{Connection, params};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};

@@ -6,11 +6,12 @@ use crate::journal::finder::{Finder, Stop};
 use crate::journal::folder::Folder;
 use crate::journal::keeper::Keeper;
 use crate::journal::options::{OpenError, Options};
-use crate::journal::query::{Counts, Found, JournalError, MessageRecord, Pending, Program, Pruned, Query, Statistics, Verification};
+use crate::journal::query::{Counts, Found, JournalError, MessageRecord, Pending, Program, Pruned, Query, Statistics, Unsettled, Verification};
 use crate::journal::queue::{Board, Command, Queue, Reply};
 use crate::journal::read::{Gate, Library};
 use crate::journal::settle::{IdentityKey, ServerId, Settle, SettleFault};
 use crate::journal::writer::Writer;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,6 +36,7 @@ struct Inner {
     indexed_to: Option<Arc<AtomicU64>>,
     backlog_max: Option<u64>,
     open: Mutex<Option<Open>>,
+    reads: AtomicU64,
 }
 
 /// What is given up at the end.
@@ -99,7 +101,9 @@ impl Journal {
         }
         let open = Mutex::new(Some(Open { threads, _lock: lock }));
         let places = Semaphore::new(WAITING_MAX);
-        Ok(Self { inner: Arc::new(Inner { library, board, queue, places, stop, indexed_to, backlog_max: options.backlog_max, open }) })
+        Ok(Self {
+            inner: Arc::new(Inner { library, board, queue, places, stop, indexed_to, backlog_max: options.backlog_max, open, reads: AtomicU64::new(0) }),
+        })
     }
 
     /// Stores a message and waits for the fsync of its commit: the one running on arrival, then its own.
@@ -132,6 +136,23 @@ impl Journal {
     pub async fn is_blocked(&self, target: &str, delivery: DeliveryId, keys: &[OrderKey]) -> Result<bool, JournalError> {
         let (target, keys) = (target.to_owned(), keys.to_vec());
         self.read(move |library| library.is_blocked(&target, delivery, &keys)).await
+    }
+
+    /// What is not settled for good at `target`, by route; of messages after `after` only, if one is given.
+    pub async fn unsettled(&self, target: &str, after: Option<MessageId>) -> Result<BTreeMap<Arc<str>, Unsettled>, JournalError> {
+        let target = target.to_owned();
+        self.read(move |library| library.unsettled(&target, after)).await
+    }
+
+    /// The newest message that has a dead letter for `target`.
+    pub async fn newest_dead_letter(&self, target: &str) -> Result<Option<MessageId>, JournalError> {
+        let target = target.to_owned();
+        self.read(move |library| library.newest_dead_letter(&target)).await
+    }
+
+    /// The newest message that is stored; all older numbers are.
+    pub fn newest(&self) -> MessageId {
+        MessageId(self.inner.board.last.load(Ordering::Acquire))
     }
 
     /// Targets that have something pending or parked, whether the site still has them or not.
@@ -298,7 +319,13 @@ impl Journal {
         answer.await.ok()
     }
 
+    /// How many times something was read since the start: a measure of work that no busy machine distorts.
+    pub fn reads(&self) -> u64 {
+        self.inner.reads.load(Ordering::Relaxed)
+    }
+
     async fn read<T: Send + 'static>(&self, read: impl FnOnce(&Library) -> Result<T, JournalError> + Send + 'static) -> Result<T, JournalError> {
+        self.inner.reads.fetch_add(1, Ordering::Relaxed);
         let library = self.inner.library.clone();
         tokio::task::spawn_blocking(move || read(&library)).await.unwrap_or_else(|_| Err(JournalError::Database("a reader stopped".into())))
     }

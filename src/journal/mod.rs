@@ -3,6 +3,8 @@
 //! No SQL outside this folder. Only this module makes a `Stored`, and only after the commit's fsync.
 //! It never reads the wall clock: times come in with the messages and the settlements.
 
+mod alone;
+mod answer;
 mod append;
 mod filter;
 mod finder;
@@ -10,6 +12,7 @@ mod folder;
 mod handle;
 mod keeper;
 mod options;
+mod own_log;
 mod prune;
 mod query;
 mod queue;
@@ -31,7 +34,7 @@ pub use handle::Journal;
 pub use options::{CommitReport, Indexer, Observer, OpenError, Options};
 pub use query::{
     AttemptRecord, Counts, DeliveryRecord, DeliveryState, Found, JournalError, MessageRecord, Pending, Program, Pruned, Query, SegmentRecord, Statistics,
-    TypeCount, Verification,
+    TypeCount, Unsettled, Verification,
 };
 pub use reader::Reader;
 pub use settle::{IdentityKey, Learned, ServerId, Settle, SettleFault, Settlement};

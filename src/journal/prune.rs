@@ -1,10 +1,11 @@
 //! Retention: whole segments go, and their space with them; what is unsettled in them is carried over first.
 
 use crate::exchange::Timestamp;
+use crate::journal::own_log::PATIENCE;
 use crate::journal::query::{JournalError, Pruned};
 use crate::journal::schema::{Kind, Trouble, open_writable};
 use crate::journal::shelf::{Segment, kind};
-use crate::journal::writer::{PATIENCE, Writer};
+use crate::journal::writer::Writer;
 use rusqlite::{Connection, params};
 use std::path::Path;
 use std::sync::Arc;

@@ -162,6 +162,17 @@ pub struct AttemptRecord {
     pub detail: Option<Phi<String>>,
 }
 
+/// How many deliveries of one route are not settled for good.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unsettled {
+    /// Pending ones that were never tried: they take the route set of the day. What was tried keeps its own.
+    pub untried: u64,
+    /// Parked ones.
+    pub parked: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+}
+
 /// A stored route set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
@@ -251,9 +262,12 @@ pub enum JournalError {
     /// The disk is full; try again later.
     #[error("the journal's disk is full")]
     Full,
-    /// The database said no.
+    /// The database said no, at this moment.
     #[error("the journal cannot be read ({0})")]
     Database(String),
+    /// What is stored there makes no sense, and will not at another try.
+    #[error("what is stored is damaged ({0})")]
+    Damaged(String),
     /// The disk failed: final.
     #[error("the journal's disk failed")]
     Failing,

@@ -3,7 +3,7 @@
 use crate::exchange::{DeliveryId, Envelope, MessageId, OrderKey, Timestamp};
 use crate::journal::folder::Folder;
 use crate::journal::query::{
-    AttemptRecord, Counts, DeliveryRecord, DeliveryState, JournalError, MessageRecord, Pending, Program, SegmentRecord, Statistics, TypeCount,
+    AttemptRecord, Counts, DeliveryRecord, DeliveryState, JournalError, MessageRecord, Pending, Program, SegmentRecord, Statistics, TypeCount, Unsettled,
 };
 use crate::journal::rows::{self, Names, outcome};
 use crate::journal::schema::{code, open_readable};
@@ -125,9 +125,18 @@ pub(in crate::journal) struct Library {
     pub(in crate::journal) secret: [u8; 32],
 }
 
-/// SQLite's errors without its texts.
+/// SQLite's errors without its texts. A file whose pages or rows make no sense will make none at the next try either.
 pub(in crate::journal) fn unread(error: rusqlite::Error) -> JournalError {
-    JournalError::Database(code(&error))
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, TypeMismatch};
+    let damaged = match &error {
+        rusqlite::Error::SqliteFailure(failure, _) => matches!(failure.code, DatabaseCorrupt | NotADatabase | TypeMismatch),
+        _ => true,
+    };
+    if damaged { JournalError::Damaged(code(&error)) } else { JournalError::Database(code(&error)) }
+}
+
+fn unknown_codec() -> JournalError {
+    JournalError::Damaged("its payload is packed in a way that this version does not know".to_owned())
 }
 
 impl Library {
@@ -200,6 +209,36 @@ impl Library {
         Ok(())
     }
 
+    /// What is not settled for a target, by route, of messages after `after`.
+    pub(in crate::journal) fn unsettled(&self, target: &str, after: Option<MessageId>) -> Result<BTreeMap<Arc<str>, Unsettled>, JournalError> {
+        self.steadily(|| {
+            let after = after.map_or(-1, |after| after.0.cast_signed());
+            let mut sum: BTreeMap<Arc<str>, Unsettled> = BTreeMap::new();
+            let segments = self.shelf.all();
+            for segment in segments.iter().filter(|s| s.may_block(target) || s.count(target, DeliveryState::Pending) > 0) {
+                self.with(|connections| unsettled_in(connections.get(&segment.path)?, target, after, &mut sum).map_err(unread))?;
+            }
+            Ok(sum)
+        })
+    }
+
+    /// The newest message with a dead letter for a target: one look into an index.
+    pub(in crate::journal) fn newest_dead_letter(&self, target: &str) -> Result<Option<MessageId>, JournalError> {
+        let sql = "SELECT message FROM delivery INDEXED BY delivery_open WHERE target = (SELECT id FROM name WHERE text = ?1) AND state = 2 \
+             AND state <> 1 ORDER BY message DESC, number DESC LIMIT 1";
+        self.steadily(|| {
+            let mut newest = None;
+            for segment in self.shelf.all().iter().filter(|segment| segment.count(target, DeliveryState::DeadLetter) > 0) {
+                let found = self.with(|connections| {
+                    let connection = connections.get(&segment.path)?;
+                    connection.prepare_cached(sql).and_then(|mut query| query.query_row([target], |row| row.get::<_, i64>(0)).optional()).map_err(unread)
+                })?;
+                newest = newest.max(found.map(|id| MessageId(id.cast_unsigned())));
+            }
+            Ok(newest)
+        })
+    }
+
     /// Whether something earlier than `id` is parked or blocks on one of these keys.
     pub(in crate::journal) fn is_blocked(&self, target: &str, id: DeliveryId, keys: &[OrderKey]) -> Result<bool, JournalError> {
         let mut one = [Pending {
@@ -228,7 +267,7 @@ impl Library {
                     let sql = format!("SELECT {} FROM message AS m CROSS JOIN name AS l ON l.id = m.listener WHERE m.id = ?1", rows::ENVELOPE);
                     let mut query = connection.prepare_cached(&sql).map_err(unread)?;
                     let envelope = query.query_row([id.0.cast_signed()], rows::envelope).optional().map_err(unread)?.ok_or(JournalError::Missing)?;
-                    envelope.ok_or_else(|| JournalError::Database("a payload of an unknown codec".into()))
+                    envelope.ok_or_else(unknown_codec)
                 })
                 .collect()
         })
@@ -279,7 +318,7 @@ impl Library {
         let segment = self.shelf.home(id).ok_or(JournalError::Missing)?;
         let mut record = self.with(|connections| {
             let connection = connections.get(&segment.path)?;
-            message(connection, id).map_err(unread)?.ok_or(JournalError::Missing)?.ok_or_else(|| JournalError::Database("a payload of an unknown codec".into()))
+            message(connection, id).map_err(unread)?.ok_or(JournalError::Missing)?.ok_or_else(unknown_codec)
         })?;
         for later in self.shelf.all().iter().filter(|later| later.first >= segment.first) {
             record.duplicates += self.with(|connections| {
@@ -359,6 +398,25 @@ pub(in crate::journal) fn wal_bytes(path: &Path) -> u64 {
 /// A state from its stored number.
 pub(in crate::journal) fn state(number: i64) -> DeliveryState {
     usize::try_from(number).ok().and_then(|place| STATES.get(place)).copied().unwrap_or(DeliveryState::Pending)
+}
+
+fn unsettled_in(connection: &Connection, target: &str, after: i64, sum: &mut BTreeMap<Arc<str>, Unsettled>) -> rusqlite::Result<()> {
+    let mut query = connection.prepare_cached(
+        "SELECT (SELECT text FROM name WHERE id = d.route), d.state, count(*) FROM delivery AS d INDEXED BY delivery_open \
+         WHERE d.target = (SELECT id FROM name WHERE text = ?1) AND d.state IN (0, 2, 3) AND d.state <> 1 AND d.message > ?2 \
+         AND (d.state <> 0 OR d.program IS NULL) GROUP BY d.route, d.state",
+    )?;
+    let mut rows = query.query(params![target, after])?;
+    while let Some(row) = rows.next()? {
+        let unsettled = sum.entry(row.get(0)?).or_default();
+        let place = match row.get::<_, i64>(1)? {
+            0 => &mut unsettled.untried,
+            2 => &mut unsettled.dead_letters,
+            _ => &mut unsettled.parked,
+        };
+        *place += row.get::<_, i64>(2)?.unsigned_abs();
+    }
+    Ok(())
 }
 
 fn pending_in(connection: &Connection, target: &str, after: (i64, u16), limit: usize, routes: &mut Names) -> rusqlite::Result<Vec<Pending>> {

@@ -1,40 +1,29 @@
 //! The one thread that writes: it takes all that waits, stores it in one transaction a segment, and answers after the fsync.
 
 use crate::exchange::{MessageId, Timestamp};
+use crate::journal::answer::{Answer, Guard, answer, refuse};
 use crate::journal::folder::Folder;
 use crate::journal::options::{CommitReport, Options};
-use crate::journal::query::{Counts, JournalError, Program};
+use crate::journal::own_log::LogWatch;
+use crate::journal::query::{Counts, JournalError};
 use crate::journal::queue::{Board, Command, File, Queue, Reply};
-use crate::journal::read::{Gate, wal_bytes};
+use crate::journal::read::Gate;
 use crate::journal::schema::{Kind, Trouble, code, open_writable, trouble};
 use crate::journal::settle::IdentityKey;
 use crate::journal::sheet::{Changes, Earlier, Sheet};
 use crate::journal::shelf::{Segment, Shelf, state_number};
 use crate::journal::{Append, AppendFault, DeliveryState, OpenError, Settle, SettleFault, Settlement, Stored};
 use rusqlite::{Connection, params};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Page cache of the segment that takes messages, and of each older one, in KiB.
 const CACHE_KIB: (i64, i64) = (8192, 256);
 
 /// Older segments that stay open for writing at the same time.
 const OPEN_SEGMENTS_MAX: usize = 32;
-
-/// How long the writer waits for readers before it goes on without what it wanted.
-pub(in crate::journal) const PATIENCE: Duration = Duration::from_millis(100);
-
-/// How far the log of the active segment may grow before the writer itself looks at it.
-const LOOK_BYTES: u64 = 4 << 20;
-
-/// How long intake waits at most for a log at its limit, and how long it goes on after it has waited in vain.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
-const AFTER_VAIN_WAIT: Duration = Duration::from_secs(10);
-
-/// The most deliveries that one transaction resumes.
-const RESUME_STEP: usize = 10_000;
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -48,48 +37,15 @@ pub(in crate::journal) struct Writer {
     pub(in crate::journal) gate: Arc<Gate>,
     pub(in crate::journal) sheets: HashMap<u64, Sheet>,
     pub(in crate::journal) state: Connection,
-    active: u64,
+    pub(in crate::journal) active: u64,
     active_bytes: u64,
     active_day: Option<i64>,
     next_id: u64,
     sequence: u64,
-    waiting: HashMap<u64, Vec<Answer>>,
+    pub(in crate::journal) waiting: HashMap<u64, Vec<Answer>>,
     /// The segment whose open transaction holds a target state.
     state_home: Option<u64>,
-    log: LogWatch,
-}
-
-/// When the writer looked last at how long its own log has grown, should the keeper be too slow for it.
-#[derive(Default)]
-struct LogWatch {
-    grown: u64,
-    waited: Option<Instant>,
-}
-
-/// An answer that waits for a commit.
-enum Answer {
-    Stored(Reply<Stored, AppendFault>, Stored),
-    Settled(Reply<(), SettleFault>),
-}
-
-impl Answer {
-    fn done(self) {
-        match self {
-            Self::Stored(reply, stored) => answer(reply, Ok(stored)),
-            Self::Settled(reply) => answer(reply, Ok(())),
-        }
-    }
-
-    fn failed(self, trouble: Trouble) {
-        let (append, settle) = match trouble {
-            Trouble::Full => (AppendFault::Full, SettleFault::Full),
-            Trouble::Failing => (AppendFault::Failing, SettleFault::Failing),
-        };
-        match self {
-            Self::Stored(reply, _) => answer(reply, Err(append)),
-            Self::Settled(reply) => answer(reply, Err(settle)),
-        }
-    }
+    pub(in crate::journal) log: LogWatch,
 }
 
 impl Writer {
@@ -193,41 +149,8 @@ impl Writer {
         drop(guard);
     }
 
-    /// Commands that are a transaction of their own.
-    fn alone(&mut self, command: Command) {
-        if self.board.has_failed() {
-            return refuse(command, Some(Trouble::Failing));
-        }
-        match command {
-            Command::Resume(target, keys, at, reply) => {
-                let result = self.resume(&target, keys, at);
-                answer(reply, self.judge(result));
-            }
-            Command::Replay(ids, at, reply) => {
-                let result = self.each_segment(&ids, |sheet, id| sheet.replay(*id, at).map(u64::from));
-                answer(reply, self.judge(result));
-            }
-            Command::Add(id, deliveries, reply) => {
-                let result = self.in_home(id, |sheet| sheet.add_deliveries(id, &deliveries));
-                answer(reply, self.judge(result).and_then(|added| added.flatten().ok_or(JournalError::Missing)));
-            }
-            Command::Program(program, reply) => {
-                let result = self.put_program(&program);
-                answer(reply, self.judge(result));
-            }
-            Command::Prune(now, reply) => {
-                let result = self.prune(now);
-                answer(reply, result);
-            }
-            Command::Fold(file, truncate, done) => {
-                let _ = done.send(self.fold(file, truncate).is_some());
-            }
-            Command::Append(..) | Command::Settle(..) | Command::Close => {}
-        }
-    }
-
     /// Turns SQLite's error into the caller's, and stops the journal if it is final.
-    fn judge<T>(&self, result: rusqlite::Result<T>) -> Result<T, JournalError> {
+    pub(in crate::journal) fn judge<T>(&self, result: rusqlite::Result<T>) -> Result<T, JournalError> {
         result.map_err(|error| match self.blame(&error) {
             Trouble::Full => JournalError::Full,
             Trouble::Failing => JournalError::Failing,
@@ -332,7 +255,7 @@ impl Writer {
     }
 
     /// Rolls a segment's transaction back and tells everyone who waited for it.
-    fn give_up(&mut self, first: u64, trouble: Trouble) {
+    pub(in crate::journal) fn give_up(&mut self, first: u64, trouble: Trouble) {
         if let Some(sheet) = self.sheets.get_mut(&first) {
             sheet.roll_back();
         }
@@ -368,6 +291,7 @@ impl Writer {
                     for target in &changes.arrived {
                         self.board.arrivals(target).notify_one();
                     }
+                    self.look_at_oldest(&changes);
                 }
                 Err(error) => {
                     let trouble = self.blame(&error);
@@ -383,17 +307,12 @@ impl Writer {
         self.hold_log();
     }
 
-    fn after_commit(&mut self, first: u64, changes: &Changes, took: Duration) {
+    pub(in crate::journal) fn after_commit(&mut self, first: u64, changes: &Changes, took: Duration) {
         self.board.change(|targets| {
             for (target, states) in &changes.targets {
                 add_counts(targets.entry(target.clone()).or_default(), states);
             }
         });
-        for target in changes.targets.keys() {
-            if let Err(error) = self.refresh_oldest(target) {
-                self.blame(&error);
-            }
-        }
         if first == self.active {
             self.active_bytes += changes.bytes;
             self.board.last.store(self.next_id - 1, Ordering::Release);
@@ -433,6 +352,15 @@ impl Writer {
                 }
                 // The outcome itself is stored. Without room, the map only knows less.
                 if trouble(&error) == Trouble::Full { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+
+    /// Whoever waits for the commit does not wait for this, too.
+    pub(in crate::journal) fn look_at_oldest(&mut self, changes: &Changes) {
+        for target in changes.targets.keys() {
+            if let Err(error) = self.refresh_oldest(target) {
+                self.blame(&error);
             }
         }
     }
@@ -521,187 +449,6 @@ impl Writer {
         let targets: Vec<_> = counted.keys().cloned().collect();
         self.board.change(|targets| *targets = counted);
         targets.iter().try_for_each(|target| self.refresh_oldest(target))
-    }
-
-    /// Runs a change in the segment that holds a message, in a transaction of its own.
-    fn in_home<T>(&mut self, id: MessageId, change: impl FnOnce(&mut Sheet) -> rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
-        let Some(segment) = self.shelf.home(id) else { return Ok(None) };
-        let sheet = self.sheet(&segment)?;
-        let result = sheet.begin().and_then(|()| change(sheet));
-        match result {
-            Ok(value) => {
-                self.finish(segment.first)?;
-                Ok(Some(value))
-            }
-            Err(error) => {
-                self.give_up(segment.first, Trouble::Full);
-                Err(error)
-            }
-        }
-    }
-
-    fn finish(&mut self, first: u64) -> rusqlite::Result<()> {
-        let Some(sheet) = self.sheets.get_mut(&first) else { return Ok(()) };
-        match sheet.commit() {
-            Ok(changes) => {
-                self.after_commit(first, &changes, changes.took());
-                changes.arrived.iter().for_each(|target| self.board.arrivals(target).notify_one());
-                Ok(())
-            }
-            Err(error) => {
-                self.give_up(first, Trouble::Full);
-                Err(error)
-            }
-        }
-    }
-
-    fn each_segment<T: HasHome>(&mut self, items: &[T], mut change: impl FnMut(&mut Sheet, &T) -> rusqlite::Result<u64>) -> rusqlite::Result<u64> {
-        let mut by_home: HashMap<u64, Vec<&T>> = HashMap::new();
-        for item in items {
-            if let Some(segment) = self.shelf.home(item.message()) {
-                by_home.entry(segment.first).or_default().push(item);
-            }
-        }
-        let mut sum = 0;
-        for items in by_home.into_values() {
-            let Some(id) = items.first().map(|item| item.message()) else { continue };
-            let changed = self.in_home(id, |sheet| items.iter().try_fold(0, |sum, item| change(sheet, item).map(|more| sum + more)))?;
-            sum += changed.unwrap_or(0);
-        }
-        Ok(sum)
-    }
-
-    /// Resumes what is parked under these keys, and then what is parked under the other keys of what was resumed: it may have waited for that.
-    fn resume(&mut self, target: &str, keys: Vec<crate::exchange::OrderKey>, at: Timestamp) -> rusqlite::Result<u64> {
-        let (mut todo, mut done, mut sum) = (keys, HashSet::new(), 0);
-        while let Some(key) = todo.pop() {
-            if !done.insert(key) {
-                continue;
-            }
-            let mut also = HashSet::new();
-            for segment in self.shelf.all().iter().filter(|segment| segment.may_block(target)) {
-                loop {
-                    let (resumed, more) =
-                        self.in_home(MessageId(segment.first), |sheet| sheet.resume(target, key, at, RESUME_STEP, &mut also))?.unwrap_or_default();
-                    sum += resumed;
-                    if !more {
-                        break;
-                    }
-                }
-            }
-            todo.extend(also);
-        }
-        Ok(sum)
-    }
-
-    fn put_program(&mut self, program: &Program) -> rusqlite::Result<()> {
-        // Deliveries will name it, so unlike the identity map it must survive a power failure.
-        self.state.execute_batch("PRAGMA synchronous = FULL")?;
-        let result = (|| {
-            self.state.execute_batch("BEGIN IMMEDIATE")?;
-            self.state.execute("INSERT OR IGNORE INTO program VALUES (?1, ?2, ?3)", params![program.hash, program.applied.0, program.bytes])?;
-            self.state.execute("INSERT OR REPLACE INTO applied VALUES (1, ?1)", [&program.hash])?;
-            self.state.execute_batch("COMMIT")
-        })();
-        if !self.state.is_autocommit() {
-            let _ = self.state.execute_batch("ROLLBACK");
-        }
-        self.state.execute_batch("PRAGMA synchronous = NORMAL")?;
-        result
-    }
-
-    /// Copies the rest of a log into its file. The keeper has copied nearly all of it before; what came since is short. A log starts over only if
-    /// nobody reads in it at that moment, so readers are shut out first; whoever reads in another process is not waited for long, because intake
-    /// waits meanwhile. `None` if the file is not open; else whether all of the log was copied.
-    fn fold(&mut self, file: File, truncate: bool) -> Option<bool> {
-        let alone = self.gate.shut(if truncate { PATIENCE } else { PATIENCE / 10 });
-        let connection = match file {
-            File::State => &self.state,
-            File::Segment(first) => &self.sheets.get(&first)?.connection,
-        };
-        let mode = if truncate && alone.is_some() { "TRUNCATE" } else { "PASSIVE" };
-        let _ = connection.busy_timeout(PATIENCE);
-        let result = connection
-            .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| Ok(row.get::<_, i64>(0)? == 0 && row.get::<_, i64>(1)? == row.get::<_, i64>(2)?));
-        let _ = connection.busy_timeout(Duration::from_secs(5));
-        drop(alone);
-        Some(result.unwrap_or_else(|error| {
-            self.blame(&error);
-            false
-        }))
-    }
-
-    /// The limit of a log holds also when the keeper cannot keep up, on a slow disk: then intake waits for it here.
-    fn hold_log(&mut self) {
-        if self.log.grown < (self.options.wal_bytes_max / 32).min(LOOK_BYTES) {
-            return;
-        }
-        self.log.grown = 0;
-        let file = File::Segment(self.active);
-        let path = self.folder.segment(self.active);
-        let near = self.options.wal_bytes_max / 8 * 7;
-        if wal_bytes(&path) < near || self.board.has_failed() || self.log.waited.is_some_and(|last| last.elapsed() < AFTER_VAIN_WAIT) {
-            return;
-        }
-        let began = Instant::now();
-        while self.fold(file, true) == Some(false) && wal_bytes(&path) >= near && !self.board.has_failed() {
-            if began.elapsed() > LONGEST_WAIT {
-                tracing::warn!("a log of the journal is at its limit and cannot be folded back: somebody reads in it for long, or the disk is slow");
-                self.log.waited = Some(Instant::now());
-                return;
-            }
-            // The keeper is copying at this moment.
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-/// If the thread should die of a mistake of ours, nobody may wait for it for ever.
-struct Guard {
-    queue: Arc<Queue>,
-    board: Arc<Board>,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.board.fail();
-        }
-        self.queue.close().into_iter().for_each(|command| refuse(command, Some(Trouble::Failing)));
-    }
-}
-
-/// Something that belongs to a message.
-trait HasHome {
-    fn message(&self) -> MessageId;
-}
-
-impl HasHome for crate::exchange::DeliveryId {
-    fn message(&self) -> MessageId {
-        self.message
-    }
-}
-
-/// Sends an answer; who no longer waits does not need it.
-fn answer<T, E>(reply: Reply<T, E>, result: Result<T, E>) {
-    let _ = reply.send(result);
-}
-
-/// Answers a command that will not be done.
-pub(in crate::journal) fn refuse(command: Command, trouble: Option<Trouble>) {
-    let (append, settle, other) = match trouble {
-        None => (AppendFault::Closed, SettleFault::Closed, JournalError::Closed),
-        Some(Trouble::Full) => (AppendFault::Full, SettleFault::Full, JournalError::Full),
-        Some(Trouble::Failing) => (AppendFault::Failing, SettleFault::Failing, JournalError::Failing),
-    };
-    match command {
-        Command::Append(_, reply) => answer(reply, Err(append)),
-        Command::Settle(_, reply) => answer(reply, Err(settle)),
-        Command::Resume(_, _, _, reply) | Command::Replay(_, _, reply) => answer(reply, Err(other)),
-        Command::Add(_, _, reply) => answer(reply, Err(other)),
-        Command::Program(_, reply) => answer(reply, Err(other)),
-        Command::Prune(_, reply) => answer(reply, Err(other)),
-        Command::Fold(..) | Command::Close => {}
     }
 }
 
