@@ -3,7 +3,9 @@
 mod engine_site;
 
 use engine_site::{Mood, Plan, adt, again, routes_text};
-use kiln::journal::DeliveryState;
+use kiln::exchange::ControlId;
+use kiln::journal::{DeliveryState, Query};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 #[tokio::test]
@@ -99,6 +101,129 @@ async fn after_a_dead_letter_the_patient_goes_on_or_waits_as_the_route_says() {
     site.engine.replay(&[stored[0].deliveries[0].id]).await.expect("the journal takes it");
     site.until_delivered(5).await;
     assert_eq!(site.server.saved("1"), ["REFUSE", "DOE", "POE", "LOE"]);
+    site.stop().await;
+}
+
+/// One patient's messages wait behind a dead letter: more of them than the window holds, and all older than the others'.
+/// `KILN_WAITING=100000 cargo test --release --test engine_delivery behind` for the whole number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_patient_that_waits_behind_a_dead_letter_holds_up_nobody() {
+    let waiting: usize = std::env::var("KILN_WAITING").map_or(3_000, |n| n.parse().expect("KILN_WAITING is a number"));
+    let others = waiting / 10;
+    let mut plan = Plan::new();
+    plan.routes = routes_text("after-dead-letter: wait\n");
+    plan.window = 2_000;
+    let site = plan.start().await;
+    site.server.mood(Mood::Down);
+    let mut peer = site.connect().await;
+    peer.accepted(&adt("DEAD", "1", "REFUSE")).await;
+    peer.all_accepted(&(0..waiting).map(|n| adt(&format!("W{n}"), "1", &format!("W{n}"))).collect::<Vec<_>>()).await;
+    peer.all_accepted(&(0..others).map(|n| adt(&format!("O{n}"), &format!("P{n}"), "DOE")).collect::<Vec<_>>()).await;
+    let before = site.server.requests();
+    site.server.mood(Mood::Picky);
+    site.until("the others are delivered", |s| s.counts().delivered as usize == others).await;
+    site.until("the patient's are parked", |s| s.counts().parked as usize == waiting && s.counts().backlog == 0).await;
+    // Nobody asked the server about what waits: each of the others is one save, the refused one at most a few, since it is probed.
+    let asked = site.server.requests() - before;
+    assert!(asked <= 2 * others + 50, "{asked} requests for {others} deliveries");
+    // Who is parked has left the window for good: it was written down once, and is not read with what comes later.
+    assert_eq!(site.journal.pending("main", None, 10).await.expect("the journal can be read"), []);
+    let last = site.journal.search(Query { control_id: Some(ControlId(format!("W{}", waiting - 1))), ..Query::default() }).await.expect("a search");
+    let record = site.journal.show(last[0].id).await.expect("it is there");
+    assert_eq!(record.deliveries[0].attempts.iter().map(|a| a.outcome).collect::<Vec<_>>(), ["parked"]);
+    let reads = site.journal.reads();
+    for n in 0..100 {
+        peer.accepted(&adt(&format!("L{n}"), &format!("L{n}"), "DOE")).await;
+    }
+    site.until_delivered((others + 100) as u64).await;
+    // A page, a payload, what is known of the identity (twice): the same few looks into the journal as if nobody were parked.
+    let reads = site.journal.reads() - reads;
+    assert!(reads <= 100 * 12, "{reads} reads for 100 deliveries");
+    // An operator replays the dead letter; what waited comes behind it, in order.
+    site.server.mood(Mood::Well);
+    let dead = site.journal.newest_dead_letter("main").await.expect("the journal can be read").expect("there is one");
+    let dead = site.journal.show(dead).await.expect("it is there").deliveries[0].id;
+    site.engine.replay(&[dead]).await.expect("the journal takes it");
+    site.until_delivered((waiting + 1 + others + 100) as u64).await;
+    let saved = site.server.saved("1");
+    assert_eq!(saved.len(), waiting + 1);
+    assert!(saved[0] == "REFUSE" && saved[1..].iter().enumerate().all(|(n, family)| *family == format!("W{n}")), "the order was lost");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_says_when_to_come_again_is_left_alone_until_then() {
+    let site = Plan::new().start().await;
+    site.server.mood(Mood::Busy);
+    let mut peer = site.connect().await;
+    for n in 0..50 {
+        peer.accepted(&adt(&format!("C{n}"), &format!("P{n}"), "DOE")).await;
+    }
+    site.until("the breaker is open", |s| s.counted("kiln_breaker_open{target=\"main\"} 1")).await;
+    site.until("it was asked again", |s| s.server.pauses().iter().any(|pause| *pause >= Duration::from_secs(1))).await;
+    // What was under way when the first answer came is no storm; after it there is one probe, and not before its time.
+    let pauses = site.server.pauses();
+    let asked_again = pauses.iter().position(|pause| *pause >= Duration::from_secs(1)).expect("there is one");
+    assert!(pauses[asked_again] >= Duration::from_millis(1_900), "{:?}", pauses[asked_again]);
+    assert!(asked_again < 30, "{asked_again} requests before the target was left alone");
+    assert_eq!(site.counts().dead_letters, 0);
+    site.server.mood(Mood::Well);
+    site.until_delivered(50).await;
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_route_that_says_for_how_long_gives_up_after_that() {
+    let mut plan = Plan::new();
+    plan.routes = routes_text("retry: { for: 1s }\n");
+    let site = plan.start().await;
+    site.server.mood(Mood::Down);
+    let mut peer = site.connect().await;
+    peer.accepted(&adt("C1", "1", "DOE")).await;
+    site.until("it is given up", |s| s.counts().dead_letters == 1).await;
+    let stored = site.stored().await;
+    let attempts = &stored[0].deliveries[0].attempts;
+    let last = attempts.last().expect("there was an attempt");
+    assert_eq!((last.outcome, last.code.as_str()), ("dead-letter", "http-503"));
+    assert!(last.summary.starts_with(&format!("given up after {} attempts in 1 s", attempts.len())), "{}", last.summary);
+    assert!(attempts.len() > 1, "it was tried again before that");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_stored_message_that_is_damaged_is_given_up_and_the_rest_goes_on() {
+    let site = Plan::new().start().await;
+    site.server.mood(Mood::Down);
+    let mut peer = site.connect().await;
+    for (n, patient) in [(1, "1"), (2, "1"), (3, "2")] {
+        peer.accepted(&adt(&format!("C{n}"), patient, &format!("N{n}"))).await;
+    }
+    let (_, folder, server) = site.stop().await;
+    let segment = folder.path().join(format!("journal/segment-{:020}.db", 1));
+    let database = rusqlite::Connection::open(segment).expect("it is a database");
+    assert_eq!(database.execute("UPDATE message SET payload = x'FF00' WHERE control_id = 'C1'", []).expect("a change"), 1);
+    drop(database);
+    server.mood(Mood::Well);
+    let site = again(&folder, &server).start().await;
+    site.until_delivered(2).await;
+    assert_eq!((site.counts().dead_letters, server.saved("1"), server.saved("2")), (1, vec!["N2".to_owned()], vec!["N3".to_owned()]));
+    let dead = site.journal.newest_dead_letter("main").await.expect("the journal can be read");
+    assert!(dead.is_some());
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn what_names_too_many_patients_to_be_ordered_is_given_up() {
+    let site = Plan::new().start().await;
+    let mut peer = site.connect().await;
+    let many: String = (0..1_500).map(|n| format!("PID|1||M{n}^^^HOSP\r")).collect();
+    peer.accepted(&format!("{}{many}", adt("C1", "1", "DOE"))).await;
+    peer.accepted(&adt("C2", "1", "ROE")).await;
+    site.until_delivered(1).await;
+    assert_eq!(site.counts().dead_letters, 1);
+    let stored = site.stored().await;
+    let last = stored[0].deliveries[0].attempts.last().expect("there was an attempt");
+    assert!(last.code == "too-large" && last.summary.contains("1000 patients"), "{last:?}");
     site.stop().await;
 }
 
@@ -208,7 +333,7 @@ async fn a_route_set_is_swapped_whole_unless_it_would_orphan_what_waits() {
     }
     let other = routes_text("").replace("route: adt", "route: other");
     let refused = site.engine.apply(engine_site::load(&other)).await.expect_err("deliveries of the route wait");
-    assert!(refused.to_string().contains("route adt is gone"), "{refused}");
+    assert!(refused.to_string().starts_with("route adt is gone, but of its deliveries to main 1"), "{refused}");
     let changed = routes_text("").replace("name: PID-5", "name: { family: \"NEW\" }");
     site.engine.apply(engine_site::load(&changed)).await.expect("the set is good");
     site.server.mood(Mood::Well);
@@ -218,6 +343,58 @@ async fn a_route_set_is_swapped_whole_unless_it_would_orphan_what_waits() {
     assert_eq!((saved.first().map(String::as_str), saved.get(1).map(String::as_str), saved.len()), (Some("N0"), Some("NEW"), 20));
     site.engine.apply(engine_site::load(&other)).await.expect("nothing waits any more");
     assert!(site.counted("kiln_route_set_reloads_total{result=\"refused\"} 1"), "{}", site.metrics.encode());
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_route_with_dead_letters_and_what_is_parked_behind_them_does_not_go_either() {
+    let mut plan = Plan::new();
+    plan.routes = routes_text("after-dead-letter: wait\n");
+    let site = plan.start().await;
+    site.server.mood(Mood::Picky);
+    let mut peer = site.connect().await;
+    for (n, family) in [(1, "REFUSE"), (2, "DOE"), (3, "ROE")] {
+        peer.accepted(&adt(&format!("C{n}"), "1", family)).await;
+    }
+    site.until("two are parked", |s| s.counts().parked == 2).await;
+    let other = routes_text("").replace("route: adt", "route: other");
+    let refused = site.engine.apply(engine_site::load(&other)).await.expect_err("a replay would find no route").to_string();
+    assert!(refused.contains("2 are parked") && refused.contains("1 are dead letters"), "{refused}");
+    site.server.mood(Mood::Well);
+    let dead = site.stored().await[0].deliveries[0].id;
+    site.engine.replay(&[dead]).await.expect("the journal takes it");
+    site.until_delivered(3).await;
+    site.engine.apply(engine_site::load(&other)).await.expect("nothing waits any more");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_never_goes_between_the_look_at_it_and_the_storing() {
+    let site = Plan::new().start().await;
+    let (adt_route, other) = (routes_text(""), routes_text("").replace("route: adt", "route: other"));
+    let mut peer = site.connect().await;
+    let messages: Vec<String> = (0..2_000).map(|n| adt(&format!("C{n}"), &format!("P{n}"), "DOE")).collect();
+    let (swaps, sent) = (AtomicUsize::new(0), AtomicBool::new(false));
+    // One route takes the place of the other again and again, as soon as nothing waits for it, and so also while the next message is judged.
+    let change = async {
+        while !sent.load(Ordering::Relaxed) {
+            let next = if swaps.load(Ordering::Relaxed) % 2 == 0 { &other } else { &adt_route };
+            let applied = site.engine.apply(engine_site::load(next)).await;
+            swaps.fetch_add(usize::from(applied.is_ok()), Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    };
+    let send = async {
+        for some in messages.chunks(20) {
+            let before = swaps.load(Ordering::Relaxed);
+            peer.all_accepted(some).await;
+            site.until("a swap", |_| swaps.load(Ordering::Relaxed) > before).await;
+        }
+        sent.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(send, change);
+    site.until_delivered(2_000).await;
+    assert_eq!(site.counts().dead_letters, 0, "a delivery found its route gone");
     site.stop().await;
 }
 

@@ -4,7 +4,7 @@ mod engine_site;
 
 use engine_site::{Plan, adt};
 use kiln::journal::Disposition;
-use kiln::site::Unrouted;
+use kiln::site::{Unrouted, WhenFull};
 
 /// The acknowledgement without Kiln's own time and control ID, segments by line.
 fn shape(ack: &str) -> String {
@@ -66,6 +66,37 @@ async fn what_cannot_be_read_is_refused_and_kept() {
     assert_eq!(stored.len(), cases.len() + 1);
     assert!(stored.iter().all(|m| matches!(m.disposition, Disposition::Refused { .. }) && m.deliveries.is_empty()));
     assert_eq!(stored[0].envelope.bytes.expose().as_ref(), b"hello");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_is_refused_and_told_what_it_is() {
+    let site = Plan::new().start().await;
+    let mut peer = site.connect().await;
+    let message = adt("C1", "1", "DOE");
+    for (name, batch) in
+        [("FHS", format!("FHS|^~\\&|A|B|C|D|2026\rBHS|^~\\&|A\r{message}BTS|1\rFTS|1\r")), ("BHS", format!("BHS|^~\\&|A|B|C|D|2026\r{message}BTS|1\r"))]
+    {
+        let ack = peer.ask(batch).await;
+        assert!(ack.contains("\rMSA|AR") && ack.contains(&format!("a batch was sent: it begins with {name}")), "{}", ack.escape_debug());
+        assert!(ack.contains("in a frame of its own"), "{}", ack.escape_debug());
+    }
+    assert!(site.stored().await.iter().all(|m| matches!(m.disposition, Disposition::Refused { code: 207, .. })));
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn without_room_a_message_gets_the_answer_that_the_listener_chose() {
+    let mut plan = Plan::new();
+    (plan.low_water, plan.site.when_full) = (u64::MAX, WhenFull::Nak);
+    let site = plan.start().await;
+    let mut peer = site.connect().await;
+    for n in 0..2 {
+        let ack = peer.ask(adt(&format!("C{n}"), "1", "DOE")).await;
+        assert!(ack.contains(&format!("\rMSA|AR|C{n}")) && ack.contains("|207^"), "{}", ack.escape_debug());
+    }
+    assert!(site.counted("kiln_acks_total{listener=\"adt\",code=\"AR\"} 2"), "{}", site.metrics.encode());
+    assert_eq!(site.stored().await.len(), 0, "what was refused for want of room is not kept");
     site.stop().await;
 }
 

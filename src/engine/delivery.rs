@@ -6,6 +6,7 @@ use crate::engine::RoutesFault;
 use crate::engine::backoff;
 use crate::engine::dispatch::{Lane, Slot, store};
 use crate::engine::guard::Held;
+use crate::engine::keys;
 use crate::engine::mapping::{self, Mapped};
 use crate::engine::receipt;
 use crate::engine::shared::{Shared, later, now};
@@ -61,11 +62,23 @@ impl Attempt<'_> {
         let envelope = match self.shared.journal.payload(self.pending.id.message).await {
             Ok(envelope) => envelope,
             Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
+            // Nobody will read it at another try either, and what comes after it must not wait for ever.
+            Err(error @ (JournalError::Damaged(_) | JournalError::Missing)) => {
+                let blocks = self.shared.routes.load().waits_after_dead_letter(&self.pending.route);
+                let summary = format!("the stored message cannot be read: {error}; `kiln journal verify` says what else is wrong");
+                return self.dead_letter("damaged", summary, None, None, blocks).await;
+            }
             Err(error) => {
                 tracing::warn!(message_id = self.pending.id.message.0, %error, "could not read a message");
                 return Ended::Again(self.pause());
             }
         };
+        if self.pending.keys.len() > keys::ORDER_KEYS_MAX {
+            let blocks = self.shared.routes.load().waits_after_dead_letter(&self.pending.route);
+            let most = keys::ORDER_KEYS_MAX;
+            let summary = format!("the message names more than {most} patients and visits, so that its order among their messages cannot be kept");
+            return self.dead_letter("too-large", summary, None, None, blocks).await;
+        }
         let routes = match self.shared.routes_for(self.pending.program.as_deref()).await {
             Ok(routes) => routes,
             Err(RoutesFault::Journal(JournalError::Closed | JournalError::Failing)) => return Ended::Unknown,
@@ -277,10 +290,11 @@ impl Attempt<'_> {
         self.shared.metrics.delivery(&self.lane.setup.name, outcome, self.began.elapsed());
     }
 
-    /// A short pause that is not the delivery's fault; nothing was tried.
+    /// A pause that is not the delivery's fault; nothing was tried. It grows with each time.
     fn pause(&self) -> Again {
         const PAUSE: Duration = Duration::from_secs(1);
-        Again { not_before: later(now(), PAUSE), ambiguous: self.pending.ambiguous, program: self.pending.program.clone(), target_at_fault: false }
+        let wait = PAUSE + backoff::wait(PAUSE, backoff::WAIT_MAX, self.pending.attempts, None);
+        Again { not_before: later(now(), wait), ambiguous: self.pending.ambiguous, program: self.pending.program.clone(), target_at_fault: false }
     }
 }
 

@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How many deliveries are read from the journal at once.
 const PAGE: usize = 1_000;
+/// With so many order keys in memory no further page is read: messages that name hundreds of orders must not fill the memory.
+const WINDOW_KEYS_MAX: usize = 200_000;
 /// How many deliveries may wait for the commit of their outcome besides those that are with the target; they share commits.
 const SETTLING_MAX: usize = 1_024;
 /// How many deliveries are parked at once; they share commits.
@@ -167,7 +169,7 @@ impl Dispatcher {
             if self.look_again_at().is_some_and(|at| at <= Instant::now()) {
                 self.read_anew();
             }
-            if !self.more || self.window.len() + page > self.capacity {
+            if !self.more || self.window.len() + page > self.capacity || self.window.keys() >= WINDOW_KEYS_MAX {
                 return Ok(());
             }
             match self.shared.journal.pending(&self.lane.setup.name, self.cursor, page).await {

@@ -72,8 +72,10 @@ impl Gate {
     }
 
     async fn answer(&self, received: Received) -> (Reply, &'static str) {
-        let judged = self.judge(&received);
         let listener = &*received.listener;
+        // Until it is stored, the routes that it was judged by stay in force.
+        let steady = self.shared.swap.read().await;
+        let judged = self.judge(&received);
         self.shared.metrics.received(listener, self.type_label(&judged), received.received.0 as f64 / 1_000.0);
         let append = Append {
             envelope: judged.envelope,
@@ -81,7 +83,9 @@ impl Gate {
             deliveries: judged.deliveries,
             duplicate_window: if judged.fault.is_some() { None } else { self.site.duplicates },
         };
-        let acknowledgement = match self.shared.journal.append(append).await {
+        let appended = self.shared.journal.append(append).await;
+        drop(steady);
+        let acknowledgement = match appended {
             Ok(stored) => {
                 if stored.is_duplicate() {
                     self.shared.metrics.duplicate(listener);

@@ -1,7 +1,7 @@
 //! What intake decides about a frame before it is stored: refused or accepted, and which routes take it. The daemon and `kiln test` ask the same.
 
 use crate::exchange::Phi;
-use crate::hl7v2::{Fault, Header, Location, Message, ParseOptions};
+use crate::hl7v2::{Fault, Header, Location, Message, ParseOptions, batch_segment};
 use crate::journal::Disposition;
 use crate::route::{RouteId, RouteSet};
 use crate::site::Unrouted;
@@ -37,7 +37,10 @@ pub struct Verdict {
 
 /// Judges the bytes of a frame. `oversize`: the frame was longer than the listener takes, and these are only its beginning.
 pub fn judge(bytes: &Bytes, oversize: bool, door: &Door<'_>, set: &RouteSet) -> Verdict {
-    let header = Header::read(bytes);
+    let header = match batch_segment(bytes) {
+        Some(name) => Err(batch(name)),
+        None => Header::read(bytes),
+    };
     let message = match &header {
         _ if oversize => Err(Fault::new(
             Location::default(),
@@ -81,6 +84,12 @@ impl Verdict {
         self.disposition = Disposition::Refused { code: fault.code, text: fault.text.clone() };
         self.fault = Some(fault);
     }
+}
+
+/// What is said to a file's or a batch's header: one answer for it would answer for messages that nobody has looked at.
+fn batch(name: &str) -> Fault {
+    let text = format!("a batch was sent: it begins with {name}, where MSH belongs; send each of its messages in a frame of its own");
+    Fault::new(Location { segment: name.to_owned(), sequence: 1, ..Location::default() }, Fault::INTERNAL, text)
 }
 
 /// True if a segment of a message that cannot be read begins as an MSA does.

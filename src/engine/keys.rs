@@ -4,6 +4,7 @@
 
 use crate::exchange::OrderKey;
 use crate::hl7v2::{Message, Part};
+use std::collections::HashSet;
 
 /// What kind of thing an identifier names. Equal values of different kinds are different identities.
 #[derive(Clone, Copy)]
@@ -52,25 +53,54 @@ const PLACES: &[(&str, &[Place])] = &[
     ("SCH", &[(1, Kind::Appointment, Shape::Ei), (2, Kind::Appointment, Shape::Ei)]),
 ];
 
+/// The most order keys of a message.
+pub(super) const ORDER_KEYS_MAX: usize = 1_000;
+
 /// All order keys of a message, sorted and without repeats, never empty. `authority` is the listener's, for identifiers that name none.
+///
+/// Of a message with more than [`ORDER_KEYS_MAX`], orders and appointments are left out: whoever else names them names the patient too. If there
+/// are too many patients and visits, or nothing else, there is one key more than the limit, by which a delivery knows that it must not be made.
 pub(super) fn order_keys(message: &Message, authority: Option<&str>, listener: &str, secret: &[u8; 32]) -> Vec<OrderKey> {
+    /// So many are compared when all are there; beyond, repeats must not fill the memory.
+    const FEW: usize = 64;
     let mut keys = Vec::with_capacity(4);
     let mut scratch = Vec::with_capacity(64);
-    each_identifier(message, |kind, value, assigner| {
-        let assigner = if assigner.is_empty() { namespace(authority.unwrap_or_default()) } else { assigner };
-        keys.push(key(secret, &mut scratch, kind, &[value, assigner]));
-    });
+    let mut take = |wanted: &dyn Fn(Kind) -> bool, keys: &mut Vec<OrderKey>| {
+        let mut seen = HashSet::new();
+        each_identifier(message, |kind, value, assigner| {
+            if wanted(kind) {
+                let assigner = if assigner.is_empty() { namespace(authority.unwrap_or_default()) } else { assigner };
+                let key = key(secret, &mut scratch, kind, &[value, assigner]);
+                if keys.len() >= FEW && seen.is_empty() {
+                    seen.extend(keys.iter().copied());
+                }
+                if keys.len() < FEW || seen.insert(key) {
+                    keys.push(key);
+                }
+            }
+            keys.len() <= ORDER_KEYS_MAX + FEW
+        });
+        keys.sort_unstable();
+        keys.dedup();
+    };
+    take(&|_| true, &mut keys);
+    if keys.len() > ORDER_KEYS_MAX {
+        let mut people = Vec::new();
+        take(&|kind| matches!(kind, Kind::Patient | Kind::Visit), &mut people);
+        if !people.is_empty() {
+            keys = people;
+        }
+        keys.truncate(ORDER_KEYS_MAX + 1);
+    }
     if keys.is_empty() {
         let sent = |n| message.raw_text(message.field(0, n));
         keys.push(key(secret, &mut scratch, Kind::Sender, &[listener, &sent(3), &sent(4)]));
     }
-    keys.sort_unstable();
-    keys.dedup();
     keys
 }
 
-/// Calls `take` with kind, value and authority of each identifier that is valued.
-fn each_identifier(message: &Message, mut take: impl FnMut(Kind, &str, &str)) {
+/// Calls `take` with kind, value and authority of each identifier that is valued, until it says that it has enough.
+fn each_identifier(message: &Message, mut take: impl FnMut(Kind, &str, &str) -> bool) {
     for segment in 0..message.segment_count() {
         let Some((_, places)) = PLACES.iter().find(|(name, _)| message.is_segment(segment, name)) else { continue };
         for (field, kind, shape) in *places {
@@ -92,7 +122,9 @@ fn each_identifier(message: &Message, mut take: impl FnMut(Kind, &str, &str)) {
                     }
                     Shape::Ei => valued(message.component(repetition, 2)).or_else(|| valued(message.component(repetition, 3))),
                 };
-                take(*kind, value, assigner.as_deref().unwrap_or_default().trim());
+                if !take(*kind, value, assigner.as_deref().unwrap_or_default().trim()) {
+                    return;
+                }
             }
         }
     }
@@ -148,6 +180,19 @@ mod tests {
         both.sort();
         assert_eq!(keys(&format!("{MSH}PID|||1^^^HOSP\nMRG|2^^^HOSP")), both);
         assert_eq!(keys(&format!("{MSH}PID|||1^^^HOSP\nORC|RE|A^X|B^Y\nOBR|1|A^X|B^Y\nOBR|2|C^X")).len(), 4);
+    }
+
+    #[test]
+    fn a_message_with_too_many_orders_is_ordered_by_its_patient_and_one_with_too_many_patients_is_marked() {
+        let orders: String = (0..5_000).map(|n| format!("OBR|{n}|P{n}^X|F{n}^X\n")).collect();
+        let one = keys(&format!("{MSH}PID|||1^^^HOSP"));
+        assert_eq!(keys(&format!("{MSH}PID|||1^^^HOSP\n{orders}")), one);
+        assert_eq!(keys(&format!("{MSH}{orders}PID|||1^^^HOSP")), one, "wherever the patient stands");
+        let repeated = "OBR|1|A^X|B^Y\n".repeat(50_000);
+        assert_eq!(keys(&format!("{MSH}PID|||1^^^HOSP\n{repeated}")).len(), 3, "a repeat is no further key");
+        let patients: String = (0..5_000).map(|n| format!("PID|||{n}^^^HOSP\n")).collect();
+        assert_eq!(keys(&format!("{MSH}{patients}")).len(), ORDER_KEYS_MAX + 1);
+        assert_eq!(keys(&format!("{MSH}{orders}")).len(), ORDER_KEYS_MAX + 1);
     }
 
     #[test]

@@ -59,8 +59,9 @@ fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
 /// What stopped a run, with the fields that were missing and the line of the route.
 fn sentence(stop: &Stop) -> String {
     let mut text = stop.text.clone();
-    if !stop.places.is_empty() {
-        text.push_str(&format!(" ({})", stop.places.join(", ")));
+    let places = stop.places.join(", ");
+    if !text.contains(&places) {
+        text.push_str(&format!(" ({places})"));
     }
     if !stop.line.is_empty() {
         text.push_str(&format!(" at {}", stop.line));

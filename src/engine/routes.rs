@@ -3,7 +3,7 @@
 use crate::diagnostic::Sources;
 use crate::exchange::Timestamp;
 use crate::journal::{Journal, JournalError, Program};
-use crate::route::{LoadOptions, Loaded, RouteSet};
+use crate::route::{AfterDeadLetter, LoadOptions, Loaded, RouteSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -74,6 +74,11 @@ impl Routes {
     pub async fn stored(journal: &Journal, hash: &str) -> Result<Self, RoutesFault> {
         let program = journal.program(hash).await?.ok_or_else(|| RoutesFault::Missing(hash.to_owned()))?;
         Self::unpack(&program)
+    }
+
+    /// Whether later deliveries of a common key wait behind a dead letter of this route. A route that is not known may be any.
+    pub(super) fn waits_after_dead_letter(&self, route: &str) -> bool {
+        self.set.named(route).is_none_or(|route| self.set.info(route).after_dead_letter == AfterDeadLetter::Wait)
     }
 
     /// The form that the journal keeps.

@@ -19,6 +19,9 @@ pub(super) struct Shared {
     pub(super) journal: Journal,
     pub(super) metrics: Arc<Metrics>,
     pub(super) routes: ArcSwap<Routes>,
+    /// Held for reading from the look at the routes until what came of it is stored, for writing while others take their place: no
+    /// delivery is stored for a route that has just gone.
+    pub(super) swap: tokio::sync::RwLock<()>,
     /// What the site says about each listener, for the zone and the authority of messages that came through it.
     pub(super) listeners: HashMap<Arc<str>, ListenerSite>,
     /// Sets that pending deliveries began with, by hash.
@@ -27,7 +30,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(journal: Journal, metrics: Arc<Metrics>, routes: Routes, listeners: HashMap<Arc<str>, ListenerSite>) -> Self {
-        Self { journal, metrics, routes: ArcSwap::from_pointee(routes), listeners, earlier: Mutex::default() }
+        Self { journal, metrics, routes: ArcSwap::from_pointee(routes), swap: tokio::sync::RwLock::default(), listeners, earlier: Mutex::default() }
     }
 
     /// The set that a delivery began with; the current one for a delivery that begins now.

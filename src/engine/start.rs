@@ -3,13 +3,14 @@
 use crate::engine::acknowledgement::Own;
 use crate::engine::dispatch::{Dispatcher, Lane};
 use crate::engine::intake::Gate;
+use crate::engine::mapping;
 use crate::engine::shared::{Shared, exit_because_disk_failed, now};
 use crate::engine::{EngineConfig, ListenerSetup, Routes, TargetSetup};
 use crate::exchange::{DeliveryId, MessageId, OrderKey};
-use crate::journal::{DeliveryState, Journal, JournalError, NewDelivery};
+use crate::hl7v2::ParseOptions;
+use crate::journal::{DeliveryState, Journal, JournalError, NewDelivery, Unsettled};
 use crate::metrics::{Metrics, Queue};
 use futures_util::future::BoxFuture;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,19 +45,30 @@ pub enum StartFault {
 /// Why a route set was not applied. The last one goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyFault {
-    /// Deliveries wait that belong to a route which the new set does not have.
-    #[error("route {route} is gone, but {waiting} of its deliveries to {target} wait")]
-    RouteWithPending {
+    /// Deliveries are not settled that belong to a route which the new set does not have.
+    #[error("route {route} is gone, but of its deliveries to {target} {}", unsettled_words(unsettled))]
+    RouteWithUnsettled {
         /// The route.
         route: Arc<str>,
         /// One of its targets.
         target: Arc<str>,
-        /// How many wait there.
-        waiting: u64,
+        /// How many there are.
+        unsettled: Unsettled,
     },
     /// The journal could not keep it.
     #[error("the journal: {0}")]
     Journal(#[from] JournalError),
+}
+
+/// How many there are of each kind, and what can be done about them.
+fn unsettled_words(unsettled: &Unsettled) -> String {
+    let kinds = [
+        (unsettled.untried, "wait: keep the route until they are delivered"),
+        (unsettled.parked, "are parked behind a dead letter: replay or skip that one"),
+        (unsettled.dead_letters, "are dead letters: replay or skip them"),
+    ];
+    let said: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, words)| format!("{n} {words}")).collect();
+    said.join("; ")
 }
 
 /// What an engine had finished when it stopped.
@@ -158,6 +170,11 @@ impl Engine {
         self.shared.routes.load_full()
     }
 
+    /// How messages of a listener are to be read.
+    pub fn parse_options(&self, listener: &str) -> ParseOptions {
+        mapping::parse_options(self.shared.listeners.get(listener))
+    }
+
     /// Puts a route set in the place of the current one, whole. Deliveries that were tried already keep theirs.
     pub async fn apply(&self, routes: Routes) -> Result<(), ApplyFault> {
         let _one_at_a_time = self.applying.lock().await;
@@ -167,36 +184,28 @@ impl Engine {
     }
 
     async fn try_apply(&self, routes: Routes) -> Result<(), ApplyFault> {
-        self.refuse_to_orphan(&routes).await?;
+        let current = self.routes();
+        let gone: Vec<Arc<str>> = current.set.routes().map(|(_, info)| &info.name).filter(|name| routes.set.named(name).is_none()).cloned().collect();
+        // A million may wait: all that is there is looked at while messages go on, and only what came meanwhile while they are held.
+        let seen = self.shared.journal.newest();
+        self.refuse_to_orphan(&gone, None).await?;
+        let _nobody_judges = self.shared.swap.write().await;
+        self.refuse_to_orphan(&gone, Some(seen)).await?;
         self.shared.journal.put_program(routes.pack(now())).await?;
         tracing::info!(hash = routes.set.hash(), "applied a route set");
         self.shared.routes.store(Arc::new(routes));
         Ok(())
     }
 
-    /// A route that goes away must not leave deliveries behind that nobody can make.
-    async fn refuse_to_orphan(&self, routes: &Routes) -> Result<(), ApplyFault> {
-        const PAGE: usize = 10_000;
-        let current = self.routes();
-        let gone: Vec<Arc<str>> = current.set.routes().map(|(_, info)| &info.name).filter(|name| routes.set.named(name).is_none()).cloned().collect();
+    /// A route that goes away must not leave deliveries behind that nobody can make, of messages after `after`.
+    async fn refuse_to_orphan(&self, gone: &[Arc<str>], after: Option<MessageId>) -> Result<(), ApplyFault> {
         if gone.is_empty() {
             return Ok(());
         }
         for lane in &self.lanes {
-            let (mut after, mut waiting) = (None, HashMap::<Arc<str>, u64>::new());
-            loop {
-                let page = self.shared.journal.pending(&lane.setup.name, after, PAGE).await?;
-                // What was tried already keeps its set, which has the route.
-                for pending in page.iter().filter(|p| p.program.is_none() && gone.contains(&p.route)) {
-                    *waiting.entry(Arc::clone(&pending.route)).or_default() += 1;
-                }
-                after = page.last().map(|p| p.id);
-                if page.len() < PAGE {
-                    break;
-                }
-            }
-            if let Some((route, waiting)) = waiting.into_iter().next() {
-                return Err(ApplyFault::RouteWithPending { route, target: Arc::clone(&lane.setup.name), waiting });
+            let unsettled = self.shared.journal.unsettled(&lane.setup.name, after).await?;
+            if let Some((route, unsettled)) = unsettled.into_iter().find(|(route, _)| gone.contains(route)) {
+                return Err(ApplyFault::RouteWithUnsettled { route, target: Arc::clone(&lane.setup.name), unsettled });
             }
         }
         Ok(())
@@ -211,6 +220,8 @@ impl Engine {
     /// Makes dead letters, skipped and superseded deliveries pending again, and with a dead letter what is parked behind it.
     /// Returns how many deliveries were replayed, without the parked ones.
     pub async fn replay(&self, deliveries: &[DeliveryId]) -> Result<u64, JournalError> {
+        // A set that is being applied counts what is not settled; it must find this before or after.
+        let _no_new_set = self.applying.lock().await;
         // What waits behind a dead letter goes on behind it when it is tried again; should it fail once more, they wait once more.
         let mut behind = Vec::new();
         for id in deliveries {
@@ -233,8 +244,12 @@ impl Engine {
         change.await
     }
 
-    /// Gives a stored message further ways (an unrouted one whose route now exists). Returns how many.
-    pub async fn add_deliveries(&self, message: MessageId, deliveries: Vec<NewDelivery>) -> Result<u64, JournalError> {
+    /// Gives a stored message further ways (an unrouted one whose route now exists). Returns how many; those of a route that has gone
+    /// meanwhile are left out.
+    pub async fn add_deliveries(&self, message: MessageId, mut deliveries: Vec<NewDelivery>) -> Result<u64, JournalError> {
+        let _no_new_set = self.applying.lock().await;
+        let routes = self.routes();
+        deliveries.retain(|delivery| routes.set.named(&delivery.route).is_some());
         let added = self.shared.journal.add_deliveries(message, deliveries);
         let mut change: BoxFuture<'_, Result<u64, JournalError>> = Box::pin(async { added.await.map(|ids| ids.len() as u64) });
         for lane in &self.lanes {

@@ -55,9 +55,15 @@ pub(super) struct Window {
     /// First in their lines too, but to be parked.
     ready_blocked: BTreeSet<DeliveryId>,
     delayed: BTreeSet<(Timestamp, DeliveryId)>,
+    keys: usize,
 }
 
 impl Window {
+    /// How many order keys its deliveries have, all together.
+    pub(super) fn keys(&self) -> usize {
+        self.keys
+    }
+
     /// How many deliveries are in memory, running ones included.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
@@ -98,6 +104,7 @@ impl Window {
             }
             None => State::Waiting,
         };
+        self.keys += pending.keys.len();
         self.entries.insert(id, Entry { pending, state });
         self.consider(id);
     }
@@ -171,6 +178,7 @@ impl Window {
     /// The delivery is settled for good: it leaves, and whoever waited for it may be ready.
     pub(super) fn finish(&mut self, id: DeliveryId) {
         let Some(entry) = self.entries.remove(&id) else { return };
+        self.keys -= entry.pending.keys.len();
         self.leave_lines(id, &entry.pending.keys);
         if let State::Delayed(at, _) = entry.state {
             self.delayed.remove(&(at, id));
@@ -418,7 +426,7 @@ mod tests {
                 while window.ready() > 0 { check_start(&mut window, &unfinished, &mut running); }
                 for n in running.drain(..) { window.finish(id(n)); unfinished.remove(&n); }
             }
-            prop_assert_eq!(window.len(), 0);
+            prop_assert_eq!((window.len(), window.keys()), (0, 0));
             prop_assert!(window.lines.is_empty() && window.delayed.is_empty());
         }
     }

@@ -86,11 +86,17 @@ impl Fault {
     pub fn new(location: Location, code: u16, text: impl Into<String>) -> Self {
         Self { location, code, text: text.into() }
     }
+
+    /// The text, with its place before it unless it names that itself.
+    pub fn sentence(&self) -> String {
+        let path = self.location.path();
+        if self.text.contains(&path) { self.text.clone() } else { format!("{path}: {}", self.text) }
+    }
 }
 
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({} at {})", self.text, self.code, self.location.path())
+        write!(f, "{} ({})", self.sentence(), self.code)
     }
 }
 

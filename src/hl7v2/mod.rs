@@ -29,7 +29,7 @@ pub use dictionary::{
 };
 pub use draft::{Coding, Draft, DraftSegment, Piece};
 pub use fault::{Fault, Location, fault_words};
-pub use header::Header;
+pub use header::{Header, batch_segment};
 pub use message::{Level, Message, Part, Repetitions};
 pub use parse::ParseOptions;
 pub use place::{GroupInstance, Placement, SegmentPlace};

@@ -20,7 +20,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -80,6 +80,8 @@ pub(crate) struct Plan {
     /// How long the journal keeps what is settled, and how often that is looked at.
     pub(crate) keep: Duration,
     pub(crate) prune_every: Duration,
+    /// Free bytes below which the journal takes nothing.
+    pub(crate) low_water: u64,
     pub(crate) server: Option<StandIn>,
     pub(crate) target: Option<Target>,
 }
@@ -104,6 +106,7 @@ impl Plan {
             window: 10_000,
             keep: Duration::from_secs(24 * 3_600),
             prune_every: EngineConfig::default().prune_every,
+            low_water: 0,
             server: None,
             target: None,
         }
@@ -115,7 +118,7 @@ impl Plan {
             None => StandIn::start().await,
         };
         let mut options = Options::at(self.folder.path().join("journal"));
-        options.low_water = Some(0);
+        options.low_water = Some(self.low_water);
         options.keep = self.keep;
         let journal = Journal::open(options).expect("the journal opens");
         let metrics = Arc::new(Metrics::new());
@@ -226,6 +229,31 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Sends many without waiting for each answer; returns when all are accepted.
+    pub(crate) async fn all_accepted(&mut self, messages: &[String]) {
+        let frames: Vec<u8> = messages.iter().flat_map(|m| [b"\x0B", m.as_bytes(), b"\x1C\r"].concat()).collect();
+        let (mut reading, mut writing) = self.0.split();
+        let write = async { writing.write_all(&frames).await.expect("the listener reads on") };
+        let read = async {
+            let (mut answers, mut chunk) = (Vec::new(), vec![0; 1 << 16]);
+            let mut accepted = 0;
+            while accepted < messages.len() {
+                let n = timeout(DEADLINE, reading.read(&mut chunk)).await.expect("an answer comes in time").expect("the connection is open");
+                assert_ne!(n, 0, "the connection is open");
+                answers.extend_from_slice(&chunk[..n]);
+                while let Some(end) = answers.iter().position(|byte| *byte == 0x1C) {
+                    let answer = String::from_utf8_lossy(&answers[..end]).into_owned();
+                    assert!(answer.contains("\rMSA|AA|"), "{}", answer.escape_debug());
+                    answers.drain(..=end);
+                    accepted += 1;
+                }
+            }
+        };
+        tokio::join!(write, read);
+    }
+}
+
 /// How the stand-in behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) enum Mood {
@@ -240,6 +268,8 @@ pub(crate) enum Mood {
     Against,
     /// Does what it is asked and closes the connection without an answer, once.
     Mute,
+    /// 429 to everything, and asks to be left alone for two seconds.
+    Busy,
 }
 
 #[derive(Default)]
@@ -252,7 +282,8 @@ struct Kept {
     /// Identities that are being saved.
     open: HashSet<String>,
     overlaps: usize,
-    requests: usize,
+    /// When each request came.
+    requests: Vec<Instant>,
 }
 
 /// A FHIR server, as much of one as the engine's tests need.
@@ -302,7 +333,12 @@ impl StandIn {
     }
 
     pub(crate) fn requests(&self) -> usize {
-        self.kept().requests
+        self.kept().requests.len()
+    }
+
+    /// The time between each request and the next.
+    pub(crate) fn pauses(&self) -> Vec<Duration> {
+        self.kept().requests.windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
     pub(crate) fn overlaps(&self) -> usize {
@@ -334,11 +370,14 @@ fn outcome(status: StatusCode) -> Response {
 async fn handle(State(server): State<StandIn>, method: Method, uri: Uri, body: Bytes) -> Response {
     let mood = {
         let mut kept = server.kept();
-        kept.requests += 1;
+        kept.requests.push(Instant::now());
         kept.mood
     };
     if mood == Mood::Down {
         return outcome(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    if mood == Mood::Busy {
+        return ([("retry-after", "2")], outcome(StatusCode::TOO_MANY_REQUESTS)).into_response();
     }
     let path = uri.path().trim_start_matches("/fhir").trim_matches('/').to_owned();
     if path == "metadata" {
