@@ -62,3 +62,16 @@ fn formats_for_machines_name_file_line_and_column() {
         serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"));
     }
 }
+
+#[test]
+fn nothing_to_check_is_told_and_is_no_success() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ran = run(folder.path(), &["check"]).expect(2);
+    assert!(ran.err.contains("nothing to check") && ran.err.contains("kiln.yaml"), "{}", ran.err);
+    std::fs::create_dir(folder.path().join("empty")).expect("a folder");
+    let ran = run(folder.path(), &["check", "empty"]).expect(2);
+    assert!(ran.err.contains("no route file in empty"), "{}", ran.err);
+    // A site file needs no routes of its own: the shipped ones are checked against it.
+    std::fs::write(folder.path().join("kiln.yaml"), "listeners: { adt: { mllp: 127.0.0.1:2575 } }\ntargets: { main: { folder: out } }\n").expect("a file");
+    run(folder.path(), &["check"]).expect(0);
+}

@@ -232,6 +232,31 @@ fn no_mark_of_a_patient_is_said_shown_or_named() {
     assert!(daemon.err().contains("TRACE") || daemon.err().contains("DEBUG"), "it ran at trace level:\n{}", daemon.err());
 }
 
+/// Lines of libraries below WARN that a daemon wrote at trace level while it delivered something over HTTP.
+fn lines_of_libraries(more: &[(&str, &str)]) -> Vec<String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server(|_| http("503 Service Unavailable", "", ""));
+    let site = format!(
+        "console: {{ listen: 127.0.0.1:0 }}\nlog: {{ level: trace, json: true }}\nlisteners: {{ adt: {{ mllp: 127.0.0.1:0 }} }}\n\
+         targets: {{ main: {{ fhir: 'http://{server}/r4' }} }}\n"
+    );
+    std::fs::write(folder.path().join("kiln.yaml"), site).expect("a file");
+    let daemon = Daemon::start_with(kiln(folder.path()).arg("serve").env("RUST_LOG", "trace").envs(more.iter().copied()));
+    assert!(exchange(daemon.address("adt on "), message("C1", "ADT^A01^ADT_A01").as_bytes()).contains("MSA|AA|C1"));
+    wait_for("an attempt", || daemon.err().contains("an attempt did not succeed"));
+    let lines: Vec<serde_json::Value> = daemon.err().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert!(lines.iter().any(|line| line["target"].as_str().is_some_and(|t| t.starts_with("kiln")) && line["level"] == "DEBUG"), "it ran at trace level");
+    let others = lines.iter().filter(|line| !line["target"].as_str().unwrap_or("kiln").starts_with("kiln"));
+    others.filter(|line| !matches!(line["level"].as_str(), Some("WARN" | "ERROR"))).map(ToString::to_string).collect()
+}
+
+#[test]
+fn libraries_say_nothing_below_a_warning_unless_the_cap_is_lifted() {
+    assert_eq!(lines_of_libraries(&[]), [] as [String; 0]);
+    // They would have had something to say.
+    assert_ne!(lines_of_libraries(&[("KILN__LOG__UNSAFE", "true")]), [] as [String; 0]);
+}
+
 #[test]
 fn the_marks_are_found_in_every_disguise() {
     let seen = |text: &str| std::panic::catch_unwind(|| expect_no_mark("here", text)).is_err();

@@ -147,6 +147,8 @@ fn the_environment_stands_above_the_file() {
     }
 }
 
+const WARNS: &str = "route: mine\non: ADT^A31\nto: main\nresources:\n  who: { $map: PID -> Patient, $save: update by PID-3, generalPractitioner: first(ROL-4) as Practitioner }\n";
+
 const GOOD: &str = "route: mine\non: ADT^A31\nto: main\nresources:\n  who: { $map: PID -> Patient, $save: update by PID-3 }\n";
 
 #[test]
@@ -184,6 +186,45 @@ fn an_edit_is_live_at_once_and_a_bad_one_changes_nothing() {
     let state = json(&get(daemon.address("console http://"), "/readyz").1)["routes"].clone();
     assert_eq!(state["hash"], good["hash"]);
     assert!(state["lastReloadError"].as_str().expect("a text").contains("mine.yaml:5"));
+}
+
+#[test]
+fn an_edit_with_a_warning_is_live_and_the_warning_is_logged() {
+    let folder = site(SITE);
+    let routes = folder.path().join("routes");
+    std::fs::create_dir(&routes).expect("a folder");
+    let daemon = Daemon::start(folder.path());
+    std::fs::write(routes.join("mine.yaml"), WARNS).expect("a file");
+    wait_for("the warning", || daemon.err().contains("with warnings"));
+    assert!(daemon.err().contains("mine.yaml:") && daemon.err().contains("warning"), "{}", daemon.err());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_client_that_says_nothing_holds_up_no_command() {
+    let folder = site(SITE);
+    let daemon = Daemon::start(folder.path());
+    let _silent: Vec<_> = (0..3).map(|_| std::os::unix::net::UnixStream::connect(folder.path().join("journal/control.sock")).expect("a socket")).collect();
+    let began = Instant::now();
+    run(folder.path(), &["journal", "prune", "--json"]);
+    assert!(began.elapsed() < Duration::from_secs(8), "it waited for {:?}", began.elapsed());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_replay_reads_a_message_in_its_listeners_character_set() {
+    let folder = site(&SITE.replace("mllp: 127.0.0.1:0 }", "mllp: 127.0.0.1:0, charset: 8859/1 }"));
+    let daemon = Daemon::start(folder.path());
+    // The name is Latin-1, and MSH-18 says nothing; no route takes the type yet.
+    let message = admit("C1", "4711").replace("ADT^A01^ADT_A01", "ZZZ^Z01").replace("Meier", "M\u{fc}ller");
+    let latin: Vec<u8> = message.chars().map(|c| u8::try_from(u32::from(c)).expect("it is Latin-1")).collect();
+    assert!(exchange(daemon.address("adt on "), &latin).contains("MSA|AA|C1"));
+    wait_for("the index", || run(folder.path(), &["journal", "search", "--patient", "4711"]).code == 0);
+    std::fs::create_dir(folder.path().join("routes")).expect("a folder");
+    std::fs::write(folder.path().join("routes/mine.yaml"), GOOD.replace("ADT^A31", "otherwise")).expect("a file");
+    wait_for("the route", || run(folder.path(), &["journal", "replay", "1"]).code == 0);
+    wait_for("the delivery", || run(folder.path(), &["journal", "search", "--state", "delivered"]).code == 0);
+    assert_eq!(daemon.stop(), 0);
 }
 
 #[test]

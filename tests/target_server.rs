@@ -26,7 +26,7 @@ impl Server {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/fhir-server");
         if !folder.join("node_modules").exists() {
             let reason = "tests/servers/fhir-server has no node_modules: run `npm ci` there";
-            assert!(std::env::var_os("KILN_E2E").is_none(), "{reason}");
+            assert!(!std::env::var("KILN_E2E").is_ok_and(|set| !matches!(set.as_str(), "" | "0")), "{reason}");
             eprintln!("skipped: {reason}");
             return None;
         }

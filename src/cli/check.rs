@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
   kiln check site/ routes/adt.yaml
   kiln check --format github     for a workflow's annotations
 
-Exits 0 when nothing is wrong, 1 for a fault, 2 when a file cannot be read.")]
+Exits 0 when nothing is wrong, 1 for a fault, 2 when a file cannot be read or there is nothing to check.")]
 pub(crate) struct Args {
     /// Site files, route files, or folders of either
     paths: Vec<PathBuf>,
@@ -70,6 +70,13 @@ fn check(args: &Args) -> Result<Exit, String> {
             sites.push(site_file::DEFAULT.into());
         } else if Path::new("routes").is_dir() {
             folders.push("routes".into());
+        }
+    }
+    if sites.is_empty() {
+        let found = crate::site::read_folders(&folders).map_err(|e| words(&e))?;
+        if found.is_empty() {
+            let looked = if folders.is_empty() { "here".to_owned() } else { folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ") };
+            return Err(format!("there was nothing to check: no {} and no route file in {looked}", site_file::DEFAULT));
         }
     }
     let mut counted = Counted::default();

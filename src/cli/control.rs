@@ -4,16 +4,19 @@
 
 use crate::engine::{Engine, Routes};
 use crate::exchange::{MessageId, Timestamp};
-use crate::hl7v2::{Message, ParseOptions};
+use crate::hl7v2::{Charset, Message, ParseOptions};
 use crate::journal::{DeliveryState, Disposition, Journal, JournalError, MessageRecord, NewDelivery, Options, Reader, Settle, Settlement};
 use crate::site::words;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// What can be asked.
@@ -67,6 +70,12 @@ enum Answer {
 
 /// The longest that a command may take.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// The longest that a client may take to say what it wants.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Clients at once; more wait in the system's queue.
+const CONNECTIONS_MAX: usize = 8;
+/// How long to wait after a client could not be let in.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// A request is a few thousand numbers at most.
 const REQUEST_BYTES_MAX: u64 = 4 << 20;
 
@@ -75,22 +84,31 @@ pub(crate) fn socket(folder: &Path) -> PathBuf {
     folder.join("control.sock")
 }
 
-/// Asks the daemon; does it here when none runs. `keep` is the site's: how old a message must be to go.
-pub(crate) async fn ask_or_do(folder: &Path, request: &Request, keep: Option<Duration>) -> Result<Done, String> {
+/// What of a site decides how its journal is changed.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    /// How old a settled message must be to go.
+    pub keep: Option<Duration>,
+    /// The character sets of listeners whose messages do not name theirs.
+    pub charsets: HashMap<Arc<str>, Charset>,
+}
+
+/// Asks the daemon, which knows its site; does it here, by the rules, when none runs.
+pub(crate) async fn ask_or_do(folder: &Path, request: &Request, rules: &Rules) -> Result<Done, String> {
     match UnixStream::connect(socket(folder)).await {
         Ok(stream) => ask(stream, request).await,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             // Reading first: opening to write would make a journal where there is none.
             Reader::open(folder).map_err(|e| e.to_string())?;
             let mut options = Options::at(folder);
-            match (request, keep) {
+            match (request, rules.keep) {
                 (_, Some(keep)) => options.keep = keep,
                 // The default may be shorter than what the site promises to keep.
                 (Request::Prune, None) => return Err("how long to keep is in the site file: say --config FILE".to_owned()),
                 (_, None) => {}
             }
             let journal = Journal::open(options).map_err(|e| e.to_string())?;
-            let done = Hands::Alone(&journal).apply(request).await;
+            let done = Hands::Alone(&journal, rules).apply(request).await;
             journal.close().await;
             done
         }
@@ -123,35 +141,45 @@ pub(crate) fn bind(folder: &Path) -> std::io::Result<UnixListener> {
     UnixListener::bind(&path)
 }
 
-/// Answers until closing.
+/// Answers until closing. Commands that are under way then are dropped between two of their changes.
 pub(crate) async fn serve(listener: UnixListener, engine: Arc<Engine>, closing: CancellationToken) {
+    let mut connections = JoinSet::new();
+    let turn = Arc::new(Mutex::new(()));
     loop {
-        let stream = tokio::select! {
-            () = closing.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(e) => {
-                    tracing::warn!(kind = ?e.kind(), "the control socket failed");
-                    return;
-                }
-            },
-        };
-        // One at a time: these are an operator's commands. One that is under way when the daemon stops is dropped between two of its changes.
         tokio::select! {
-            () = closing.cancelled() => return,
-            answered = tokio::time::timeout(PATIENCE, answer(stream, &engine)) => if !matches!(answered, Ok(Ok(()))) {
-                tracing::debug!("a control connection ended early");
+            () = closing.cancelled() => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((stream, _)) => {
+                    let (engine, turn) = (Arc::clone(&engine), Arc::clone(&turn));
+                    connections.spawn(async move {
+                        if !matches!(tokio::time::timeout(PATIENCE, answer(stream, &engine, &turn)).await, Ok(Ok(()))) {
+                            tracing::debug!("a control connection ended early");
+                        }
+                    });
+                }
+                // A file too many, say: that passes, and an operator's commands are needed then most of all.
+                Err(e) => {
+                    tracing::warn!(kind = ?e.kind(), "the control socket could not accept; it is tried again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             },
         }
     }
+    // The engine is given back before this returns.
+    connections.shutdown().await;
 }
 
-async fn answer(stream: UnixStream, engine: &Engine) -> std::io::Result<()> {
+async fn answer(stream: UnixStream, engine: &Engine, turn: &Mutex<()>) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line).await?;
+    tokio::time::timeout(REQUEST_TIME_MAX, BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => Hands::Running(engine).apply(&request).await.map_or_else(Answer::Fault, Answer::Done),
+        Ok(request) => {
+            // Whoever is silent holds up nobody; what changes the journal goes one after the other.
+            let _turn = turn.lock().await;
+            Hands::Running(engine).apply(&request).await.map_or_else(Answer::Fault, Answer::Done)
+        }
         Err(_) => Answer::Fault("the request makes no sense; is the command of another version?".to_owned()),
     };
     let mut line = serde_json::to_vec(&answer).unwrap_or_default();
@@ -162,7 +190,7 @@ async fn answer(stream: UnixStream, engine: &Engine) -> std::io::Result<()> {
 /// Who changes the journal: a running engine keeps its queues in order meanwhile, a journal alone has none.
 enum Hands<'a> {
     Running(&'a Engine),
-    Alone(&'a Journal),
+    Alone(&'a Journal, &'a Rules),
 }
 
 impl Hands<'_> {
@@ -177,7 +205,7 @@ impl Hands<'_> {
     fn journal(&self) -> &Journal {
         match self {
             Self::Running(engine) => engine.journal(),
-            Self::Alone(journal) => journal,
+            Self::Alone(journal, _) => journal,
         }
     }
 
@@ -207,7 +235,7 @@ impl Hands<'_> {
         }
         done.deliveries += match self {
             Self::Running(engine) => engine.replay(&again).await,
-            Self::Alone(journal) => journal.replay(&again, now()).await,
+            Self::Alone(journal, _) => journal.replay(&again, now()).await,
         }
         .map_err(|e| e.to_string())?;
         tracing::info!(deliveries = done.deliveries, "replayed on request");
@@ -217,7 +245,7 @@ impl Hands<'_> {
     async fn add(&self, id: MessageId, ways: Vec<NewDelivery>) -> Result<u64, JournalError> {
         match self {
             Self::Running(engine) => engine.add_deliveries(id, ways).await,
-            Self::Alone(journal) => journal.add_deliveries(id, ways).await.map(|ids| ids.len() as u64),
+            Self::Alone(journal, _) => journal.add_deliveries(id, ways).await.map(|ids| ids.len() as u64),
         }
     }
 
@@ -225,13 +253,18 @@ impl Hands<'_> {
     async fn ways(&self, record: &MessageRecord) -> Result<Vec<NewDelivery>, String> {
         let routes = match self {
             Self::Running(engine) => engine.routes(),
-            Self::Alone(journal) => match Routes::last_applied(journal).await.map_err(|e| e.to_string())? {
+            Self::Alone(journal, _) => match Routes::last_applied(journal).await.map_err(|e| e.to_string())? {
                 Some(routes) => Arc::new(routes),
                 None => return Ok(Vec::new()),
             },
         };
-        let Ok(message) = Message::parse(record.envelope.bytes.expose().clone(), &ParseOptions::default()) else { return Ok(Vec::new()) };
-        let taken = routes.set.matching(&record.envelope.listener, &message).taken;
+        let listener = &record.envelope.listener;
+        let options = match self {
+            Self::Running(engine) => engine.parse_options(listener),
+            Self::Alone(_, rules) => ParseOptions { charset: rules.charsets.get(listener).copied() },
+        };
+        let Ok(message) = Message::parse(record.envelope.bytes.expose().clone(), &options) else { return Ok(Vec::new()) };
+        let taken = routes.set.matching(listener, &message).taken;
         let infos = taken.iter().map(|route| routes.set.info(*route));
         Ok(infos.flat_map(|i| i.targets.iter().map(|t| NewDelivery { route: Arc::clone(&i.name), target: Arc::clone(t) })).collect())
     }
@@ -247,7 +280,7 @@ impl Hands<'_> {
                 // What waited behind it goes on.
                 let resumed = match self {
                     Self::Running(engine) => engine.resume_parked(&d.target, &record.envelope.order_keys).await,
-                    Self::Alone(journal) => journal.resume_parked(&d.target, &record.envelope.order_keys, now()).await,
+                    Self::Alone(journal, _) => journal.resume_parked(&d.target, &record.envelope.order_keys, now()).await,
                 };
                 match resumed {
                     // The site has this target no more; what is parked for it stays so.

@@ -72,11 +72,15 @@ pub(crate) fn load_routes(site: &Site) -> Result<(Routes, Sources, Vec<Diagnosti
 
 /// The first faults, a line each, for a log and for /readyz.
 pub(crate) fn first_faults(sources: &Sources, diagnostics: &[Diagnostic]) -> String {
-    const SHOWN: usize = 5;
     let errors: Vec<_> = diagnostics.iter().filter(|d| d.severity == Severity::Error).cloned().collect();
-    let mut text = render(sources, errors.get(..SHOWN).unwrap_or(&errors), Style::Short).trim_end().to_owned();
-    if errors.len() > SHOWN {
-        text += &format!("\nand {} more", errors.len() - SHOWN);
+    first(sources, &errors)
+}
+
+fn first(sources: &Sources, diagnostics: &[Diagnostic]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = render(sources, diagnostics.get(..SHOWN).unwrap_or(diagnostics), Style::Short).trim_end().to_owned();
+    if diagnostics.len() > SHOWN {
+        text += &format!("\nand {} more", diagnostics.len() - SHOWN);
     }
     text
 }
@@ -92,7 +96,7 @@ pub(crate) fn open_journal(site: &Site, metrics: &Arc<Metrics>) -> Result<Journa
     };
     let observed = Arc::clone(metrics);
     options.observer = Some(Arc::new(move |report| observed.commit(report.took)));
-    options.indexer = Some(patient_index::indexer());
+    options.indexer = Some(patient_index::indexer(patient_index::charsets(site)));
     Journal::open(options).map_err(|e| e.to_string())
 }
 
@@ -165,7 +169,12 @@ impl Daemon {
                 self.watch.applied(route_state(&routes, None));
                 return;
             }
-            Ok((routes, ..)) => Ok(routes),
+            Ok((routes, sources, warnings)) => {
+                if !warnings.is_empty() {
+                    tracing::warn!("the routes are applied, with warnings:\n{}", first(&sources, &warnings));
+                }
+                Ok(routes)
+            }
             Err(NoRoutes::Unreadable(what)) => Err(what),
             Err(NoRoutes::Faults(sources, diagnostics)) => Err(first_faults(&sources, &diagnostics)),
         };

@@ -1,16 +1,17 @@
 //! `kiln journal`: the message store, read while the daemon runs.
 
 use crate::cli::Exit;
+use crate::cli::control::Rules;
 use crate::cli::journal_change;
 use crate::cli::journal_show;
 use crate::cli::paint::{BAD, FAINT, GOOD, NAME, STRONG, WARN, bytes, count, err, out, paint, plain, plural, rfc3339, table, time};
+use crate::cli::patient_index;
 use crate::cli::site_file::{self, NoSite};
 use crate::exchange::{ControlId, MessageId, Phi, Timestamp};
 use crate::journal::{DeliveryState, Disposition, Found, Query, Reader, Statistics};
 use clap::Subcommand;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Look into the message store: search, show, stats, verify, prune, replay, skip
 #[derive(clap::Args)]
@@ -55,16 +56,19 @@ impl Place {
         if let Some(folder) = &self.journal {
             return Some(folder.clone());
         }
-        self.folder_and_keep().map(|(folder, _)| folder)
+        self.folder_and_rules().map(|(folder, _)| folder)
     }
 
-    /// With it, how long messages are kept; not known where only a folder is named. Faults have been printed.
-    pub(crate) fn folder_and_keep(&self) -> Option<(PathBuf, Option<Duration>)> {
+    /// With it, what the site says about its messages; nothing where only a folder is named. Faults have been printed.
+    pub(crate) fn folder_and_rules(&self) -> Option<(PathBuf, Rules)> {
         if let (Some(folder), None) = (&self.journal, &self.config) {
-            return Some((folder.clone(), None));
+            return Some((folder.clone(), Rules::default()));
         }
         match site_file::open_if_any(self.config.as_deref(), false) {
-            Ok(Some(site)) => Some((self.journal.clone().unwrap_or(site.journal.path), Some(site.journal.keep))),
+            Ok(Some(site)) => {
+                let rules = Rules { keep: Some(site.journal.keep), charsets: patient_index::charsets(&site) };
+                Some((self.journal.clone().unwrap_or(site.journal.path), rules))
+            }
             Ok(None) => {
                 err!("kiln: there is no kiln.yaml here; say --config FILE or --journal FOLDER");
                 None

@@ -29,6 +29,13 @@ pub(crate) struct PruneArgs {
 A replay is never a duplicate, and keeps the order of each patient's messages.")]
 pub(crate) struct ReplayArgs {
     #[command(flatten)]
+    which: Which,
+}
+
+/// Deliveries that an operator names.
+#[derive(clap::Args)]
+struct Which {
+    #[command(flatten)]
     place: Place,
     /// The messages' numbers
     #[arg(required = true)]
@@ -47,32 +54,23 @@ pub(crate) struct ReplayArgs {
   kiln journal skip 1042 --target main")]
 pub(crate) struct SkipArgs {
     #[command(flatten)]
-    place: Place,
-    /// The messages' numbers
-    #[arg(required = true)]
-    numbers: Vec<u64>,
-    /// Only deliveries to this target
-    #[arg(long)]
-    target: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    which: Which,
 }
 
 pub(crate) fn prune(args: &PruneArgs) -> Exit {
     ask(&args.place, &Request::Prune, args.json)
 }
 
-pub(crate) fn replay(args: &ReplayArgs) -> Exit {
-    ask(&args.place, &Request::Replay { messages: args.numbers.clone(), target: args.target.clone() }, args.json)
+pub(crate) fn replay(ReplayArgs { which }: &ReplayArgs) -> Exit {
+    ask(&which.place, &Request::Replay { messages: which.numbers.clone(), target: which.target.clone() }, which.json)
 }
 
-pub(crate) fn skip(args: &SkipArgs) -> Exit {
-    ask(&args.place, &Request::Skip { messages: args.numbers.clone(), target: args.target.clone() }, args.json)
+pub(crate) fn skip(SkipArgs { which }: &SkipArgs) -> Exit {
+    ask(&which.place, &Request::Skip { messages: which.numbers.clone(), target: which.target.clone() }, which.json)
 }
 
 fn ask(place: &Place, request: &Request, json: bool) -> Exit {
-    let Some((folder, keep)) = place.folder_and_keep() else { return Exit::CouldNot };
+    let Some((folder, rules)) = place.folder_and_rules() else { return Exit::CouldNot };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -80,7 +78,7 @@ fn ask(place: &Place, request: &Request, json: bool) -> Exit {
             return Exit::CouldNot;
         }
     };
-    match runtime.block_on(control::ask_or_do(&folder, request, keep)) {
+    match runtime.block_on(control::ask_or_do(&folder, request, &rules)) {
         Ok(done) if json => {
             out!("{}", serde_json::to_value(&done).unwrap_or_default());
             if done.is_nothing() { Exit::Found } else { Exit::Done }

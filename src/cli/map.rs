@@ -137,7 +137,7 @@ impl Mapping<'_> {
         let charset = self.listener.as_ref().and_then(|l| l.charset.as_deref()).and_then(Charset::named);
         let message = match Message::parse(bytes.into(), &ParseOptions { charset }) {
             Ok(message) => message,
-            Err(fault) => return self.fault(name, &format!("cannot be read: {}: {}", fault.location.path(), fault.text)),
+            Err(fault) => return self.fault(name, &format!("cannot be read: {}", fault.sentence())),
         };
         let listener = self.listener.as_ref().map_or("map", |l| &*l.socket.name).to_owned();
         let routes = match self.only {
@@ -202,7 +202,7 @@ impl Mapping<'_> {
             out!("{}", json!({ "message": name, "route": route, "stop": { "kind": stop.kind, "text": stop.text, "places": stop.places, "line": stop.line } }));
             return;
         }
-        let places = if stop.places.is_empty() { String::new() } else { format!(" ({})", stop.places.join(", ")) };
+        let places = if stop.text.contains(&stop.places.join(", ")) { String::new() } else { format!(" ({})", stop.places.join(", ")) };
         err!("{} {}: route {}: {}{} {}", paint(BAD, stop.kind), plain(name), paint(NAME, route), plain(&stop.text), plain(&places), paint(FAINT, &stop.line));
     }
 

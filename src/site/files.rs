@@ -71,6 +71,12 @@ pub fn words(e: &io::Error) -> String {
     match e.kind() {
         io::ErrorKind::NotFound => "no such file or folder".to_owned(),
         io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        // Such as a name that no server knows: the kind says nothing, the text says it all.
+        kind if kind.to_string() == "uncategorized error" => {
+            let said = e.to_string();
+            let said = said.rsplit_once(": ").map_or(said.as_str(), |(_, what)| what);
+            said.split(" (os error").next().unwrap_or(said).to_lowercase()
+        }
         kind => kind.to_string(),
     }
 }
