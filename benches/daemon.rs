@@ -104,9 +104,10 @@ impl Daemon {
 
     fn metrics(&self) -> String {
         let mut stream = TcpStream::connect(&self.console).unwrap();
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: kiln\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
         text
     }
 
