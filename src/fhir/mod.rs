@@ -18,7 +18,7 @@ pub use difference::{Change, Difference, Step as PathStep, differences};
 pub use extension::{ExtensionDef, ExtensionPart, extension, extension_names};
 pub use identity::{carries, delivery_id, has_identifier, put_id, search};
 pub use merge::merge;
-pub use node::Node;
+pub use node::{Node, is_plain};
 pub use saves::{Identity, ListMerge, Save, SaveMode, Saves};
 pub use statement::{Aspect, Disagreement, disagreements, statements};
 pub use value_set::{ValueSet, value_set, value_set_names};

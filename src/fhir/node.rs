@@ -150,8 +150,34 @@ impl Node {
     }
 }
 
+/// True if the text certainly has no control characters, no quotes and no backslashes: nothing that JSON escapes or FHIR forbids. Looks at eight
+/// bytes at a time. (It may say no to a text that has none, since the C1 controls begin with the byte with which `§` begins.)
+pub fn is_plain(text: &str) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let is = |word: u64, byte: u8| {
+        let x = word ^ (ONES * u64::from(byte));
+        x.wrapping_sub(ONES) & !x & HIGH
+    };
+    let special = |word: u64| (word.wrapping_sub(ONES * 0x20) & !word & HIGH) | is(word, b'"') | is(word, b'\\') | is(word, 0x7F) | is(word, 0xC2);
+    let bytes = text.as_bytes();
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [b' '; 8];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    words.iter().chain(std::iter::once(&last)).all(|word| special(u64::from_le_bytes(*word)) == 0)
+}
+
 /// Appends a JSON string with its quotes.
 pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
+    if is_plain(text) {
+        out.reserve(text.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     serde_json::to_writer(out, text).expect("writing a string to memory cannot fail");
 }
 
@@ -188,6 +214,18 @@ mod tests {
             node.write(&mut text, &link);
             let read: Value = serde_json::from_slice(&text).expect("what is written is JSON");
             prop_assert_eq!(read, node.to_value(&link));
+        }
+    }
+
+    #[test]
+    fn plain_text_needs_no_escapes() {
+        for text in ["", "a", "Straße", "12345678", "a long text without anything special, Nordhafen"] {
+            assert!(is_plain(text), "{text}");
+        }
+        for special in ["\u{0}", "\u{1f}", "\t", "\"", "\\", "\u{7f}", "\u{80}", "\u{9f}"] {
+            for before in 0..17 {
+                assert!(!is_plain(&format!("{}{special}{}", "x".repeat(before), "y".repeat(before % 3))), "{special:?} behind {before}");
+            }
         }
     }
 

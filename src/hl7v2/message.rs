@@ -103,6 +103,19 @@ impl Message {
         self.separators(segment).len() + usize::from(self.is_header(segment))
     }
 
+    /// Which of the first 63 fields of a segment hold anything, if only delimiters: bit `n` for field `n`.
+    pub fn sent_fields(&self, segment: usize) -> u64 {
+        let Some(place) = self.index.segments.get(segment) else { return 0 };
+        let separators = self.separators(segment);
+        let ends = separators.iter().skip(1).chain(std::iter::once(&place.end));
+        let first = if self.is_header(segment) { 2 } else { 1 };
+        let mut sent = if first == 2 { 2 } else { 0 };
+        for ((n, start), end) in (first..64).zip(separators).zip(ends) {
+            sent |= u64::from(start + 1 < *end) << n;
+        }
+        sent
+    }
+
     /// Field `n` of a segment, from 1. MSH-1 is the field separator, MSH-2 the encoding characters (chapter 2, section 2.14.9).
     pub fn field(&self, segment: usize, n: usize) -> Part {
         let absent = Part::absent(Level::Field);

@@ -146,6 +146,7 @@ pub(crate) struct BodyLine {
     /// All JSON names of a choice: a new branch takes the old one's place.
     pub(crate) branches: Vec<&'static str>,
     pub(crate) item: Item,
+    pub(crate) needs: Needs,
     pub(crate) line: Line,
     /// Where in the line the element's name begins, from 1.
     pub(crate) column: u32,
@@ -158,6 +159,49 @@ pub(crate) struct Said {
     pub(crate) text: String,
     pub(crate) line: Line,
     pub(crate) column: u32,
+}
+
+/// What a line hangs on, of the value in slot 0: if none of it was sent, the line yields nothing and need not be looked at. Most lines of most
+/// maps are about what most senders leave out. Bit `n` is field `n` of a segment, or component `n` of a value; bit 0 is always there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Needs {
+    pub(crate) fields: u64,
+    pub(crate) pieces: u64,
+}
+
+impl Needs {
+    /// The line is looked at, whatever was sent.
+    pub(crate) const ALWAYS: Self = Self { fields: 1, pieces: 1 };
+    /// The line never yields anything.
+    pub(crate) const NEVER: Self = Self { fields: 0, pieces: 0 };
+    /// What is known to be sent where nothing is known.
+    pub(crate) const ANYTHING: Self = Self { fields: u64::MAX, pieces: u64::MAX };
+
+    pub(crate) fn field(n: u16) -> Self {
+        Self::bit(n).map_or(Self::ALWAYS, |fields| Self { fields, pieces: 0 })
+    }
+
+    pub(crate) fn piece(n: u16) -> Self {
+        Self::bit(n).map_or(Self::ALWAYS, |pieces| Self { fields: 0, pieces })
+    }
+
+    fn bit(n: u16) -> Option<u64> {
+        (1..64).contains(&n).then(|| 1 << n)
+    }
+
+    /// Either is enough.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { fields: self.fields | other.fields, pieces: self.pieces | other.pieces }
+    }
+
+    /// Both are there only if this one is; where it tells nothing, what the other tells.
+    pub(crate) fn and(self, other: Self) -> Self {
+        if self == Self::ALWAYS { other } else { self }
+    }
+
+    pub(crate) fn met_by(self, sent: Self) -> bool {
+        self.fields & sent.fields | self.pieces & sent.pieces != 0
+    }
 }
 
 pub(crate) enum Item {
@@ -374,13 +418,16 @@ pub(crate) enum Function {
     Sn,
 }
 
+/// Keyed by what stands in route files. Messages only ask, so nobody can make it slow by choosing names, and a quick hash will do.
+pub(crate) type Names<T> = HashMap<String, T, rustc_hash::FxBuildHasher>;
+
 /// A code table, ready to use.
 pub(crate) struct Table {
     pub(crate) name: Arc<str>,
     pub(crate) from: Vec<&'static str>,
     pub(crate) to: Option<fhir::ValueSet>,
-    pub(crate) rows: HashMap<String, Row>,
-    pub(crate) senders: Vec<(X, HashMap<String, Row>)>,
+    pub(crate) rows: Names<Row>,
+    pub(crate) senders: Vec<(X, Names<Row>)>,
     pub(crate) unmapped: UnmappedX,
     pub(crate) columns: Vec<String>,
 }
@@ -408,8 +455,8 @@ pub(crate) enum UnmappedX {
 pub(crate) struct Systems {
     pub(crate) rules: Vec<SystemRule>,
     /// Rules by namespace in capitals, and by universal id, each in the order of `rules`.
-    pub(crate) by_namespace: HashMap<String, Vec<usize>>,
-    pub(crate) by_universal: HashMap<String, Vec<usize>>,
+    pub(crate) by_namespace: Names<Vec<usize>>,
+    pub(crate) by_universal: Names<Vec<usize>>,
     pub(crate) unknown: Option<String>,
     pub(crate) missing: Option<String>,
     pub(crate) ignore: Vec<String>,

@@ -2,8 +2,9 @@
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir::{self, Node, Type};
-use crate::route::code::{Body, BodyLine, Item, Required, X};
+use crate::route::code::{Body, BodyLine, Item, Needs, Required, X};
 use crate::route::compile::expression::Compiled;
+use crate::route::compile::needs;
 use crate::route::compile::scope::{Entry, Let, Scope};
 use crate::route::compile::{Compiler, Wanted, With};
 use crate::route::tree::{self, Key, Literal};
@@ -259,7 +260,18 @@ impl<'a> Compiler<'a> {
                 let names = if branches.is_empty() { vec![wanted.name] } else { branches.clone() };
                 out.required.push(Required { element, names, places: part.places.clone(), line: place.clone() });
             }
-            let line = BodyLine { position, name: wanted.name, list, append: line.append, branches, item: part.item, line: place, column, places: part.places };
+            let line = BodyLine {
+                position,
+                name: wanted.name,
+                list,
+                append: line.append,
+                branches,
+                needs: needs::of(&part.item),
+                item: part.item,
+                line: place,
+                column,
+                places: part.places,
+            };
             out.lines.push(line);
         }
         constant
@@ -418,7 +430,18 @@ impl<'a> Compiler<'a> {
             constant &= part.constant;
             let (place, column) = self.spot(extension.element.span);
             let branches = Vec::new();
-            out.lines.push(BodyLine { position, name, list: true, append: true, branches, item: part.item, line: place, column, places: part.places });
+            out.lines.push(BodyLine {
+                position,
+                name,
+                list: true,
+                append: true,
+                branches,
+                needs: needs::of(&part.item),
+                item: part.item,
+                line: place,
+                column,
+                places: part.places,
+            });
         }
         let _ = line;
         constant
@@ -474,6 +497,7 @@ impl<'a> Compiler<'a> {
             list: false,
             append: false,
             branches: Vec::new(),
+            needs: Needs::ALWAYS,
             item: Item::Constant("url", Node::Text(url.to_owned())),
             line,
             column,
@@ -499,7 +523,18 @@ impl<'a> Compiler<'a> {
             let (line, column) = self.spot(part_line.element.span);
             let item = Item::Extension(part.name(), Box::new(compiled.item));
             let (branches, places) = (Vec::new(), compiled.places);
-            made.lines.push(BodyLine { position: 2, name: "extension", list: true, append: true, branches, item, line, column, places });
+            made.lines.push(BodyLine {
+                position: 2,
+                name: "extension",
+                list: true,
+                append: true,
+                branches,
+                needs: needs::of(&item),
+                item,
+                line,
+                column,
+                places,
+            });
         }
         scope.entries.truncate(depth);
         made.constant = constant;
@@ -533,7 +568,18 @@ impl<'a> Compiler<'a> {
         let (source, column) = self.spot(line.element.span);
         let places = compiled.places.clone();
         let item = Item::Body(name, Box::new(compiled));
-        out.lines.push(BodyLine { position, name, list: false, append: false, branches: Vec::new(), item, line: source, column, places });
+        out.lines.push(BodyLine {
+            position,
+            name,
+            list: false,
+            append: false,
+            branches: Vec::new(),
+            needs: needs::of(&item),
+            item,
+            line: source,
+            column,
+            places,
+        });
         constant
     }
 

@@ -6,6 +6,7 @@ mod constant;
 mod expression;
 mod function;
 mod join;
+mod needs;
 mod path;
 mod routes;
 mod scope;

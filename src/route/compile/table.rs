@@ -3,12 +3,11 @@
 use crate::diagnostic::Diagnostic;
 use crate::fhir;
 use crate::hl7v2;
-use crate::route::code::{Row, SystemRule, Systems, Table, UnmappedX};
+use crate::route::code::{Names, Row, SystemRule, Systems, Table, UnmappedX};
 use crate::route::compile::Compiler;
 use crate::route::compile::scope::Scope;
 use crate::route::names::intern;
 use crate::route::tree::{Key, TableDoc, TableEntry, Unmapped};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 impl<'a> Compiler<'a> {
@@ -65,8 +64,8 @@ impl<'a> Compiler<'a> {
         Table { name: Arc::from(doc.name.text.as_str()), from, to, rows, senders: Vec::new(), unmapped, columns }
     }
 
-    fn rows(&mut self, doc: &'a TableDoc, entries: &'a [TableEntry], to: Option<fhir::ValueSet>) -> HashMap<String, Row> {
-        let mut rows = HashMap::new();
+    fn rows(&mut self, doc: &'a TableDoc, entries: &'a [TableEntry], to: Option<fhir::ValueSet>) -> Names<Row> {
+        let mut rows = Names::default();
         for entry in entries {
             let mut row = match &entry.to {
                 Some(key) => self.target(doc, key, entry.system.as_ref(), entry.display.as_ref(), to),

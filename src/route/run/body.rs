@@ -1,7 +1,7 @@
 //! Bodies: lines become the elements of one object, in FHIR's order.
 
 use crate::fhir::{Node, Type};
-use crate::route::code::{Body, BodyLine, Item, X};
+use crate::route::code::{Body, BodyLine, Item, Needs, X};
 use crate::route::lineage::Step;
 use crate::route::run::trace::{Inner, Put};
 use crate::route::run::value::Value;
@@ -133,7 +133,12 @@ impl<'m> Run<'m> {
     pub(crate) fn lines(&mut self, body: &'m Body, env: &Env<'_, 'm>, building: &mut Building, top: bool) {
         building.ty = building.ty.or(body.ty);
         let mut made = self.spare.pop().unwrap_or_default();
+        // Whoever asks how it came about wants to hear of each line.
+        let sent = if self.trace.is_some() { Needs::ANYTHING } else { self.sent(env) };
         for line in &body.lines {
+            if !line.needs.met_by(sent) {
+                continue;
+            }
             made.clear();
             if matches!(line.item, Item::Nothing) {
                 building.remove(line);

@@ -1,6 +1,6 @@
 //! Values to FHIR. What does not convert yields nothing, and a finding that says where.
 
-use crate::fhir::Node;
+use crate::fhir::{Node, is_plain};
 use crate::hl7v2::{Moment, Part, Precision};
 use crate::route::code::{Coded, Conversion, Join, Row, UnmappedX, decimal};
 use crate::route::lineage::Step;
@@ -226,6 +226,9 @@ impl<'m> Run<'m> {
         let text = self.text_of(value);
         if text.trim().is_empty() {
             return None;
+        }
+        if is_plain(&text) {
+            return Some(Node::Text(text.into_owned()));
         }
         let forbidden = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
         if text.contains(forbidden) {

@@ -14,7 +14,7 @@ mod value;
 
 use crate::fhir::{Identity, Node, Save};
 use crate::hl7v2::{Message, NodeId, Part, Placement, Structure};
-use crate::route::code::{Code, Line, On, Route, X};
+use crate::route::code::{Code, Line, Needs, On, Route, X};
 use crate::route::program::{Context, Finding, Matches, Output, RouteId, RouteInfo, RouteSet, Stop};
 use crate::route::scope::{Place, resolve};
 pub(crate) use replay::{Leaf, leaves};
@@ -103,6 +103,8 @@ pub(crate) type Slots<'m> = smallvec::SmallVec<[Option<Value<'m>>; 2]>;
 /// What a map or body sees: its current values, and what it was passed.
 pub(crate) struct Env<'e, 'm> {
     pub(crate) slots: RefCell<Slots<'m>>,
+    /// What was sent of the value in slot 0, once somebody asked.
+    sent: Cell<Option<Needs>>,
     /// Evaluated in the caller's environment, and only when used.
     pub(crate) arguments: &'m [X],
     pub(crate) caller: Option<&'e Env<'e, 'm>>,
@@ -110,14 +112,14 @@ pub(crate) struct Env<'e, 'm> {
 
 impl<'e, 'm> Env<'e, 'm> {
     pub(crate) fn root() -> Self {
-        Self { slots: RefCell::new(Slots::new()), arguments: &[], caller: None }
+        Self { slots: RefCell::default(), sent: Cell::default(), arguments: &[], caller: None }
     }
 
     /// For a map: its source, and what the caller passes.
     pub(crate) fn map(source: Option<Value<'m>>, arguments: &'m [X], caller: Option<&'e Env<'e, 'm>>) -> Self {
         let mut slots = Slots::new();
         slots.push(source);
-        Self { slots: RefCell::new(slots), arguments, caller }
+        Self { slots: RefCell::new(slots), sent: Cell::default(), arguments, caller }
     }
 
     pub(crate) fn slot(&self, n: usize) -> Option<Value<'m>> {
@@ -143,6 +145,9 @@ impl<'e, 'm> Env<'e, 'm> {
 
     /// Puts a value into a slot and gives back what was there.
     pub(crate) fn set(&self, n: usize, value: Option<Value<'m>>) -> Option<Value<'m>> {
+        if n == 0 {
+            self.sent.set(None);
+        }
         let mut slots = self.slots.borrow_mut();
         if slots.len() <= n {
             slots.resize_with(n + 1, || None);
@@ -265,6 +270,20 @@ impl<'m> Run<'m> {
     #[inline]
     pub(crate) fn noted<T>(&self, what: impl FnOnce(&mut Trace) -> T) -> Option<T> {
         self.trace.map(|trace| what(&mut trace.borrow_mut()))
+    }
+
+    /// What was sent of the value in slot 0.
+    pub(crate) fn sent(&self, env: &Env<'_, 'm>) -> Needs {
+        if let Some(known) = env.sent.get() {
+            return known;
+        }
+        let sent = match env.slots.borrow().first() {
+            Some(Some(Value::Segment(segment))) => Needs { fields: self.message.sent_fields(*segment as usize) | 1, ..Needs::ANYTHING },
+            Some(Some(Value::Part(part, _))) => Needs { pieces: self.sent_pieces(*part) | 1, ..Needs::ANYTHING },
+            _ => Needs::ANYTHING,
+        };
+        env.sent.set(Some(sent));
+        sent
     }
 
     /// Counts work. False when the run has done as much as one may: then everything yields nothing, so that it ends soon.

@@ -389,27 +389,28 @@ impl<'m> Run<'m> {
             }
         });
         let mut to: Vec<Option<usize>> = (0..count).map(Some).collect();
-        let mut owners: HashMap<(&'static str, Identity), usize> = HashMap::new();
+        let mut owners: HashMap<(&'static str, &Identity), usize> = HashMap::with_capacity(2 * count);
+        let mut differing = Vec::new();
         for (n, place) in to.iter_mut().enumerate() {
             let Some(made) = self.made.get(n) else { continue };
             if made.dropped {
                 *place = None;
                 continue;
             }
-            let names: Vec<_> = made.save.identity.iter().map(|i| (made.save.resource_type, i.clone())).collect();
-            let same = names.iter().filter_map(|name| owners.get(name)).min().copied();
-            if same.is_none() {
-                owners.extend(names.into_iter().map(|name| (name, n)));
-            }
-            if let Some(first) = same {
-                *place = Some(first);
-                let differs = self.made.get(first).is_some_and(|f| f.save.body != made.save.body);
-                if differs {
-                    let text = format!("{} and another {} of this message have one identity; the first was taken", made.save.name, made.save.resource_type);
-                    let line: std::sync::Arc<str> = std::sync::Arc::from("");
-                    self.finding("differing", text, "", &line);
+            let names = made.save.identity.iter().map(|i| (made.save.resource_type, i));
+            match names.clone().filter_map(|name| owners.get(&name)).min().copied() {
+                None => owners.extend(names.map(|name| (name, n))),
+                Some(first) => {
+                    *place = Some(first);
+                    if self.made.get(first).is_some_and(|f| f.save.body != made.save.body) {
+                        let text = format!("{} and another {} of this message have one identity; the first was taken", made.save.name, made.save.resource_type);
+                        differing.push(text);
+                    }
                 }
             }
+        }
+        for text in differing {
+            self.finding("differing", text, "", &std::sync::Arc::from(""));
         }
         let mut complete = (0..count).all(|n| to[n] == Some(n) && !self.made.get(n).is_some_and(|m| m.logical));
         // Dropping one may leave another without what FHIR requires, so this goes on until nothing changes.
@@ -536,6 +537,9 @@ fn add_identifier(building: &mut Building, identity: &Identity, resource_type: &
 }
 
 fn dedup(identity: &mut Vec<Identity>) {
+    if identity.len() < 2 {
+        return;
+    }
     let mut seen = HashSet::with_capacity(identity.len());
     identity.retain(|one| seen.insert(one.clone()));
 }

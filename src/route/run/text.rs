@@ -8,37 +8,57 @@ use std::borrow::Cow;
 impl<'m> Run<'m> {
     /// One level down; component 1 of a simpler value is the value itself.
     pub(crate) fn down(&self, part: Part, n: u16) -> Part {
+        // MSH-1 and MSH-2 hold the delimiters themselves.
+        if part.start < HEADER || part.level == Level::Subcomponent {
+            return self.down_once(part, n);
+        }
+        let whole = if part.level == Level::Field { self.message.repetition(part, 1) } else { part };
+        let n = usize::from(n);
+        let found = self.with_ends(whole, |level, ends| {
+            let Some(end) = n.checked_sub(1).and_then(|n| ends.get(n)).copied() else { return Part { start: whole.end, end: whole.end, level } };
+            let start = if n <= 1 { whole.start } else { ends.get(n - 2).map_or(whole.end, |before| (before + 1).min(whole.end)) };
+            Part { start, end, level }
+        });
+        found.unwrap_or_else(|| self.down_once(part, n as u16))
+    }
+
+    /// Where the pieces of a repetition or component end, and what they are. The lines of a map ask one value for one component after the
+    /// other, so its delimiters are found once.
+    fn with_ends<T>(&self, whole: Part, ask: impl FnOnce(Level, &[u32]) -> T) -> Option<T> {
         let delimiters = self.message.delimiters();
-        let (whole, place, delimiter, level) = match part.level {
-            // MSH-1 and MSH-2 hold the delimiters themselves.
-            _ if part.start < HEADER => return self.down_once(part, n),
-            Level::Field => {
-                let first = self.message.repetition(part, 1);
-                (first, 0, Some(delimiters.component), Level::Component)
-            }
-            Level::Repetition => (part, 0, Some(delimiters.component), Level::Component),
-            Level::Component => (part, 1, delimiters.subcomponent, Level::Subcomponent),
-            Level::Subcomponent => return self.down_once(part, n),
+        let (place, delimiter, level) = match whole.level {
+            Level::Component => (1, delimiters.subcomponent?, Level::Subcomponent),
+            _ => (0, delimiters.component, Level::Component),
         };
-        let Some(delimiter) = delimiter else { return self.down_once(part, n) };
-        // The lines of a map ask one value for one component after the other, so its delimiters are found once.
         let mut pieces = self.pieces.borrow_mut();
-        let Some(known) = pieces.get_mut(place) else { return self.down_once(part, n) };
+        let known = pieces.get_mut(place)?;
         if known.start != whole.start || known.end != whole.end {
             known.start = whole.start;
             known.end = whole.end;
             known.ends.clear();
             let raw = self.message.raw(whole);
-            known.ends.extend(memchr::memchr_iter(delimiter, raw).map(|at| whole.start + u32::try_from(at).unwrap_or(0)));
+            known.ends.extend(raw.iter().zip(whole.start..).filter(|(b, _)| **b == delimiter).map(|(_, at)| at));
             known.ends.push(whole.end);
         }
-        let n = usize::from(n);
-        let end = n.checked_sub(1).and_then(|n| known.ends.get(n)).copied();
-        let start = if n <= 1 { whole.start } else { known.ends.get(n - 2).map_or(whole.end, |before| (before + 1).min(whole.end)) };
-        match end {
-            Some(end) => Part { start, end, level },
-            None => Part { start: whole.end, end: whole.end, level },
-        }
+        Some(ask(level, &known.ends))
+    }
+
+    /// Which pieces of a value hold anything: bit `n` for piece `n`; all where that is not known.
+    pub(crate) fn sent_pieces(&self, part: Part) -> u64 {
+        let pieces = match part.level {
+            _ if part.start < HEADER => None,
+            Level::Field => None,
+            Level::Subcomponent => Some(if part.is_empty() { 0 } else { 2 }),
+            Level::Repetition | Level::Component => self.with_ends(part, |_, ends| {
+                let (mut sent, mut start) = (0, part.start);
+                for (n, end) in (1..64).zip(ends) {
+                    sent |= u64::from(start < *end) << n;
+                    start = end + 1;
+                }
+                sent
+            }),
+        };
+        pieces.unwrap_or(u64::MAX)
     }
 
     fn down_once(&self, part: Part, n: u16) -> Part {
@@ -50,15 +70,30 @@ impl<'m> Run<'m> {
 
     /// The first primitive of a value: a composite stands for its first component.
     pub(crate) fn leaf(&self, part: Part) -> Part {
+        if part.start < HEADER {
+            return self.leaf_once(part);
+        }
+        let delimiters = self.message.delimiters();
+        let whole = if part.level == Level::Field { self.message.repetition(part, 1) } else { part };
+        let ends = |b: &u8| Some(*b) == delimiters.subcomponent || (*b == delimiters.component && whole.level < Level::Component);
+        let length = match whole.level {
+            Level::Subcomponent => None,
+            _ => self.message.raw(whole).iter().position(ends),
+        };
+        let end = length.and_then(|n| u32::try_from(n).ok()).map_or(whole.end, |n| whole.start + n);
+        Part { start: whole.start, end, level: Level::Subcomponent }
+    }
+
+    fn leaf_once(&self, part: Part) -> Part {
         let mut at = part;
         if at.level == Level::Field {
             at = self.message.repetition(at, 1);
         }
         if at.level == Level::Repetition {
-            at = self.down(at, 1);
+            at = self.message.component(at, 1);
         }
         if at.level == Level::Component {
-            at = self.down(at, 1);
+            at = self.message.subcomponent(at, 1);
         }
         at
     }
