@@ -11,6 +11,7 @@ const COMMANDS: &[&str] = &[
     "map",
     "explain",
     "schema",
+    "test",
     "send",
     "journal",
     "journal search",

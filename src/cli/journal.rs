@@ -199,7 +199,7 @@ pub(crate) fn run(args: &Args) -> Exit {
     }
 }
 
-fn when(text: &str) -> Result<i64, String> {
+pub(crate) fn when(text: &str) -> Result<i64, String> {
     if let Ok(t) = text.parse::<jiff::Timestamp>() {
         return Ok(t.as_millisecond());
     }

@@ -19,6 +19,14 @@ mod send;
 mod send_load;
 mod serve;
 mod site_file;
+mod test;
+mod test_changes;
+mod test_compare;
+mod test_coverage;
+mod test_fixture;
+mod test_history;
+mod test_report;
+mod test_run;
 mod try_it;
 mod watch_files;
 
@@ -67,6 +75,7 @@ enum Command {
     Journal(journal::Args),
     Explain(explain::Args),
     Schema(schema::Args),
+    Test(test::Args),
 }
 
 /// Runs the command that the process was started with.
@@ -90,5 +99,6 @@ pub fn main() -> ExitCode {
         Command::Journal(args) => journal::run(&args).into(),
         Command::Explain(args) => explain::run(&args).into(),
         Command::Schema(args) => schema::run(&args).into(),
+        Command::Test(args) => test::run(&args).into(),
     }
 }

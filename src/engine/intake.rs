@@ -44,12 +44,8 @@ impl Gate {
 
     /// Reads what is needed and decides. Nothing is stored yet.
     fn judge(&self, received: &Received) -> Judged {
-        let door = Door {
-            listener: &received.listener,
-            options: self.options.clone(),
-            unrouted: self.site.unrouted,
-            frame_bytes_max: self.site.socket.frame_bytes_max,
-        };
+        let door =
+            Door { listener: &received.listener, options: self.options, unrouted: self.site.unrouted, frame_bytes_max: self.site.socket.frame_bytes_max };
         let routes = self.shared.routes.load();
         let Verdict { header, message, disposition, taken, fault, answers } = judge(received.bytes.expose(), received.oversize, &door, &routes.set);
         let mut envelope = envelope(received, header.as_ref());

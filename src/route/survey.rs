@@ -133,7 +133,8 @@ impl<'c> Walk<'c> {
         body.first.iter().for_each(|i| self.item(i));
         body.value.iter().for_each(|i| self.item(i));
         for line in &body.lines {
-            if matches!(&line.item, Item::Constant("url", _)) && body.url.is_some() {
+            // `nothing` takes away; there is nothing for it to make.
+            if matches!(&line.item, Item::Constant("url", _)) && body.url.is_some() || matches!(line.item, Item::Nothing) {
                 continue;
             }
             let at = Spot { line: Arc::clone(&line.line), column: line.column };

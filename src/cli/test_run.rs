@@ -1,0 +1,134 @@
+//! What becomes of one message, as the daemon would have it: the acknowledgement, the routes that take it, and what they make.
+
+use crate::diagnostic::suggest;
+use crate::engine::{Door, judge};
+use crate::exchange::{MessageId, Phi, Timestamp};
+use crate::fhir::statements;
+use crate::hl7v2::{Charset, Fault, Message, ParseOptions};
+use crate::journal::Disposition;
+use crate::route::{Context, Finding, Output, RouteId, RouteSet, Stop};
+use crate::site::{ListenerSite, Unrouted};
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use std::panic::AssertUnwindSafe;
+
+/// Where and when a message is taken to come in.
+#[derive(Clone)]
+pub(crate) struct Arrival {
+    /// The listener's name; empty where there is no site: then `from:` in routes does not count.
+    pub(crate) listener: String,
+    pub(crate) zone: Option<String>,
+    pub(crate) authority: Option<String>,
+    pub(crate) charset: Option<String>,
+    pub(crate) unrouted: Unrouted,
+    pub(crate) frame_bytes_max: usize,
+    pub(crate) received: Timestamp,
+    pub(crate) message: MessageId,
+}
+
+impl Arrival {
+    /// At a listener of the site, or nowhere in particular.
+    pub(crate) fn at(listener: Option<&ListenerSite>) -> Self {
+        Self {
+            listener: listener.map(|l| l.socket.name.to_string()).unwrap_or_default(),
+            zone: listener.and_then(|l| l.zone.clone()),
+            authority: listener.and_then(|l| l.authority.clone()),
+            charset: listener.and_then(|l| l.charset.clone()),
+            unrouted: listener.map_or(Unrouted::Accept, |l| l.unrouted),
+            frame_bytes_max: listener.map_or(usize::MAX, |l| l.socket.frame_bytes_max),
+            received: Timestamp(0),
+            message: MessageId(1),
+        }
+    }
+
+    /// The same as a route sees it.
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context { received: self.received, zone: self.zone.as_deref(), authority: self.authority.as_deref(), message: self.message, listener: &self.listener }
+    }
+}
+
+/// What became of it.
+pub(crate) struct Ran {
+    /// True if it is an acknowledgement, which gets none.
+    pub(crate) answers: bool,
+    /// Why it is refused.
+    pub(crate) fault: Option<Fault>,
+    pub(crate) disposition: Disposition,
+    /// `None` if it cannot be read.
+    pub(crate) message: Option<Phi<Message>>,
+    /// Each route that takes it, in the order of the set, and what it made.
+    pub(crate) routes: Vec<(RouteId, Result<Output, Stop>)>,
+}
+
+/// Judges the message as intake does, and runs the routes that take it; or those of `only`, whether they match or not.
+pub(crate) fn run(bytes: &Bytes, arrival: &Arrival, set: &RouteSet, only: Option<&[RouteId]>) -> Ran {
+    let options = ParseOptions { charset: arrival.charset.as_deref().and_then(Charset::named) };
+    let door = Door { listener: &arrival.listener, options, unrouted: arrival.unrouted, frame_bytes_max: arrival.frame_bytes_max };
+    let verdict = judge(bytes, bytes.len() > arrival.frame_bytes_max, &door, set);
+    let context = arrival.context();
+    let routes = match &verdict.message {
+        Some(message) => only.unwrap_or(&verdict.taken).iter().map(|route| (*route, make(set, *route, message.expose(), &context))).collect(),
+        None => Vec::new(),
+    };
+    Ran { answers: verdict.answers, fault: verdict.fault, disposition: verdict.disposition, message: verdict.message, routes }
+}
+
+/// A panic is a defect of Kiln and must not end what looks at a thousand messages.
+fn make(set: &RouteSet, route: RouteId, message: &Message, context: &Context<'_>) -> Result<Output, Stop> {
+    std::panic::catch_unwind(AssertUnwindSafe(|| set.run(route, message, context))).unwrap_or_else(|_| {
+        let text = "a defect in kiln: the run of the route panicked; standard error names the place".to_owned();
+        Err(Stop { kind: "defect", text, places: Vec::new(), line: String::new() })
+    })
+}
+
+impl Ran {
+    /// `"AA"`, `"none"`, or `{ code, err: [{ code, at }] }`.
+    pub(crate) fn ack(&self) -> Value {
+        match &self.fault {
+            _ if self.answers => json!("none"),
+            None => json!("AA"),
+            Some(fault) => json!({ "code": "AR", "err": [{ "code": fault.code, "at": fault.location.path() }] }),
+        }
+    }
+
+    /// The shape that expectations have: `ack`, `disposition`, and what each route made.
+    pub(crate) fn told(&self, set: &RouteSet) -> Map<String, Value> {
+        let mut told = Map::new();
+        told.insert("ack".to_owned(), self.ack());
+        told.insert("disposition".to_owned(), json!(crate::cli::journal::disposition_word(&self.disposition)));
+        let routes = self.routes.iter().map(|(route, made)| (set.info(*route).name.to_string(), outcome(made))).collect();
+        told.insert("routes".to_owned(), Value::Object(routes));
+        told
+    }
+}
+
+/// `{ saves, findings }` or `{ stop: { kind, fields } }`. Sentences are left out: they may be worded better one day.
+pub(crate) fn outcome(made: &Result<Output, Stop>) -> Value {
+    match made {
+        Ok(output) => {
+            let mut findings: Vec<String> = Vec::new();
+            for one in output.findings.iter().map(finding) {
+                // Two lines that read one field notice the same.
+                if !findings.contains(&one) {
+                    findings.push(one);
+                }
+            }
+            json!({ "saves": statements(&output.saves), "findings": findings })
+        }
+        Err(stop) => json!({ "stop": { "kind": stop.kind, "fields": stop.places } }),
+    }
+}
+
+/// `conversion at PID-7`.
+pub(crate) fn finding(f: &Finding) -> String {
+    format!("{} at {}", f.kind, f.place)
+}
+
+/// The route of that name, or a sentence that says which there are.
+pub(crate) fn named(set: &RouteSet, name: &str) -> Result<RouteId, String> {
+    set.named(name).ok_or_else(|| {
+        let names: Vec<_> = set.routes().map(|(_, r)| &*r.name).collect();
+        let near = suggest(name, names.iter().copied()).map_or_else(|| format!("there are {}", names.join(", ")), |n| format!("did you mean {n}?"));
+        format!("there is no route {name}; {near}")
+    })
+}
