@@ -55,6 +55,7 @@ impl<'a> Compiler<'a> {
     /// An expression for an element: converted to what the element wants.
     pub(crate) fn wanted(&mut self, scope: &mut Scope<'a>, expr: &'a Expr, wanted: &Wanted) -> Compiled {
         self.check_reach(expr);
+        self.check_via(expr, wanted);
         match &expr.kind {
             ExprKind::If(condition, then, otherwise) => {
                 let condition = self.condition(scope, condition);

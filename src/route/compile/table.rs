@@ -2,12 +2,13 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::fhir;
+use crate::fhir::Strength;
 use crate::hl7v2;
 use crate::route::code::{Names, Row, SystemRule, Systems, Table, UnmappedX};
-use crate::route::compile::Compiler;
 use crate::route::compile::scope::Scope;
+use crate::route::compile::{Compiler, Wanted};
 use crate::route::names::intern;
-use crate::route::tree::{Key, TableDoc, TableEntry, Unmapped};
+use crate::route::tree::{Expr, ExprKind, Key, TableDoc, TableEntry, Unmapped};
 use std::sync::Arc;
 
 impl<'a> Compiler<'a> {
@@ -107,6 +108,26 @@ impl<'a> Compiler<'a> {
         let display = display.map(|d| d.text.clone()).or_else(|| known.map(|(_, d)| d.to_owned()).filter(|d| !d.is_empty()));
         let system = given.or_else(|| known.map(|(s, _)| s.to_owned()));
         Row { code, system, display, columns: Vec::new() }
+    }
+
+    /// K502: a table that is named where FHIR requires a code of a value set, and makes others.
+    pub(crate) fn check_via(&mut self, expr: &Expr, wanted: &Wanted) {
+        let ExprKind::Via(_, name, None) = &expr.kind else { return };
+        let Some(set) = wanted.binding().filter(|b| b.strength == Strength::Required).map(|b| b.value_set).filter(|s| s.is_complete()) else { return };
+        let Some(table) = self.tables.iter().find(|t| *t.name == *name.text) else { return };
+        let rows = table.rows.values().chain(table.senders.iter().flat_map(|(_, rows)| rows.values()));
+        let mut others: Vec<&str> = rows.map(|r| r.code.as_str()).filter(|code| !code.is_empty() && set.find(code).is_none()).collect();
+        // A table to this value set has been told of the same codes at its own rows.
+        if others.is_empty() || table.to.is_some_and(|to| to.url() == set.url()) {
+            return;
+        }
+        others.sort_unstable();
+        others.dedup();
+        let told = if others.len() > 6 { format!("{}, ...", others.iter().take(6).copied().collect::<Vec<_>>().join(", ")) } else { others.join(", ") };
+        let fits: Vec<&str> = self.tables.iter().filter(|t| t.to.is_some_and(|to| to.url() == set.url())).map(|t| &*t.name).collect();
+        let help = if fits.is_empty() { format!("write a table with `to: {}`", set.name()) } else { format!("tables to {}: {}", set.name(), fits.join(", ")) };
+        let fault = Diagnostic::error("K502", name.span, format!("{} makes codes that {} may not have: {told}", name.text, wanted.path));
+        self.report(fault.label(format!("{} takes codes of {}", wanted.path, set.name())).help(help));
     }
 
     pub(crate) fn compile_systems(&mut self) -> Systems {
