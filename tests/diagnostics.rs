@@ -105,7 +105,12 @@ fn each_page_shows_the_fault_and_its_cure() {
 fn site(name: &str, text: &str) -> Loaded {
     let mut sources = route_sources(&[]).expect("the shipped routes");
     sources.add(name, text);
-    let options = LoadOptions { targets: vec!["main".to_owned(), "lake".to_owned()], listeners: vec!["adt".to_owned()], ..LoadOptions::default() };
+    let options = LoadOptions {
+        targets: vec!["main".to_owned(), "lake".to_owned(), "server".to_owned()],
+        resources_only: vec!["server".to_owned()],
+        listeners: vec!["adt".to_owned()],
+        ..LoadOptions::default()
+    };
     load(sources, &options)
 }
 

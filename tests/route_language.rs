@@ -59,6 +59,10 @@ fn run(input: &str, path: &Path) -> String {
             match set.run(route, &message, &context) {
                 Ok(output) => {
                     show(&output.saves, &mut out);
+                    for draft in &output.drafts {
+                        writeln!(out, "message {}", draft.place).expect("memory");
+                        out.push_str(&String::from_utf8_lossy(&draft.bytes).replace('\r', "\n"));
+                    }
                     for finding in output.findings {
                         writeln!(out, "finding {}: {} ({}) {}", finding.kind, finding.text, finding.place, finding.line).expect("memory");
                     }

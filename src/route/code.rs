@@ -1,6 +1,8 @@
 //! The compiled form: expressions and bodies with every position resolved. Nothing in here is looked up by name per message.
 
 use crate::fhir::{self, ListMerge, Node, SaveMode};
+use crate::hl7v2::Piece;
+use crate::route::outgoing::{MessageX, OutJoin, V2Map};
 use crate::route::program::{AfterDeadLetter, Send};
 use crate::route::scope::Lookup;
 use crate::route::tree::{Index, Op};
@@ -12,6 +14,8 @@ use std::sync::Arc;
 pub(crate) struct Code {
     pub(crate) routes: Vec<Route>,
     pub(crate) maps: Vec<Map>,
+    /// Maps whose target is v2.
+    pub(crate) v2_maps: Vec<V2Map>,
     pub(crate) tables: Vec<Table>,
     pub(crate) systems: Systems,
     pub(crate) lookups: Vec<Lookup>,
@@ -24,6 +28,9 @@ pub(crate) struct Route {
     pub(crate) from: Vec<String>,
     pub(crate) when: Option<X>,
     pub(crate) resources: Vec<Resource>,
+    pub(crate) message: Option<MessageX>,
+    /// Why it cannot run: what it needs comes with a later version of Kiln.
+    pub(crate) refused: Option<&'static str>,
     /// FHIR type -> how resources made by type maps are saved.
     pub(crate) shared: Vec<(&'static str, Shared)>,
     pub(crate) refuse_invalid: bool,
@@ -36,6 +43,8 @@ pub(crate) struct Route {
 pub(crate) enum On {
     /// `ADT^A01`, with the structure when one was written.
     Event { code: String, event: Option<String>, structure: Option<String> },
+    /// A FHIR resource.
+    Resource(&'static str),
     /// What no other route takes.
     Otherwise,
 }
@@ -257,6 +266,10 @@ pub(crate) enum X {
     Via(Box<X>, usize, Option<usize>),
     /// A value of the left becomes FHIR under a JSON name.
     Convert(Box<X>, Box<Conversion>),
+    /// A value of the left becomes v2.
+    Out(Box<X>, Box<OutJoin>),
+    /// A constant of a v2 field, with its repetitions.
+    OutConstant(Arc<[Piece]>),
     /// A body as a value (`$let` with a body).
     Body(Box<Body>, &'static str),
     /// A resource of the route, as a reference. `from` is the slot of the current segment.

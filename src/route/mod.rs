@@ -9,6 +9,7 @@ mod functions;
 mod keys;
 mod lineage;
 mod names;
+mod outgoing;
 mod overlay;
 mod program;
 mod read;

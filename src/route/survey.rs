@@ -184,8 +184,18 @@ impl<'c> Walk<'c> {
                 self.x(inner);
                 self.join(&conversion.join);
             }
+            X::Out(inner, _) => self.x(inner),
             X::Body(body, _) => self.body(body),
-            X::Nothing | X::Null | X::Text(_) | X::Number(_) | X::Bool(_) | X::Node(..) | X::Path(_) | X::Argument(_) | X::Resource { .. } => {}
+            X::Nothing
+            | X::Null
+            | X::OutConstant(_)
+            | X::Text(_)
+            | X::Number(_)
+            | X::Bool(_)
+            | X::Node(..)
+            | X::Path(_)
+            | X::Argument(_)
+            | X::Resource { .. } => {}
         }
     }
 

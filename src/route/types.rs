@@ -20,6 +20,8 @@ pub(crate) enum Ty {
     Segment(&'static str),
     /// A FHIR value that a map made.
     Fhir(fhir::Type),
+    /// An element of FHIR that is of one of several types.
+    Choice(Vec<fhir::Type>),
     /// A reference to a resource of the route; the FHIR types it may be of.
     Resource(Vec<&'static str>),
     /// Text made by a function or written as a literal.
@@ -46,6 +48,7 @@ impl Ty {
             Ty::V2 { datatype, .. } => (*datatype).to_owned(),
             Ty::Segment(name) => format!("segment {name}"),
             Ty::Fhir(ty) => ty.name().to_owned(),
+            Ty::Choice(types) => types.iter().map(|t| t.name()).collect::<Vec<_>>().join(" or "),
             Ty::Resource(types) => format!("a reference to {}", types.join(" or ")),
             Ty::Text => "text".to_owned(),
             Ty::Number => "a number".to_owned(),
@@ -84,6 +87,8 @@ pub(crate) struct FieldType {
 pub(crate) struct V2Types {
     segments: HashMap<String, HashMap<u16, FieldType>>,
     datatypes: HashMap<String, HashMap<u16, FieldType>>,
+    /// `types:` of the route being compiled: what a field of varying type is.
+    pub(crate) named: HashMap<(String, u16), &'static str>,
     /// `(ZPI, PID)`: where declared segments stand.
     pub(crate) places: Vec<(String, String)>,
 }
@@ -121,6 +126,9 @@ impl V2Types {
         }
         let field = typed_field(segment, n)?;
         let repeats = field.max() != Some(1);
+        if let Some(datatype) = self.named.get(&(segment.to_owned(), n)) {
+            return Some(FieldType { datatype, table: None, repeats: true });
+        }
         Some(FieldType { datatype: field.datatype(), table: field.table().or_else(|| older_table(segment, n)), repeats })
     }
 

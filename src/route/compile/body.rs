@@ -87,7 +87,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// Puts `$with` into reach of the maps that are called here; false if there is none.
-    fn push_with(&mut self, scope: &Scope<'a>, body: &'a tree::Body) -> bool {
+    pub(crate) fn push_with(&mut self, scope: &Scope<'a>, body: &'a tree::Body) -> bool {
         if body.with.is_empty() {
             return false;
         }

@@ -3,6 +3,7 @@
 use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir;
 use crate::route::code::{Decimal, Said, Step, X};
+use crate::route::compile::path::same_type;
 use crate::route::compile::scope::{Entry, Scope};
 use crate::route::compile::{Compiler, Wanted};
 use crate::route::tree::{Expr, ExprKind, Item, Key, Literal, Op, PathStep, Target, Test};
@@ -20,6 +21,8 @@ pub(crate) struct Compiled {
     pub(crate) segment: Option<&'static str>,
     /// Every v2 place that is read, as written: `PID-5.1`.
     pub(crate) places: Vec<String>,
+    /// The FHIR element that a source's value stands in.
+    pub(crate) element: Option<fhir::Element>,
     /// Made of constants alone.
     pub(crate) constant: bool,
     /// Already converted to what was wanted.
@@ -28,7 +31,7 @@ pub(crate) struct Compiled {
 
 impl Compiled {
     pub(crate) fn new(x: X, typed: Typed) -> Self {
-        Self { x, typed, origin: None, segment: None, places: Vec::new(), constant: false, converted: false }
+        Self { x, typed, origin: None, segment: None, places: Vec::new(), element: None, constant: false, converted: false }
     }
 
     pub(crate) fn nothing() -> Self {
@@ -176,7 +179,7 @@ impl<'a> Compiler<'a> {
         compiled
     }
 
-    fn choose(condition: Compiled, then: Compiled, otherwise: Compiled) -> Compiled {
+    pub(crate) fn choose(condition: Compiled, then: Compiled, otherwise: Compiled) -> Compiled {
         let ty = if then.typed.ty == Ty::Nothing { otherwise.typed.ty.clone() } else { then.typed.ty.clone() };
         let typed = Typed { ty, many: then.typed.many || otherwise.typed.many };
         let constant = then.constant && otherwise.constant;
@@ -186,7 +189,7 @@ impl<'a> Compiler<'a> {
         Compiled { x: X::If(Box::new(condition.x), Box::new(then.x), Box::new(otherwise.x)), constant, converted, segment, ..merged }
     }
 
-    fn fall_back(mut a: Compiled, b: Compiled) -> Compiled {
+    pub(crate) fn fall_back(mut a: Compiled, b: Compiled) -> Compiled {
         // An authority that is missing on the left falls back to the right, not to the listener's.
         if let X::Convert(_, conversion) = &mut a.x
             && let crate::route::code::Join::System { identifier, .. } = &mut conversion.join
@@ -212,12 +215,32 @@ impl<'a> Compiler<'a> {
             );
             return compiled;
         }
+        if let Some(compiled) = self.filter_whole(scope, inner, condition) {
+            return compiled;
+        }
         let inner = self.raw(scope, inner);
         let slot = scope.push(Entry { ty: inner.typed.ty.clone(), path: inner.origin.clone(), segment: inner.segment });
         let condition = self.condition(scope, condition);
         scope.pop();
         let x = X::Where(Box::new(inner.x), slot, Box::new(condition.x));
         Compiled { x, ..Compiled { x: X::Nothing, ..inner } }
+    }
+
+    /// `QPD-3.2 where QIP.1 = "x"`: where the condition names the type of the whole value, the whole is what it chooses, and the parts follow.
+    fn filter_whole(&mut self, scope: &mut Scope<'a>, inner: &'a Expr, condition: &'a Expr) -> Option<Compiled> {
+        let ExprKind::Segment { all, anchors, segment, index, field: Some(field), tail } = &inner.kind else { return None };
+        let [PathStep::Component(first), ..] = tail.as_slice() else { return None };
+        let whole = self.v2.field(&segment.text, *field)?.datatype;
+        let part = self.v2.component(whole, *first)?.datatype;
+        if same_type(whole, part) || !names_type(condition, whole) || tail.iter().any(|step| matches!(step, PathStep::Index(_))) {
+            return None;
+        }
+        let values = self.segment_path(scope, *all, anchors, segment, *index, Some(*field), &[], inner.span);
+        let slot = scope.push(Entry { ty: values.typed.ty.clone(), path: values.origin.clone(), segment: values.segment });
+        let condition = self.condition(scope, condition);
+        scope.pop();
+        let chosen = Compiled { x: X::Where(Box::new(values.x), slot, Box::new(condition.x)), ..Compiled { x: X::Nothing, ..values } };
+        Some(self.tail(chosen, tail, inner.span))
     }
 
     fn binary(&mut self, scope: &mut Scope<'a>, op: Op, a: &'a Expr, b: &'a Expr, span: Span) -> Compiled {
@@ -371,8 +394,11 @@ impl<'a> Compiler<'a> {
 
     /// A bare name: a resource of this route, as a reference.
     pub(crate) fn resource(&mut self, scope: &Scope<'a>, name: &str, all: bool, wanted: Option<&Wanted>, span: Span) -> Compiled {
+        if let Some((_, ty)) = scope.asked.iter().find(|(n, _)| n == name) {
+            return Compiled::new(X::Nothing, Typed { ty: Ty::Fhir(*ty), many: true });
+        }
         let Some(index) = scope.resources.iter().position(|(n, _)| n == name) else {
-            let names: Vec<&str> = scope.resources.iter().map(|(n, _)| n.as_str()).collect();
+            let names: Vec<&str> = scope.resources.iter().map(|(n, _)| n.as_str()).chain(scope.asked.iter().map(|(n, _)| n.as_str())).collect();
             let help = match crate::diagnostic::suggest(name, names.iter().copied()) {
                 Some(other) => format!("did you mean {other}?"),
                 None => format!("for the code write \"{name}\", in quotes"),
@@ -397,6 +423,10 @@ impl<'a> Compiler<'a> {
     }
 
     fn tail(&mut self, inner: Compiled, tail: &[PathStep], span: Span) -> Compiled {
+        if matches!(inner.typed.ty, Ty::Fhir(_) | Ty::Choice(_)) {
+            let path = inner.typed.ty.name();
+            return self.fhir_steps(inner, path, tail, span);
+        }
         let mut typed = inner.typed.clone();
         let mut steps = Vec::new();
         for step in tail {
@@ -409,18 +439,21 @@ impl<'a> Compiler<'a> {
                     typed.ty = self.component_type(&typed.ty, *n, span);
                     steps.push(Step::Down(*n));
                 }
-                PathStep::Element(name) => self.fhir_path(name, span),
+                PathStep::Element(name) => self.no_element(&typed.ty.clone(), name, span),
             }
         }
         Compiled { x: X::Steps(Box::new(inner.x), steps), typed, ..Compiled { x: X::Nothing, ..inner } }
     }
 
-    pub(crate) fn fhir_path(&mut self, name: &str, span: Span) {
-        self.report(
-            Diagnostic::error("K121", span, format!(".{name} reads a FHIR value, which cannot run yet"))
-                .label("FHIR as a source is run by a later version of Kiln")
-                .help("read the v2 field instead"),
-        );
+    /// A named element of a v2 value: there is none.
+    pub(crate) fn no_element(&mut self, ty: &Ty, name: &str, span: Span) {
+        if *ty != Ty::Nothing {
+            self.report(
+                Diagnostic::error("K301", span, format!("{} has no element {name}", ty.name()))
+                    .label("not a FHIR value")
+                    .help("parts of a v2 value are numbers: .1"),
+            );
+        }
     }
 
     /// `x as Target-Variant` chooses the map.
@@ -429,16 +462,34 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// Does a path of the expression begin with that data type?
+fn names_type(expr: &Expr, datatype: &str) -> bool {
+    let names = |e: &Expr| names_type(e, datatype);
+    match &expr.kind {
+        ExprKind::Type { name, .. } => same_type(&name.text, datatype),
+        ExprKind::Binary(_, a, b) | ExprKind::Else(a, b) | ExprKind::Where(a, b) => names(a) || names(b),
+        ExprKind::Not(a) | ExprKind::Test(_, a) | ExprKind::InList(a, ..) | ExprKind::InName(a, ..) | ExprKind::Tail(a, _) | ExprKind::Via(a, ..) => names(a),
+        ExprKind::Call(_, arguments) => arguments.iter().any(names),
+        _ => false,
+    }
+}
+
 fn is_conversion(expr: &Expr) -> bool {
     matches!(&expr.kind, ExprKind::As(..) | ExprKind::If(..) | ExprKind::Else(..) | ExprKind::Name(..))
 }
 
 pub(crate) fn is_moment(ty: &Ty) -> bool {
-    matches!(ty, Ty::Moment | Ty::V2 { datatype: "DT" | "DTM" | "TS", .. })
+    match ty {
+        Ty::Fhir(ty) => matches!(ty.name(), "date" | "dateTime" | "instant"),
+        _ => matches!(ty, Ty::Moment | Ty::V2 { datatype: "DT" | "DTM" | "TS", .. }),
+    }
 }
 
 pub(crate) fn is_number(ty: &Ty) -> bool {
-    matches!(ty, Ty::Number | Ty::V2 { datatype: "NM" | "SI", .. } | Ty::Nothing)
+    match ty {
+        Ty::Fhir(ty) => matches!(ty.name(), "decimal" | "integer" | "positiveInt" | "unsignedInt"),
+        _ => matches!(ty, Ty::Number | Ty::V2 { datatype: "NM" | "SI", .. } | Ty::Nothing),
+    }
 }
 
 fn literal_text(literal: &Literal) -> Option<String> {

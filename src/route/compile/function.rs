@@ -1,6 +1,7 @@
 //! Calls: the number of arguments, their kinds, and the type that comes back.
 
 use crate::diagnostic::{Diagnostic, Span};
+use crate::fhir::Kind;
 use crate::route::code::{Function, X};
 use crate::route::compile::Compiler;
 use crate::route::compile::expression::{Compiled, is_moment, is_number};
@@ -84,6 +85,7 @@ impl<'a> Compiler<'a> {
         if matches!(function, Function::First | Function::Last | Function::Distinct) {
             result.origin.clone_from(&compiled[0].origin);
             result.segment = compiled[0].segment;
+            result.element = compiled[0].element;
             result.converted = compiled[0].converted;
         }
         for c in &compiled {
@@ -102,7 +104,7 @@ impl<'a> Compiler<'a> {
             "date" | "time" => (!is_moment(&c.typed.ty) && c.typed.ty != Ty::Nothing).then_some("a time"),
             "round" => (!is_number(&c.typed.ty)).then_some("a number; number() makes one of text"),
             "join" | "text" | "raw" | "count" | "first" | "last" | "distinct" | "uuid" => None,
-            _ => matches!(c.typed.ty, Ty::Bool | Ty::Segment(_) | Ty::Resource(_) | Ty::Fhir(_)).then_some("text"),
+            _ => is_no_text(&c.typed.ty).then_some("text"),
         };
         for (expr, c) in arguments.iter().zip(compiled) {
             if let Some(needed) = wrong(c) {
@@ -111,7 +113,7 @@ impl<'a> Compiler<'a> {
         }
         if matches!(name, "join") {
             for (expr, c) in arguments.iter().zip(compiled) {
-                if matches!(c.typed.ty, Ty::Bool | Ty::Segment(_) | Ty::Resource(_) | Ty::Fhir(_)) {
+                if is_no_text(&c.typed.ty) {
                     self.report(Diagnostic::error("K409", expr.span, format!("join() does not take {}", c.typed.ty.name())).label("it takes text"));
                 }
             }
@@ -131,6 +133,15 @@ impl<'a> Compiler<'a> {
                 None
             }
         }
+    }
+}
+
+/// Has no one text. FHIR's primitives have.
+fn is_no_text(ty: &Ty) -> bool {
+    match ty {
+        Ty::Fhir(ty) => ty.kind() != Kind::Primitive,
+        Ty::Bool | Ty::Segment(_) | Ty::Resource(_) | Ty::Choice(_) => true,
+        _ => false,
     }
 }
 

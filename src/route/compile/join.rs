@@ -61,7 +61,10 @@ impl<'a> Compiler<'a> {
 
     fn find_join(&mut self, source: &Ty, ty: Type, wanted: &Wanted, span: Span) -> Option<(u8, Join)> {
         if let Ty::Fhir(made) = source {
-            return (*made == ty || made.is(ty)).then_some((1, Join::Same));
+            if *made == ty || made.is(ty) {
+                return Some((1, Join::Same));
+            }
+            return self.by_map(source, ty, wanted, span).map(|join| (4, join));
         }
         if let Ty::Resource(types) = source {
             let targets: Vec<&str> = wanted.element.map(|e| e.targets().collect()).unwrap_or_default();
@@ -325,7 +328,7 @@ impl<'a> Compiler<'a> {
         takes.iter().map(|(name, ty, wanted)| self.argument(name, ty, wanted.as_ref())).collect()
     }
 
-    fn argument(&mut self, name: &str, ty: &Ty, wanted: Option<&Wanted>) -> X {
+    pub(crate) fn argument(&mut self, name: &str, ty: &Ty, wanted: Option<&Wanted>) -> X {
         let Some(level) = self.with.last_mut() else { return X::Nothing };
         let Some(n) = level.items.iter().position(|(key, _)| key.text == name) else { return X::Nothing };
         level.used[n] = true;
@@ -375,6 +378,12 @@ impl<'a> Compiler<'a> {
     pub(crate) fn join_to(&mut self, raw: Compiled, target: &Target, wanted: Option<&Wanted>, span: Span) -> Compiled {
         if raw.typed.ty == Ty::Nothing {
             return Compiled { converted: true, ..raw };
+        }
+        if let Some(cast) = self.fhir_cast(&raw, target, span) {
+            return match wanted {
+                Some(wanted) => self.join(cast, wanted, span),
+                None => cast,
+            };
         }
         let Some(ty) = fhir::type_named(&target.name) else {
             let names: Vec<&str> = fhir::types().map(|t| t.name()).collect();
@@ -539,15 +548,16 @@ fn times(ty: &str) -> Option<Join> {
     }
 }
 
-fn fits(source: &Ty, from: &Ty) -> bool {
+pub(crate) fn fits(source: &Ty, from: &Ty) -> bool {
     match (source, from) {
         (Ty::V2 { datatype: a, .. }, Ty::V2 { datatype: b, .. }) => same_type(a, b),
         (Ty::Segment(a), Ty::Segment(b)) => a == b,
+        (Ty::Fhir(a), Ty::Fhir(b)) => a == b,
         _ => false,
     }
 }
 
-fn bare(source: &Ty) -> String {
+pub(crate) fn bare(source: &Ty) -> String {
     match source {
         Ty::V2 { datatype, .. } => (*datatype).to_owned(),
         Ty::Segment(name) => (*name).to_owned(),

@@ -1,12 +1,18 @@
 //! Tree -> checked, compiled program. Every fault becomes a diagnostic, and checking goes on behind it.
 
+mod ask;
 mod blame;
 mod body;
 mod constant;
+mod depends;
 mod expression;
+mod fhir_path;
 mod function;
 mod join;
+mod message;
 mod needs;
+mod out_constant;
+mod outgoing;
 mod path;
 mod routes;
 mod scope;
@@ -23,6 +29,7 @@ use crate::route::read;
 use crate::route::scope::Lookup;
 use crate::route::tree::{Body, Document, Head, Item, Key, RouteDoc, SystemsDoc, TableDoc, Target};
 use crate::route::types::{Ty, V2Types};
+use message::V2MapHead;
 use scope::Scope;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -151,6 +158,9 @@ pub(crate) struct Compiler<'a> {
     pub(crate) many: HashMap<(Option<String>, usize), bool>,
     /// The map being compiled, for the call graph.
     pub(crate) current_map: Option<usize>,
+    /// Maps whose target is v2, and the one being compiled.
+    pub(crate) v2_maps: Vec<V2MapHead<'a>>,
+    pub(crate) current_v2_map: Option<usize>,
     /// `$with` of the bodies around, innermost last.
     pub(crate) with: Vec<With<'a>>,
     /// How many names of `$let` the use being compiled has stood for so far.
@@ -175,6 +185,8 @@ impl<'a> Compiler<'a> {
             structures: Vec::new(),
             many: HashMap::new(),
             current_map: None,
+            v2_maps: Vec::new(),
+            current_v2_map: None,
             with: Vec::new(),
             expansions: 0,
         }
@@ -231,13 +243,8 @@ impl<'a> Compiler<'a> {
             Ty::Segment(intern(&source.text))
         } else if self.v2.is_datatype(&source.text) {
             Ty::V2 { datatype: intern(&source.text), table: None }
-        } else if fhir::type_named(&source.text).is_some() {
-            self.report(
-                Diagnostic::error("K121", source.span, format!("a map from {} cannot run yet", source.text))
-                    .label("FHIR as a source is checked and run by a later version of Kiln")
-                    .help("keep this document out of the folder until then"),
-            );
-            return;
+        } else if let Some(ty) = fhir::type_named(&source.text) {
+            Ty::Fhir(ty)
         } else {
             if source.text.len() == 3 && source.text.starts_with('Z') {
                 let fault = Diagnostic::error("K212", source.span, format!("the Z-segment {} is not declared", source.text)).label("a site's own segment");
@@ -250,11 +257,7 @@ impl<'a> Compiler<'a> {
         };
         let Some(mut ty) = fhir::type_named(&target.name) else {
             if self.v2.is_segment(&target.name) || self.v2.is_datatype(&target.name) {
-                self.report(
-                    Diagnostic::error("K121", target.span, format!("a map to {} cannot run yet", target.name))
-                        .label("v2 as a target is run by a later version of Kiln")
-                        .help("keep this document out of the folder until then"),
-                );
+                self.collect_v2_map(source, from, target, body, span);
                 return;
             }
             let names: Vec<&str> = fhir::types().map(|t| t.name()).collect();
@@ -282,7 +285,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// A parameter's type: a v2 data type, a FHIR type, a resource (a reference to it), or an element.
-    fn takes(&mut self, name: &Key, ty: &Key) -> (String, Ty, Option<Wanted>) {
+    pub(crate) fn takes(&mut self, name: &Key, ty: &Key) -> (String, Ty, Option<Wanted>) {
         let name = name.text.clone();
         if self.v2.is_datatype(&ty.text) {
             return (name, Ty::V2 { datatype: intern(&ty.text), table: None }, None);
@@ -328,10 +331,12 @@ impl<'a> Compiler<'a> {
             maps.push(map);
         }
         self.check_recursion();
+        let v2_maps = self.compile_v2_maps();
         let (routes, infos) = self.compile_routes(&maps);
         let code = code::Code {
             routes,
             maps,
+            v2_maps,
             tables: std::mem::take(&mut self.tables),
             systems,
             lookups: std::mem::take(&mut self.lookups),

@@ -123,6 +123,9 @@ impl<'a> Compiler<'a> {
 
     /// `CX.4.1`: a part of the current value of that type.
     pub(crate) fn type_path(&mut self, scope: &mut Scope<'a>, name: &Key, tail: &[PathStep], span: Span) -> Compiled {
+        if crate::fhir::type_named(&name.text).is_some() && !self.v2.is_datatype(&name.text) {
+            return self.fhir_type_path(scope, name, tail, span);
+        }
         let current = scope.entries.iter().enumerate().rev().find(|(_, e)| matches!(&e.ty, Ty::V2 { datatype, .. } if same_type(datatype, &name.text)));
         if let Some((slot, entry)) = current {
             let typed = Typed::one(entry.ty.clone());
@@ -153,8 +156,6 @@ impl<'a> Compiler<'a> {
                     .label("not the type of what is being mapped")
                     .help(if current.is_empty() { "begin the path with a segment".to_owned() } else { format!("in reach: {}", current.join(", ")) }),
             );
-        } else if crate::fhir::type_named(&name.text).is_some() {
-            self.fhir_path(&name.text, span);
         } else {
             self.unknown_segment(name);
         }
@@ -172,7 +173,7 @@ impl<'a> Compiler<'a> {
                     typed.many = false;
                     path.steps.push(Step::Index(*index));
                 }
-                PathStep::Element(name) => self.fhir_path(name, span),
+                PathStep::Element(name) => self.no_element(&typed.ty.clone(), name, span),
             }
         }
         Compiled::new(X::Path(path), typed)
@@ -202,7 +203,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn unknown_segment(&mut self, segment: &Key) {
+    pub(crate) fn unknown_segment(&mut self, segment: &Key) {
         if segment.text.starts_with('Z') && segment.text.len() == 3 {
             self.report(
                 Diagnostic::error("K212", segment.span, format!("the Z-segment {} is not declared", segment.text))
@@ -215,7 +216,7 @@ impl<'a> Compiler<'a> {
         self.report(Diagnostic::error("K202", segment.span, format!("there is no segment {}", segment.text)).label("in no version of HL7 v2").help(help));
     }
 
-    fn unknown_field(&mut self, segment: &'static str, n: u16, span: Span) {
+    pub(crate) fn unknown_field(&mut self, segment: &'static str, n: u16, span: Span) {
         let count = (1..=120).rev().find(|c| self.v2.field(segment, *c).is_some()).unwrap_or(0);
         let message = format!("{segment} has no field {n}");
         let help = match hl7v2::newest_segment(segment) {
@@ -281,7 +282,7 @@ impl<'a> Compiler<'a> {
 }
 
 /// The groups that hold a segment of that name; the message itself when there is none.
-fn contexts(structure: hl7v2::Structure, from: Option<&str>) -> impl Iterator<Item = hl7v2::NodeId> {
+pub(crate) fn contexts(structure: hl7v2::Structure, from: Option<&str>) -> impl Iterator<Item = hl7v2::NodeId> {
     let mut groups: Vec<hl7v2::NodeId> = Vec::new();
     match from {
         None => groups.push(hl7v2::NodeId(0)),

@@ -35,7 +35,9 @@ impl<'a> Compiler<'a> {
             let on: Vec<&str> = doc.on.iter().map(|k| k.text.as_str()).collect();
             let all = std::mem::replace(&mut self.structures, structures(&on));
             self.many.clear();
+            self.name_types(doc);
             let route = self.route(doc, maps);
+            self.v2.named.clear();
             self.structures = all;
             infos.push(RouteInfo {
                 name: Arc::from(doc.name.text.as_str()),
@@ -59,17 +61,6 @@ impl<'a> Compiler<'a> {
                     .help("add `on: ADT^A01`, a list, or `otherwise`"),
             );
         }
-        for (key, what) in
-            [(&doc.message.as_ref().map(|b| b.span), "message"), (&doc.ask.first().map(|(k, _)| k.span), "ask"), (&doc.reply.as_ref().map(|k| k.span), "reply")]
-        {
-            if let Some(span) = key {
-                self.report(
-                    Diagnostic::error("K121", *span, format!("`{what}:` cannot run yet"))
-                        .label("v2 output and queries come with a later version of Kiln")
-                        .help("keep this route out of the folder until then"),
-                );
-            }
-        }
         if let Some(overlay) = doc.overlays.iter().find(|o| !self.options.overlays.contains(&o.text)) {
             self.report(
                 Diagnostic::error("K121", overlay.span, "an overlay for one route alone cannot run yet")
@@ -77,7 +68,7 @@ impl<'a> Compiler<'a> {
                     .help(format!("`use: [{}]` in kiln.yaml uses it in all routes", overlay.text)),
             );
         }
-        let mut message = Scope::default();
+        let mut message = self.route_scope(doc);
         let when = doc.when.as_ref().map(|w| self.condition(&mut message, w).x);
         for order in &doc.order_by {
             self.raw(&mut message, order);
@@ -90,6 +81,12 @@ impl<'a> Compiler<'a> {
                 compiled.push(resource);
             }
         }
+        let scope = self.questions(doc, message);
+        let refused = self.not_yet(doc);
+        let made = doc.message.as_ref().and_then(|body| {
+            self.check_message_route(doc, body.span);
+            self.message(doc, body, scope)
+        });
         if doc.resources.is_empty() && doc.message.is_none() {
             self.report(Diagnostic::error("K611", doc.name.span, format!("route {} makes nothing", doc.name.text)).label("no `resources`"));
         }
@@ -98,6 +95,8 @@ impl<'a> Compiler<'a> {
             from: doc.from.iter().map(|k| k.text.clone()).collect(),
             when,
             resources: compiled,
+            message: made,
+            refused,
             shared: doc.shared.iter().filter_map(|(ty, save)| self.shared(ty, save)).collect(),
             refuse_invalid: self.word(doc.invalid.as_ref(), &["report", "refuse"]) == Some(1),
             send: match self.word(doc.send.as_ref(), &["transaction", "batch", "single"]) {
@@ -127,7 +126,8 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        if doc.to.is_empty() {
+        // An answer goes back to where the question came from.
+        if doc.to.is_empty() && doc.reply.is_none() {
             self.report(
                 Diagnostic::error("K701", doc.name.span, format!("route {} names no target", doc.name.text))
                     .label("no `to`")
@@ -139,6 +139,9 @@ impl<'a> Compiler<'a> {
     fn on(&mut self, key: &Key) -> Option<On> {
         if key.text == "otherwise" {
             return Some(On::Otherwise);
+        }
+        if let Some(ty) = fhir::type_named(&key.text).filter(|t| t.kind() == Kind::Resource) {
+            return Some(On::Resource(ty.name()));
         }
         let (code, event, structure) = parts(&key.text);
         let known = |name: &str| hl7v2::Version::ALL.iter().rev().any(|v| hl7v2::events(*v).any(|(e, _)| e == name || e.split('^').next() == Some(name)));
@@ -538,7 +541,7 @@ fn mode(verb: Verb, by: bool) -> SaveMode {
 }
 
 /// The structures that messages of these kinds have, over all versions.
-fn structures(kinds: &[&str]) -> Vec<hl7v2::Structure> {
+pub(crate) fn structures(kinds: &[&str]) -> Vec<hl7v2::Structure> {
     let mut structures: Vec<hl7v2::Structure> = Vec::new();
     for kind in kinds {
         let (code, event, structure) = parts(kind);

@@ -15,6 +15,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) lets: Vec<Let<'a>>,
     /// Names being expanded, against circles.
     pub(crate) expanding: Vec<String>,
+    /// Answers of the route's questions: name, FHIR type.
+    pub(crate) asked: Vec<(String, crate::fhir::Type)>,
     /// Resources of the route: name, FHIR type, span of the name.
     pub(crate) resources: Vec<(String, &'static str)>,
 }
@@ -51,9 +53,10 @@ impl<'a> Scope<'a> {
         self.entries.pop();
     }
 
-    /// The innermost slot that knows its segment, with that segment's name.
+    /// The innermost slot that knows its segment, with that segment's name. The header stands in no group, so whatever else is current says more.
     pub(crate) fn segment(&self) -> Option<(usize, &'static str)> {
-        self.entries.iter().enumerate().rev().find_map(|(n, e)| e.segment.map(|s| (n, s)))
+        let known = || self.entries.iter().enumerate().rev().filter_map(|(n, e)| e.segment.map(|s| (n, s)));
+        known().find(|(_, segment)| *segment != "MSH").or_else(|| known().next())
     }
 
     /// A `$let` by name with the scope in which it was written.

@@ -75,6 +75,12 @@ impl<'m> Run<'m> {
                 self.note(|t| t.converted());
                 values
             }
+            X::Out(inner, join) => self.out(inner, join, env),
+            X::OutConstant(pieces) => {
+                let mut values = Values::none();
+                pieces.iter().for_each(|p| values.push(Value::Piece(Box::new(p.clone()))));
+                values
+            }
             X::Body(body, name) => {
                 let mut out = Vec::new();
                 self.note(|t| t.collect());
@@ -152,7 +158,7 @@ impl<'m> Run<'m> {
                 self.note(|t| t.touch(*part));
                 self.is_valued(*part)
             }
-            Value::Segment(_) | Value::Node(_) | Value::Made(_) | Value::Number(_) | Value::Duration(_) => true,
+            Value::Segment(_) | Value::Node(_) | Value::Piece(_) | Value::Made(_) | Value::Number(_) | Value::Duration(_) => true,
             Value::Bool(_) | Value::Row(_) | Value::Sn(_) => true,
             Value::Text(t) | Value::Moment(t) => !t.is_empty(),
             Value::Null => false,
@@ -171,7 +177,7 @@ impl<'m> Run<'m> {
                 });
                 null
             }),
-            X::Convert(inner, _) | X::Where(inner, ..) => self.is_deleted(inner, env),
+            X::Convert(inner, _) | X::Out(inner, _) | X::Where(inner, ..) => self.is_deleted(inner, env),
             X::Call(_, arguments) if arguments.len() == 1 => arguments.first().is_some_and(|a| self.is_deleted(a, env)),
             // The first of a chain that says anything decides.
             X::Else(a, b) => self.is_deleted(a, env) || (!self.has_value(a, env) && self.is_deleted(b, env)),

@@ -4,16 +4,19 @@ mod body;
 mod convert;
 mod evaluate;
 mod function;
+mod message;
 mod moment;
+mod outgoing;
 mod replay;
 mod resource;
+mod sheet;
 mod systems;
 mod text;
 mod trace;
 mod value;
 
 use crate::fhir::{Identity, Node, Save};
-use crate::hl7v2::{Message, NodeId, Part, Placement, Structure};
+use crate::hl7v2::{Coding, Message, NodeId, Part, Placement, Structure};
 use crate::route::code::{Code, Line, Needs, On, Route, X};
 use crate::route::program::{Context, Finding, Matches, Output, RouteId, RouteInfo, RouteSet, Stop};
 use crate::route::scope::{Place, resolve};
@@ -58,6 +61,8 @@ pub(crate) struct Run<'m> {
     pub(crate) uris: Vec<KnownUri<'m>>,
     /// Where segments stand, by name; only for long messages.
     named: RefCell<Vec<(String, Rc<[u32]>)>>,
+    /// How the message that is being made is written.
+    pub(crate) coding: Coding,
     /// What is left of [`WORK_MAX`].
     left: Cell<u64>,
     /// Notes how everything comes about, when somebody asks.
@@ -171,7 +176,7 @@ impl RouteSet {
             On::Event { code: c, event: e, structure: s } => {
                 c == code && e.as_ref().is_none_or(|e| e == event) && s.as_ref().is_none_or(|s| structure.is_some_and(|id| id == s))
             }
-            On::Otherwise => false,
+            On::Resource(_) | On::Otherwise => false,
         };
         let from = |route: &Route| listener.is_empty() || route.from.is_empty() || route.from.iter().any(|f| f == listener);
         let mut wanting: Vec<usize> = Vec::new();
@@ -208,8 +213,7 @@ impl RouteSet {
         let Some(code) = self.code.routes.get(route.0) else {
             return Err(Stop { kind: "no-route", text: "the route set has no such route".to_owned(), places: Vec::new(), line: String::new() });
         };
-        let run = self.start(route, code, message, context);
-        run.route()
+        self.start(route, code, message, context).either()
     }
 
     /// The same with notes; first, whether the route's own `when` holds.
@@ -220,7 +224,7 @@ impl RouteSet {
         let head = std::sync::Arc::from(format!("route {}", run.route_name));
         run.note(|t| t.enter(&head));
         let taken = route.when.as_ref().is_none_or(|when| run.holds(when, &Env::root()));
-        (taken, run.route())
+        (taken, run.either())
     }
 
     fn start<'m>(&'m self, id: RouteId, route: &'m Route, message: &'m Message, context: &'m Context<'m>) -> Run<'m> {
@@ -252,12 +256,26 @@ impl RouteSet {
             uris: Vec::new(),
             named: RefCell::default(),
             left: Cell::new(WORK_MAX),
+            coding: message.coding(),
             trace: None,
         }
     }
 }
 
 impl<'m> Run<'m> {
+    /// Resources or messages, as the route says.
+    fn either(self) -> Result<Output, Stop> {
+        let route = self.route;
+        if let Some(why) = route.refused {
+            let text = format!("route {} is right, and {why}", self.route_name);
+            return Err(Stop { kind: "not-yet", text, places: Vec::new(), line: String::new() });
+        }
+        match &route.message {
+            Some(message) => self.messages(message),
+            None => self.route(),
+        }
+    }
+
     /// Notes something, if somebody asked for it.
     #[inline]
     pub(crate) fn note(&self, what: impl FnOnce(&mut Trace)) {

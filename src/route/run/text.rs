@@ -131,7 +131,7 @@ impl<'m> Run<'m> {
     pub(crate) fn text_of(&self, value: &Value<'m>) -> Cow<'m, str> {
         match value {
             Value::Part(part, _) => self.leaf_text(*part),
-            Value::Segment(_) | Value::Node(_) | Value::Made(_) | Value::Null => Cow::Borrowed(""),
+            Value::Segment(_) | Value::Node(_) | Value::Piece(_) | Value::Made(_) | Value::Null => Cow::Borrowed(""),
             Value::Text(text) | Value::Moment(text) => text.clone(),
             Value::Number(n) => Cow::Owned(plain(n)),
             Value::Bool(b) => Cow::Borrowed(if *b { "true" } else { "false" }),

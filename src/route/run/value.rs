@@ -1,7 +1,7 @@
 //! What an expression yields while a message is mapped.
 
 use crate::fhir::Node;
-use crate::hl7v2::Part;
+use crate::hl7v2::{Part, Piece};
 use crate::route::code::{Decimal, Row};
 use std::borrow::Cow;
 
@@ -25,6 +25,8 @@ pub(crate) enum Value<'m> {
     Node(Box<(&'static str, Node)>),
     /// A resource of this run, to be referred to.
     Made(usize),
+    /// A v2 value that a map or a constant made.
+    Piece(Box<Piece>),
     /// v2's `""`.
     Null,
 }

@@ -1,0 +1,203 @@
+//! What surrounds a route's message: `ask`, `reply`, `types`, FHIR in `on`, and targets that take messages.
+
+use crate::diagnostic::{Diagnostic, Span};
+use crate::fhir::{self, Kind, Type};
+use crate::route::compile::Compiler;
+use crate::route::compile::scope::{Entry, Let, Scope};
+use crate::route::names::intern;
+use crate::route::tree::{Body, Item, Key, RouteDoc};
+use crate::route::types::Ty;
+
+/// Parameters that searches of all types have (FHIR R4, search.html), and those that say what comes back.
+const COMMON: &[&str] = &[
+    "_id",
+    "_lastUpdated",
+    "_tag",
+    "_profile",
+    "_security",
+    "_text",
+    "_content",
+    "_list",
+    "_has",
+    "_type",
+    "_query",
+    "_sort",
+    "_count",
+    "_include",
+    "_revinclude",
+    "_summary",
+    "_total",
+    "_elements",
+    "_contained",
+    "_containedType",
+    "_source",
+    "_filter",
+];
+
+impl<'a> Compiler<'a> {
+    /// `types: {QPD-3: QIP}`: what fields of varying type are in this route.
+    pub(crate) fn name_types(&mut self, doc: &'a RouteDoc) {
+        for (field, datatype) in &doc.types {
+            if !self.v2.is_datatype(&datatype.text) {
+                let help = crate::diagnostic::suggest(&datatype.text, crate::hl7v2::datatype_ids())
+                    .map_or_else(|| "declare a site's own with `datatype:`".to_owned(), |n| format!("did you mean {n}?"));
+                self.report(Diagnostic::error("K302", datatype.span, format!("there is no data type {}", datatype.text)).label("unknown type").help(help));
+                continue;
+            }
+            let place = field.text.split_once('-').and_then(|(segment, n)| Some((segment.to_owned(), n.parse::<u16>().ok()?)));
+            let Some((segment, n)) = place else {
+                self.report(Diagnostic::error("K213", field.span, format!("{} is no field", field.text)).label("a field").help("write it as QPD-3 or OBX-5"));
+                continue;
+            };
+            match self.v2.field(&segment, n) {
+                Some(facts) if facts.datatype == "varies" => drop(self.v2.named.insert((segment, n), intern(&datatype.text))),
+                Some(facts) => self.report(
+                    Diagnostic::error("K401", field.span, format!("{} is a {}", field.text, facts.datatype)).label("only fields whose type varies are named"),
+                ),
+                None if self.v2.is_segment(&segment) => self.unknown_field(intern(&segment), n, field.span),
+                None => self.unknown_segment(&Key { text: segment, span: field.span }),
+            }
+        }
+    }
+
+    /// What the expressions of a route see: the resource, where it begins with one.
+    pub(crate) fn route_scope(&self, doc: &RouteDoc) -> Scope<'a> {
+        let resource = doc.on.iter().find_map(|k| resource(&k.text));
+        let entries = resource.into_iter().map(|ty| Entry { ty: Ty::Fhir(ty), path: None, segment: None }).collect();
+        Scope { pure_value: resource.is_some(), entries, ..Scope::default() }
+    }
+
+    /// `ask`: each question's parameters, and the name of its answer.
+    pub(crate) fn questions(&mut self, doc: &'a RouteDoc, mut scope: Scope<'a>) -> Scope<'a> {
+        for (name, body) in &doc.ask {
+            let reach = scope.entries.len();
+            scope.lets.extend(body.lets.iter().map(|(name, item)| Let { name, item, entries: reach }));
+            if let Some(when) = &body.when {
+                self.condition(&mut scope, when);
+            }
+            if let Some(at) = &body.at {
+                self.check_at(at);
+            }
+            let ty = self.searched(name, body);
+            for line in &body.lines {
+                self.parameter(&mut scope, &line.element, &line.item);
+            }
+            if let Some(ty) = ty {
+                scope.asked.push((name.text.clone(), ty));
+            }
+        }
+        scope
+    }
+
+    fn check_at(&mut self, at: &Key) {
+        let known = self.options.targets.clone();
+        if !known.is_empty() && !known.contains(&at.text) {
+            let help = crate::diagnostic::suggest(&at.text, known.iter().map(String::as_str))
+                .map_or_else(|| format!("the site has: {}", known.join(", ")), |n| format!("did you mean {n}?"));
+            self.report(Diagnostic::error("K701", at.span, format!("there is no target {}", at.text)).label("unknown target").help(help));
+        }
+    }
+
+    fn searched(&mut self, name: &Key, body: &Body) -> Option<Type> {
+        let Some(search) = &body.search else {
+            self.report(
+                Diagnostic::error("K614", name.span, format!("{} does not say what it searches for", name.text))
+                    .label("no `$search`")
+                    .help("add `$search: Patient`, for example"),
+            );
+            return None;
+        };
+        let found = resource(&search.text);
+        if found.is_none() {
+            let names: Vec<&str> = fhir::types().filter(|t| t.kind() == Kind::Resource).map(|t| t.name()).collect();
+            let help = crate::diagnostic::suggest(&search.text, names.iter().copied()).map_or_else(String::new, |n| format!("did you mean {n}?"));
+            self.report(Diagnostic::error("K302", search.span, format!("FHIR R4 has no resource {}", search.text)).label("unknown resource").help(help));
+        }
+        found
+    }
+
+    /// `family: QPD-3.2 where ...`: a search parameter and what it is to be.
+    fn parameter(&mut self, scope: &mut Scope<'a>, key: &Key, item: &'a Item) {
+        let name = key.text.split(':').next().unwrap_or_default();
+        let formed = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.') && !name.is_empty();
+        if name.starts_with('_') {
+            if !COMMON.contains(&name) {
+                let help = crate::diagnostic::suggest(name, COMMON.iter().copied())
+                    .map_or_else(|| format!("there are: {}", COMMON.join(", ")), |n| format!("did you mean {n}?"));
+                self.report(Diagnostic::error("K213", key.span, format!("FHIR has no search parameter {name}")).label("unknown parameter").help(help));
+            }
+        } else if !formed {
+            self.report(
+                Diagnostic::error("K213", key.span, format!("{} is no search parameter", key.text))
+                    .label("small letters and hyphens")
+                    .help("the FHIR page of each resource lists its parameters, such as birthdate"),
+            );
+        }
+        let expr = match item {
+            Item::Constant(_) => return,
+            Item::Expr(expr) => expr,
+            Item::List(items, _) => {
+                items.iter().for_each(|i| self.parameter(scope, key, i));
+                return;
+            }
+            Item::Body(body) => {
+                self.report(Diagnostic::error("K111", body.span, "a search parameter is one expression").label("a body").help("name the value itself"));
+                return;
+            }
+        };
+        let compiled = self.raw(scope, expr);
+        let composite = match &compiled.typed.ty {
+            Ty::V2 { datatype, .. } => !self.v2.is_primitive(datatype) && *datatype != "varies",
+            Ty::Fhir(ty) => ty.kind() != Kind::Primitive,
+            Ty::Segment(_) | Ty::Resource(_) | Ty::Choice(_) => true,
+            _ => false,
+        };
+        if composite {
+            self.report(
+                Diagnostic::error("K401", expr.span, format!("{} is searched by text, and this is {}", key.text, compiled.typed.ty.name()))
+                    .label("has parts")
+                    .help("take one of its parts, or join() several"),
+            );
+        }
+    }
+
+    /// K121, once: what the file says is right, and a later version runs it.
+    pub(crate) fn not_yet(&mut self, doc: &RouteDoc) -> Option<&'static str> {
+        let resource = doc.on.iter().find(|k| resource(&k.text).is_some());
+        let (span, what, why): (Span, _, _) = if let Some(key) = resource {
+            (key.span, format!("a route from {} is checked, and cannot run yet", key.text), "this version of Kiln takes no FHIR resources in")
+        } else if let Some((name, _)) = doc.ask.first() {
+            (name.span, "a route with `ask` is checked, and cannot run yet".to_owned(), "this version of Kiln asks no server while it maps")
+        } else if let Some(reply) = &doc.reply {
+            (reply.span, "a route with `reply` is checked, and cannot run yet".to_owned(), "this version of Kiln answers with acknowledgements only")
+        } else {
+            return None;
+        };
+        self.report(Diagnostic::warning("K121", span, what).label(why).help("messages that it takes become dead letters until a version that runs it"));
+        Some(why)
+    }
+
+    /// What a route with `message:` may not have beside it.
+    pub(crate) fn check_message_route(&mut self, doc: &RouteDoc, span: Span) {
+        if let Some((name, _)) = doc.resources.first() {
+            self.report(
+                Diagnostic::error("K616", name.span, format!("route {} makes resources and a message", doc.name.text))
+                    .label("one of them")
+                    .related(span, "the message")
+                    .help("write two routes: all that match run"),
+            );
+        }
+        let only = self.options.resources_only.clone();
+        for key in doc.to.iter().filter(|k| only.contains(&k.text)) {
+            self.report(
+                Diagnostic::error("K711", key.span, format!("the target {} takes FHIR resources, and route {} makes messages", key.text, doc.name.text))
+                    .label("takes no messages")
+                    .help("send it to a folder with `layout: json`, or make `resources:`"),
+            );
+        }
+    }
+}
+
+fn resource(name: &str) -> Option<Type> {
+    fhir::type_named(name).filter(|t| t.kind() == Kind::Resource)
+}

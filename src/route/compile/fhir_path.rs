@@ -1,0 +1,140 @@
+//! FHIR as a source: paths like `Patient.name.family`, and what `as` makes of references and choices.
+
+use crate::diagnostic::{Diagnostic, Span};
+use crate::fhir::{self, Element, Kind, Type};
+use crate::route::code::X;
+use crate::route::compile::Compiler;
+use crate::route::compile::expression::Compiled;
+use crate::route::compile::scope::Scope;
+use crate::route::tree::{Key, PathStep, Target};
+use crate::route::types::{Ty, Typed};
+
+impl<'a> Compiler<'a> {
+    /// `Patient.name.family`: an element of the current value of that type.
+    pub(crate) fn fhir_type_path(&mut self, scope: &Scope<'a>, name: &Key, tail: &[PathStep], span: Span) -> Compiled {
+        // The path that was iterated means the current value; of several, the one that says most.
+        let elements: Vec<&str> = tail.iter().map_while(|s| if let PathStep::Element(e) = s { Some(e.as_str()) } else { None }).collect();
+        for length in (1..=elements.len()).rev() {
+            let path = format!("{}.{}", name.text, elements.get(..length).unwrap_or_default().join("."));
+            let current = scope.entries.iter().rev().find(|e| e.path.as_ref().is_some_and(|(p, _)| *p == path));
+            if let Some(entry) = current {
+                let compiled = Compiled { origin: entry.path.clone(), ..Compiled::new(X::Nothing, Typed::one(entry.ty.clone())) };
+                return self.fhir_steps(compiled, path, tail.get(length..).unwrap_or_default(), span);
+            }
+        }
+        let Some(ty) = fhir::type_named(&name.text) else { return Compiled::nothing() };
+        let current = scope.entries.iter().rev().find(|e| matches!(e.ty, Ty::Fhir(t) if t == ty || t.is(ty)));
+        let Some(entry) = current else {
+            let current: Vec<String> = scope.entries.iter().map(|e| e.ty.name()).collect();
+            self.report(
+                Diagnostic::error("K206", span, format!("no current value here is a {}", name.text))
+                    .label("not the type of what is being mapped")
+                    .help(if current.is_empty() { "begin the path with a segment".to_owned() } else { format!("in reach: {}", current.join(", ")) }),
+            );
+            return Compiled::nothing();
+        };
+        let compiled = Compiled::new(X::Nothing, Typed::one(entry.ty.clone()));
+        self.fhir_steps(compiled, name.text.clone(), tail, span)
+    }
+
+    /// Elements and indexes below a FHIR value.
+    pub(crate) fn fhir_steps(&mut self, mut value: Compiled, mut path: String, tail: &[PathStep], span: Span) -> Compiled {
+        for step in tail {
+            match step {
+                PathStep::Index(_) => value.typed.many = false,
+                PathStep::Component(n) => {
+                    self.report(
+                        Diagnostic::error("K204", span, format!("{} has no components", value.typed.ty.name()))
+                            .label(format!("component {n} of what?"))
+                            .help("an element of FHIR is named: .family"),
+                    );
+                    return Compiled::nothing();
+                }
+                PathStep::Element(name) => {
+                    let Some((element, ty)) = self.fhir_element(&value.typed.ty, name, span) else { return Compiled::nothing() };
+                    path.push('.');
+                    path.push_str(name);
+                    value.typed.many |= element.is_list();
+                    value.typed.ty = ty;
+                    value.element = Some(element);
+                }
+            }
+        }
+        value.places = vec![path.clone()];
+        // FHIR's paths have no field number; names with dots never meet those of segments.
+        value.origin = Some((path, 0));
+        value
+    }
+
+    fn fhir_element(&mut self, ty: &Ty, name: &str, span: Span) -> Option<(Element, Ty)> {
+        let ty = match ty {
+            Ty::Fhir(ty) => *ty,
+            Ty::Choice(types) => {
+                let names: Vec<&str> = types.iter().map(|t| t.name()).collect();
+                self.report(
+                    Diagnostic::error("K402", span, format!("which type has .{name}?"))
+                        .label("several types are possible")
+                        .help(format!("choose with `as`, in parentheses: (... as {}).{name}", names.first().copied().unwrap_or("Quantity"))),
+                );
+                return None;
+            }
+            Ty::Nothing => return None,
+            other => {
+                self.report(
+                    Diagnostic::error("K301", span, format!("{} has no element {name}", other.name()))
+                        .label("not a FHIR value")
+                        .help("parts of a v2 value are numbers: .1"),
+                );
+                return None;
+            }
+        };
+        if let Some(element) = ty.element(name).or_else(|| ty.element(&format!("{name}[x]"))) {
+            let types: Vec<Type> = element.types().collect();
+            let of = if element.is_choice() { Ty::Choice(types) } else { types.first().map_or(Ty::Nothing, |t| Ty::Fhir(*t)) };
+            return Some((element, of));
+        }
+        if let Some((element, branch)) = ty.property(name) {
+            return Some((element, Ty::Fhir(branch)));
+        }
+        let help = self.suggest_element(ty, name);
+        self.report(Diagnostic::error("K301", span, format!("{} has no element {name}", ty.name())).label("unknown element").help(help));
+        None
+    }
+
+    /// `Appointment.participant.actor as Patient`, `Observation.value as Quantity`: what a source's value is, not what it becomes.
+    /// `None` if it is no such thing.
+    pub(crate) fn fhir_cast(&mut self, raw: &Compiled, target: &Target, span: Span) -> Option<Compiled> {
+        let element = raw.element?;
+        let ty = fhir::type_named(&target.name).filter(|_| target.variant.is_none())?;
+        let cast = |ty: Type| {
+            let typed = Typed { ty: Ty::Fhir(ty), many: raw.typed.many };
+            Compiled { places: raw.places.clone(), element: raw.element, ..Compiled::new(X::Nothing, typed) }
+        };
+        match &raw.typed.ty {
+            Ty::Choice(types) => {
+                if !types.contains(&ty) {
+                    let names: Vec<&str> = types.iter().map(|t| t.name()).collect();
+                    self.report(
+                        Diagnostic::error("K401", span, format!("{} is never a {}", element.name(), ty.name()))
+                            .label("not among its types")
+                            .help(format!("it is one of: {}", names.join(", "))),
+                    );
+                }
+                Some(cast(ty))
+            }
+            Ty::Fhir(from) if from.name() == "Reference" && ty.kind() == Kind::Resource => {
+                let targets: Vec<&str> = element.targets().collect();
+                if !targets.is_empty() && !targets.contains(&"Resource") && !targets.contains(&ty.name()) {
+                    self.report(
+                        Diagnostic::error("K309", span, format!("{} never refers to a {}", element.name(), ty.name()))
+                            .label("wrong kind of resource")
+                            .help(format!("it refers to: {}", targets.join(", "))),
+                    );
+                }
+                Some(cast(ty))
+            }
+            Ty::Fhir(from) if ty.is(*from) => Some(cast(ty)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Messages out: a copy that its lines change, or a new one; split into several, each with its own control ID.
+
+use crate::hl7v2::{Charset, Coding, Draft, DraftSegment, Piece};
+use crate::route::outgoing::{Copied, GroupBody, MessageX, PartItem, PartLine, SegmentBody};
+use crate::route::program::{Output, Stop};
+use crate::route::run::outgoing::place;
+use crate::route::run::sheet::{Found, Sheet};
+use crate::route::run::value::Value;
+use crate::route::run::{Env, Run, moment};
+use std::collections::HashSet;
+
+/// The most messages that one may become.
+const DRAFTS_MAX: usize = 10_000;
+
+impl<'m> Run<'m> {
+    /// Runs `message:`.
+    pub(crate) fn messages(mut self, x: &'m MessageX) -> Result<Output, Stop> {
+        let copies_header = x.copy.covers("MSH");
+        self.coding = if copies_header { self.message.coding() } else { Coding::OWN };
+        let values: Vec<Option<Value<'m>>> = match &x.each {
+            Some(each) => self.eval(each, &Env::root()).into_iter().map(Some).collect(),
+            None => vec![None],
+        };
+        if values.len() > DRAFTS_MAX {
+            self.halt("too-large", format!("the message becomes more than {DRAFTS_MAX}"), Vec::new(), &x.line);
+        }
+        let split: Vec<u32> = values.iter().flatten().filter_map(|v| self.segment_of(Some(v.clone()))).collect();
+        let mut drafts = Vec::new();
+        let mut control_ids: HashSet<Vec<u8>> = HashSet::new();
+        for (n, value) in values.into_iter().enumerate().take(DRAFTS_MAX) {
+            if !self.spend(self.message.segment_count() as u64) {
+                break;
+            }
+            let env = Env::root();
+            if x.each.is_some() {
+                env.set(0, value.clone());
+            }
+            if let Some(when) = &x.when
+                && !self.holds(when, &env)
+            {
+                continue;
+            }
+            let place = format!("{}/{}", self.route_name, place(value.as_ref(), n));
+            let current = if let Some(Value::Segment(segment)) = value { Some(segment) } else { None };
+            let mut sheet = self.sheet(x, current, &split);
+            self.part_lines(&x.lines, &env, &mut sheet, 0);
+            if x.copy == Copied::Nothing && !sheet.segments().any(|s| s.name() != "MSH") {
+                continue;
+            }
+            self.header(x, &mut sheet, &place);
+            if let Some(header) = sheet.header() {
+                let control_id = header.written(10, &self.coding);
+                if !control_ids.insert(control_id) {
+                    let text = "two messages of this split have one control ID (MSH-10): the fields that are to tell them apart are equal or empty";
+                    self.halt("control-id-repeats", text, vec!["MSH-10".to_owned()], &x.line);
+                }
+            }
+            let (bytes, well) = sheet.write(&self.coding);
+            if !well {
+                self.finding("conversion", "a letter that the message's character set lacks, or a component that had no place", "", &x.line);
+            }
+            drafts.push(Draft { place, bytes });
+        }
+        if let Some(stop) = self.stop {
+            return Err(stop);
+        }
+        if drafts.is_empty() {
+            let text = format!("the message has nothing that route {} makes a message from", self.route_name);
+            self.finding("nothing-made", text, "", &x.line);
+        }
+        Ok(Output { findings: self.findings, drafts, ..Output::default() })
+    }
+
+    /// What the message begins with: what `$copy` takes, without the groups of the other values of a split.
+    fn sheet(&self, x: &'m MessageX, current: Option<u32>, split: &[u32]) -> Sheet {
+        if x.copy == Copied::Nothing {
+            let structure = x.kind.as_deref().and_then(|kind| target_structure(kind, self.message.version()));
+            return Sheet::empty(structure.or(self.structure), &self.code.segment_places);
+        }
+        let dropped = current.map(|c| self.others(c, split)).unwrap_or_default();
+        let mut sheet = Sheet::empty(self.structure, &self.code.segment_places);
+        for n in 0..self.message.segment_count() {
+            let number = u32::try_from(n).unwrap_or(u32::MAX);
+            let name = self.message.segment_name(n);
+            if x.copy.covers(&name.to_ascii_uppercase()) && !dropped.contains(&number) {
+                sheet.copy(&self.placement, number, self.message.draft_segment(n, &self.coding));
+            }
+        }
+        sheet
+    }
+
+    /// The segments that belong to other values of the split: of each repeating group around the current one, only the instance that it
+    /// stands in goes on. A segment that shares its group with others of its kind goes alone.
+    fn others(&self, current: u32, split: &[u32]) -> HashSet<u32> {
+        let placed = |segment: u32| self.placement.segments.get(segment as usize).map(|p| p.group);
+        let group = placed(current).unwrap_or(0);
+        let shared = group == 0 || split.iter().any(|s| *s != current && placed(*s) == Some(group));
+        let mut chain = vec![group];
+        while let Some(parent) = chain.last().and_then(|g| self.placement.groups.get(*g as usize)).and_then(|g| g.parent) {
+            chain.push(parent);
+        }
+        let is_other = |n: usize| {
+            let Some(instance) = self.placement.groups.get(n) else { return false };
+            chain.iter().any(|c| {
+                self.placement.groups.get(*c as usize).is_some_and(|own| *c as usize != n && own.node == instance.node && own.parent == instance.parent)
+            })
+        };
+        let mut dropped_groups = vec![false; self.placement.groups.len()];
+        for (n, instance) in self.placement.groups.iter().enumerate() {
+            let around = instance.parent.and_then(|p| dropped_groups.get(p as usize)).copied().unwrap_or(false);
+            if let Some(dropped) = dropped_groups.get_mut(n) {
+                *dropped = around || is_other(n);
+            }
+        }
+        let in_dropped = |n: u32| placed(n).and_then(|g| dropped_groups.get(g as usize)).copied().unwrap_or(false);
+        let count = u32::try_from(self.message.segment_count()).unwrap_or(u32::MAX);
+        (0..count)
+            .filter(|n| {
+                in_dropped(*n)
+                    || (shared
+                        && *n != current
+                        && self.message.is_segment(*n as usize, self.message.segment_name(current as usize))
+                        && placed(*n) == Some(group))
+            })
+            .collect()
+    }
+
+    fn part_lines(&mut self, lines: &'m [PartLine], env: &Env<'_, 'm>, sheet: &mut Sheet, group: usize) {
+        for line in lines {
+            if !self.spend(sheet.len() as u64 + 1) {
+                return;
+            }
+            self.part_line(line, env, sheet, group);
+        }
+    }
+
+    fn part_line(&mut self, line: &'m PartLine, env: &Env<'_, 'm>, sheet: &mut Sheet, group: usize) {
+        if line.is_group {
+            return self.group_line(line, &line.item, env, sheet, group);
+        }
+        let only: Option<HashSet<u32>> = line.lookup.map(|lookup| self.segments(lookup, None).into_iter().collect());
+        let found = sheet.find(group, line.name, only.as_ref());
+        match &line.item {
+            PartItem::Nothing => sheet.remove(&found),
+            PartItem::Fields(body) if body.each.is_none() && body.from.is_none() && !line.append => {
+                if !found.is_empty() {
+                    self.change(body, env, sheet, &found);
+                } else if only.is_none() && !(body.current && !sheet.may_add(line.name)) {
+                    for segment in self.new_segments(body, env) {
+                        sheet.insert(group, None, segment);
+                    }
+                }
+            }
+            item => {
+                let mut made = Vec::new();
+                self.whole_segments(item, line.name, env, &mut made);
+                if made.is_empty() {
+                    return;
+                }
+                if !line.append {
+                    sheet.remove(&found);
+                }
+                for (origin, segment) in made {
+                    sheet.insert(group, origin, segment);
+                }
+            }
+        }
+    }
+
+    /// The lines change each segment that is there.
+    fn change(&mut self, body: &'m SegmentBody, env: &Env<'_, 'm>, sheet: &mut Sheet, found: &[Found]) {
+        for at in found {
+            let before = body.current.then(|| env.set(body.slot, sheet.origin(*at).map(Value::Segment)));
+            if body.when.as_ref().is_none_or(|when| self.holds(when, env))
+                && let Some(mut segment) = sheet.take(*at)
+            {
+                self.field_lines(&body.lines, env, &mut segment);
+                sheet.put(*at, segment);
+            }
+            if let Some(before) = before {
+                env.set(body.slot, before);
+            }
+        }
+    }
+
+    fn whole_segments(&mut self, item: &'m PartItem, name: &'static str, env: &Env<'_, 'm>, out: &mut Vec<(Option<u32>, DraftSegment)>) {
+        match item {
+            PartItem::Fields(body) => out.extend(self.new_segments(body, env).into_iter().map(|s| (None, s))),
+            PartItem::Segments(source) => out.extend(self.segments_from(source, name, env)),
+            PartItem::List(items) => items.iter().for_each(|i| self.whole_segments(i, name, env, out)),
+            PartItem::Nothing | PartItem::Group(_) => {}
+        }
+    }
+
+    fn group_line(&mut self, line: &'m PartLine, item: &'m PartItem, env: &Env<'_, 'm>, sheet: &mut Sheet, group: usize) {
+        match item {
+            PartItem::Nothing => sheet.remove_groups(group, line.name),
+            PartItem::Group(body) => {
+                let there = sheet.groups(group, line.name);
+                if body.each.is_none() && !line.append && !there.is_empty() {
+                    for inner in there {
+                        if body.when.as_ref().is_none_or(|when| self.holds(when, env)) {
+                            self.part_lines(&body.lines, env, sheet, inner);
+                        }
+                    }
+                    return;
+                }
+                if !line.append {
+                    sheet.remove_groups(group, line.name);
+                }
+                self.new_groups(line, body, env, sheet, group);
+            }
+            PartItem::List(items) => items.iter().for_each(|i| {
+                if let PartItem::Group(body) = i {
+                    self.new_groups(line, body, env, sheet, group);
+                }
+            }),
+            _ => {}
+        }
+    }
+
+    fn new_groups(&mut self, line: &'m PartLine, body: &'m GroupBody, env: &Env<'_, 'm>, sheet: &mut Sheet, group: usize) {
+        let values: Vec<Option<Value<'m>>> = match &body.each {
+            Some(each) => self.eval(each, env).into_iter().map(Some).collect(),
+            None => vec![None],
+        };
+        for value in values {
+            let before = body.each.is_some().then(|| env.set(body.slot, value));
+            if body.when.as_ref().is_none_or(|when| self.holds(when, env)) {
+                let inner = sheet.begin_group(group, line.name);
+                self.part_lines(&body.lines, env, sheet, inner);
+            }
+            if let Some(before) = before {
+                env.set(body.slot, before);
+            }
+        }
+    }
+
+    /// What a header must have: a new one gets its time, type, control ID, processing ID and version; a copied one keeps what it has.
+    fn header(&mut self, x: &'m MessageX, sheet: &mut Sheet, place: &str) {
+        let copied = x.copy.covers("MSH");
+        let mut header = sheet.take_header();
+        let text = |text: &str| vec![Piece::Text(text.to_owned())];
+        let fill = |header: &mut DraftSegment, field: u16, pieces: Vec<Piece>| {
+            if header.repetitions(field, &self.coding.delimiters).iter().all(Piece::is_empty) {
+                header.set(field, pieces);
+            }
+        };
+        if copied {
+            // Text that had to be decoded before it could be read goes on as UTF-8, and says so (table 0211).
+            if self.message.bytes() != self.message.write() {
+                header.set(18, text(Charset::UTF_8.name()));
+            }
+            sheet.put_header(header);
+            return;
+        }
+        let sent = |n: usize| {
+            let part = self.message.repetition(self.message.field(0, n), 1);
+            vec![self.message.draft_piece(part, &self.coding)]
+        };
+        if x.reply {
+            for (field, from) in [(3, 5), (4, 6), (5, 3), (6, 4)] {
+                fill(&mut header, field, sent(from));
+            }
+        }
+        fill(&mut header, 7, text(&moment::from_timestamp(self.context.received)));
+        if let Some(kind) = &x.kind {
+            fill(&mut header, 9, vec![Piece::standard(kind, crate::hl7v2::Level::Repetition)]);
+        }
+        fill(&mut header, 10, text(&self.control_id(place)));
+        fill(&mut header, 11, sent(11));
+        fill(&mut header, 11, text("P"));
+        fill(&mut header, 12, sent(12));
+        fill(&mut header, 12, text("2.5"));
+        let mut rest = Vec::new();
+        for segment in sheet.segments() {
+            segment.write(&self.coding, &mut rest);
+        }
+        if !rest.is_ascii() {
+            fill(&mut header, 18, text(Charset::UTF_8.name()));
+        }
+        sheet.put_header(header);
+    }
+
+    /// A control ID of Kiln's own: the same whenever this message is mapped again, and at most 20 characters, which all versions allow.
+    fn control_id(&self, place: &str) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for part in [&self.context.message.0.to_le_bytes()[..], self.message.control_id().0.as_bytes(), place.as_bytes()] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        let hex = hasher.finalize().to_hex();
+        format!("K{}", hex.get(..19).unwrap_or_default().to_ascii_uppercase())
+    }
+}
+
+/// The structure of a message type as the version has it, else the nearest.
+fn target_structure(kind: &str, version: crate::hl7v2::Version) -> Option<crate::hl7v2::Structure> {
+    let mut parts = kind.split('^');
+    let event = format!("{}^{}", parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let named = parts.next().map(str::to_owned);
+    let id = named.or_else(|| crate::hl7v2::event_structure(version, &event).map(str::to_owned))?;
+    let (older, newer) = crate::hl7v2::Version::ALL.split_at(version as usize + 1);
+    older.iter().rev().chain(newer).find_map(|v| crate::hl7v2::structure(*v, &id))
+}
