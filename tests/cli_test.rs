@@ -145,6 +145,14 @@ fn what_cannot_be_run_says_what_to_do_and_exits_2() {
     assert!(low.err.contains("--coverage-min asks for 100 %"), "{}", low.err);
 }
 
+#[test]
+fn the_shipped_routes_do_what_their_fixtures_expect() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let update: &[&str] = if std::env::var_os("UPDATE").is_some() { &["--update"] } else { &[] };
+    let ran = run(root, &[&["test", "fixtures/shipped", "--coverage"], update].concat()).expect(0);
+    assert!(ran.out.contains("route siu") && ran.out.contains("10 fixtures: "), "{}", ran.out);
+}
+
 /// A journal with admissions of six patients, two of whom nobody can identify, and one message that no route takes.
 struct Past {
     folder: tempfile::TempDir,
