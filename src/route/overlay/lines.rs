@@ -19,7 +19,9 @@ pub(super) fn change_body(base: &mut Body, own: Body, faults: &mut Vec<Diagnosti
     set(&mut base.name, own.name);
     if let Some(own) = own.first {
         match &mut base.first {
-            Some(first) => change_items(first, own, faults),
+            Some(first) => {
+                change_items(first, own, faults);
+            }
             none => *none = Some(own),
         }
     }
@@ -89,7 +91,11 @@ fn change_line(base: &mut Body, line: Line, faults: &mut Vec<Diagnostic>) {
     }
     match (&mut old.item, line.item) {
         (Item::Body(body), Item::Body(own)) => change_body(body, own, faults),
-        (Item::List(items, _), Item::List(own, _)) => change_items(items, own, faults),
+        (Item::List(items, _), Item::List(own, _)) => {
+            if change_items(items, own, faults) {
+                old.element = line.element;
+            }
+        }
         (item, own) => {
             *item = own;
             old.append = false;
@@ -98,13 +104,13 @@ fn change_line(base: &mut Body, line: Line, faults: &mut Vec<Diagnostic>) {
     }
 }
 
-/// A list replaces, unless all of its entries name one of the base's.
-fn change_items(base: &mut Vec<Item>, own: Vec<Item>, faults: &mut Vec<Diagnostic>) {
+/// A list replaces, unless all of its entries name one of the base's. True if it replaced.
+fn change_items(base: &mut Vec<Item>, own: Vec<Item>, faults: &mut Vec<Diagnostic>) -> bool {
     let all_named = !own.is_empty() && own.iter().all(|i| name(i).is_some());
     let names: Vec<String> = base.iter().filter_map(|i| name(i).map(|k| k.text.clone())).collect();
     if !all_named || names.is_empty() {
         *base = own;
-        return;
+        return true;
     }
     for item in own {
         let Item::Body(own) = item else { continue };
@@ -121,6 +127,7 @@ fn change_items(base: &mut Vec<Item>, own: Vec<Item>, faults: &mut Vec<Diagnosti
             }
         }
     }
+    false
 }
 
 fn name(item: &Item) -> Option<&Key> {
