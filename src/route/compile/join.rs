@@ -26,6 +26,10 @@ impl<'a> Compiler<'a> {
             if let Some((rank, join)) = self.find_join(&raw.typed.ty, *ty, wanted, span) {
                 found.push((rank, *ty, join));
             }
+            // A map to the very choice says itself which branch it makes.
+            if found.last().is_some_and(|(rank, ..)| *rank == 0) {
+                break;
+            }
         }
         found.sort_by_key(|(rank, ..)| *rank);
         let best = found.first().map(|f| f.0);
@@ -519,8 +523,8 @@ impl<'a> Compiler<'a> {
 
 /// The types that OBX-2 may name (table 0125).
 const VARIES: &[&str] = &[
-    "AD", "CE", "CF", "CNE", "CP", "CQ", "CWE", "CX", "DT", "DTM", "ED", "FT", "ID", "IS", "NA", "NM", "NR", "RP", "SN", "ST", "TM", "TS", "TX", "XAD", "XCN",
-    "XON", "XPN", "XTN",
+    "AD", "CE", "CF", "CK", "CN", "CNE", "CP", "CQ", "CWE", "CX", "DR", "DT", "DTM", "ED", "EI", "FC", "FN", "FT", "HD", "ID", "IS", "MO", "NA", "NM", "NR",
+    "PL", "PN", "RP", "SI", "SN", "ST", "TM", "TN", "TS", "TX", "VR", "XAD", "XCN", "XON", "XPN", "XTN",
 ];
 
 /// Of two branches that a type could go to, the one that keeps its meaning comes first.

@@ -110,6 +110,7 @@ impl<'m> Run<'m> {
             let (branch, node) = *node;
             let birth = self.noted(|t| t.take_loose(&node)).flatten();
             let Node::Object(elements) = node else {
+                let branch = named(branch, name);
                 self.note(|t| t.put_back(branch, birth, &node));
                 out.push((branch, node));
                 any = true;
@@ -121,7 +122,7 @@ impl<'m> Run<'m> {
             self.lines(body, env, &mut building, false);
             if building.alive && !building.elements.is_empty() {
                 self.check_required(body, &building);
-                let name = if body.lines.is_empty() { branch } else { name };
+                let name = if body.lines.is_empty() { named(branch, name) } else { name };
                 out.push((name, self.finished(&mut building, name)));
                 any = true;
             }

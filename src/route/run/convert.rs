@@ -187,7 +187,9 @@ impl<'m> Run<'m> {
                 self.note(|t| t.touch(kind));
                 let kind = self.message.text(kind).into_owned();
                 self.note(|t| t.step(Step::Converted(format!("OBX-2 says that it is {}", kind.trim())), None));
-                match joins.get(kind.trim()) {
+                // A value whose type nobody named is text: nothing else can be said of it, and it must not be lost.
+                let kind = if kind.trim().is_empty() { "ST" } else { kind.trim() };
+                match joins.get(kind) {
                     Some((join, name)) => return self.convert_one(value, join, conversion, env).map(|(n, node)| (n.or(Some(name)), node)),
                     None => self.failed("the type that OBX-2 names has no way here", conversion),
                 }
