@@ -12,6 +12,7 @@ const COMMANDS: &[&str] = &[
     "explain",
     "schema",
     "test",
+    "lsp",
     "send",
     "journal",
     "journal search",

@@ -8,6 +8,7 @@ mod explain;
 mod journal;
 mod journal_change;
 mod journal_show;
+mod lsp;
 mod map;
 mod message_file;
 mod paint;
@@ -76,6 +77,7 @@ enum Command {
     Explain(explain::Args),
     Schema(schema::Args),
     Test(test::Args),
+    Lsp(lsp::Args),
 }
 
 /// Runs the command that the process was started with.
@@ -100,5 +102,6 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args).into(),
         Command::Schema(args) => schema::run(&args).into(),
         Command::Test(args) => test::run(&args).into(),
+        Command::Lsp(args) => lsp::run(&args).into(),
     }
 }

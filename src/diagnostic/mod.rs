@@ -4,6 +4,7 @@
 
 mod codes;
 mod render;
+mod repair;
 mod source;
 mod suggest;
 

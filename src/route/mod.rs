@@ -2,6 +2,7 @@
 //!
 //! Never fails on user input: `load` returns what is good and a list of diagnostics.
 
+mod assist;
 mod code;
 mod compile;
 mod expression;
@@ -21,6 +22,7 @@ mod tree;
 mod types;
 mod yaml;
 
+pub use assist::{Assist, Hover, Suggestion, SuggestionKind, View};
 pub use compile::load;
 pub use functions::function_reference;
 pub use lineage::{ConditionUse, Deletion, ElementLineage, LineUse, Lineage, Outcome, ResourceLineage, Spot, Stage, Step, Use, ValueUse};

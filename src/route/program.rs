@@ -1,6 +1,6 @@
 //! What a checked route set offers to the engine and the command line.
 
-use crate::diagnostic::{Diagnostic, Sources};
+use crate::diagnostic::{Diagnostic, Sources, Span};
 use crate::exchange::{MessageId, Timestamp};
 use crate::fhir::Saves;
 use crate::hl7v2::Draft;
@@ -29,6 +29,8 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// The texts that the diagnostics point into.
     pub sources: Sources,
+    /// For an editor: expressions, and the head of the map or table that converts their values.
+    pub joins: Vec<(Span, Span)>,
 }
 
 /// A compiled, immutable set of routes. Cheap to share; a delivery keeps the one that it began with.

@@ -51,6 +51,8 @@ impl<'a> Compiler<'a> {
     }
 
     fn convert(&mut self, raw: Compiled, join: Join, ty: Type, wanted: &Wanted, span: Span) -> Compiled {
+        let heads = self.heads(&join);
+        self.joins.extend(heads.into_iter().map(|head| (span, head)));
         let conversion = Conversion {
             join,
             name: wanted.name_for(ty),
@@ -61,6 +63,23 @@ impl<'a> Compiler<'a> {
         };
         let x = X::Convert(Box::new(raw.x), Box::new(conversion));
         Compiled { x, typed: Typed { ty: Ty::Fhir(ty), many: raw.typed.many }, converted: true, ..Compiled { x: X::Nothing, ..raw } }
+    }
+
+    /// The heads of the maps and tables that a join goes by: an editor leads there.
+    fn heads(&self, join: &Join) -> Vec<Span> {
+        let map = |n: &usize| self.maps.get(*n).map(|m| m.span);
+        let table = |n: &usize| self.table_docs.get(*n).map(|t| t.name.span);
+        match join {
+            Join::Map { map: n, coded, .. } => {
+                let translate = coded.as_ref().and_then(|c| c.translate);
+                map(n).into_iter().chain(translate.as_ref().and_then(table)).collect()
+            }
+            Join::Reference { map: n, .. } => map(n).into_iter().collect(),
+            Join::Table(n) | Join::BooleanTable(n) => table(n).into_iter().collect(),
+            Join::Concept { translate: Some(n), .. } => table(n).into_iter().collect(),
+            Join::Varies(joins) => joins.values().flat_map(|(join, _)| self.heads(join)).collect(),
+            _ => Vec::new(),
+        }
     }
 
     fn find_join(&mut self, source: &Ty, ty: Type, wanted: &Wanted, span: Span) -> Option<(u8, Join)> {

@@ -58,6 +58,9 @@ pub fn load(sources: Sources, options: &LoadOptions) -> Loaded {
     compiler.collect(&documents);
     let (code, infos) = compiler.compile();
     let mut diagnostics = compiler.diagnostics;
+    let mut joins = compiler.joins;
+    joins.sort_unstable();
+    joins.dedup();
     // What seems to be missing may stand in the document that was given up, whose own fault is enough.
     diagnostics.retain(|d| !(unread && ABSENT.contains(&d.code)));
     diagnostics.sort_by_key(|d| (d.span.source, d.span.start));
@@ -65,7 +68,7 @@ pub fn load(sources: Sources, options: &LoadOptions) -> Loaded {
 
     let failed = diagnostics.iter().any(|d| d.severity == Severity::Error);
     let set = (!failed).then(|| Arc::new(RouteSet::new(hash(&sources, options), infos, code)));
-    Loaded { set, diagnostics, sources }
+    Loaded { set, diagnostics, sources, joins }
 }
 
 /// A hash over paths, texts, overlays and the version of Kiln: what decides a program.
@@ -165,6 +168,8 @@ pub(crate) struct Compiler<'a> {
     pub(crate) with: Vec<With<'a>>,
     /// How many names of `$let` the use being compiled has stood for so far.
     pub(crate) expansions: usize,
+    /// Which map or table converts which expression: the place of the one, and of the other's head.
+    pub(crate) joins: Vec<(Span, Span)>,
 }
 
 impl<'a> Compiler<'a> {
@@ -189,6 +194,7 @@ impl<'a> Compiler<'a> {
             current_v2_map: None,
             with: Vec::new(),
             expansions: 0,
+            joins: Vec::new(),
         }
     }
 

@@ -296,7 +296,7 @@ mod tests {
     fn every_element_and_branch_of_every_type_is_in_its_definition() {
         let schema = schema();
         for ty in fhir::types().filter(|t| !t.is_abstract()) {
-            let lines = schema.pointer(&format!("/$defs/{}/properties", types::lines(ty.name()))).expect(ty.name());
+            let lines = schema.pointer(&format!("/$defs/{}/properties", types::lines(ty.name()))).expect("a definition of the type");
             for name in ty.names() {
                 assert!(lines.get(name).is_some(), "{} {name}", ty.name());
             }

@@ -1,0 +1,544 @@
+//! Completion: what may be written at a position.
+
+use crate::fhir::{self, Element, Kind as FhirKind, Type};
+use crate::hl7v2;
+use crate::route::assist::View;
+use crate::route::assist::context::{Context, Wanted, makes_resource};
+use crate::route::assist::hover;
+use crate::route::assist::index::arrow;
+use crate::route::assist::outline::{Quote, Section, Where};
+use crate::route::assist::words;
+use crate::route::functions::FUNCTIONS;
+use crate::route::keys::{Declared, IN, KINDS, OWN, Place, ROW, Takes, UNMAPPED};
+use crate::route::types::Ty;
+use std::ops::Range;
+
+/// What sort of thing is offered, for the editor's icon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SuggestionKind {
+    /// A FHIR element or an extension.
+    Element,
+    /// A key of Kiln's.
+    Key,
+    /// A v2 segment, field, component or type.
+    Path,
+    /// A function.
+    Function,
+    /// `if`, `valued`.
+    Keyword,
+    /// A table, map, resource, overlay or variable by name.
+    Name,
+    /// A code of a value set or table, or another word of a closed list.
+    Code,
+}
+
+/// One thing that may be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Suggestion {
+    /// What is shown.
+    pub label: String,
+    /// Its sort.
+    pub kind: SuggestionKind,
+    /// Beside the label: `0..*, HumanName`.
+    pub detail: String,
+    /// Markdown.
+    pub documentation: String,
+    /// What is written in place of `replaces`.
+    pub insert: String,
+    /// Bytes of the text.
+    pub replaces: Range<usize>,
+}
+
+/// So many codes of one value set are offered at most.
+const CODES_MAX: usize = 300;
+
+pub(super) fn complete(view: &View<'_>, at: usize) -> Vec<Suggestion> {
+    let Some(section) = view.outline.section(at) else { return Vec::new() };
+    let mut out = Offers { view, at, section, list: Vec::new() };
+    match view.outline.locate(&view.text, at) {
+        None => {}
+        Some(Where::Key(n)) => {
+            let range = view.outline.entry(n).map_or(at..at, |e| e.key.clone());
+            let bare = view.outline.entry(n).is_some_and(|e| e.bare);
+            let chain = view.outline.chain(n);
+            let around = chain.get(..chain.len().saturating_sub(1)).unwrap_or_default();
+            out.keys(around, &range, bare, Some(n));
+        }
+        Some(Where::Inside(around)) => {
+            let chain = around.map(|n| view.outline.chain(n)).unwrap_or_default();
+            if around.and_then(|n| view.outline.entry(n)).is_some_and(|e| e.value.start < e.value.end && view.part(&e.value).starts_with('[')) {
+                out.value(&chain, at..at, Quote::Plain);
+            } else {
+                out.keys(&chain, &(at..at), true, None);
+            }
+        }
+        Some(Where::Value(n)) => {
+            let chain = view.outline.chain(n);
+            if let Some(entry) = view.outline.entry(n) {
+                let inside = entry.value.start <= at && at <= entry.value.end && !(entry.value.is_empty() && entry.quote == Quote::Plain);
+                // Behind the last blank of a plain value, the value goes on.
+                let goes_on = entry.quote == Quote::Plain && !entry.value.is_empty() && entry.value.end < at;
+                let range = if inside {
+                    entry.value.clone()
+                } else if goes_on {
+                    entry.value.start..at
+                } else {
+                    at..at
+                };
+                out.value(&chain, range.clone(), if inside { entry.quote } else { Quote::Plain });
+                // `- ` may begin a body as well.
+                if entry.list && (!inside || entry.quote == Quote::Plain) && !entry.brackets {
+                    let owner = view.owner(&chain);
+                    out.keys(&owner, &range, true, None);
+                }
+            }
+        }
+    }
+    out.list
+}
+
+struct Offers<'v> {
+    view: &'v View<'v>,
+    at: usize,
+    section: &'v Section,
+    list: Vec<Suggestion>,
+}
+
+impl<'v> Offers<'v> {
+    fn add(&mut self, label: &str, kind: SuggestionKind, detail: impl Into<String>, documentation: impl Into<String>, insert: String, replaces: &Range<usize>) {
+        if self.list.iter().all(|s| s.label != label) {
+            self.list.push(Suggestion {
+                label: label.to_owned(),
+                kind,
+                detail: detail.into(),
+                documentation: documentation.into(),
+                insert,
+                replaces: replaces.clone(),
+            });
+        }
+    }
+
+    /// Keys of the body or document at the end of a chain, without those that stand there already.
+    fn keys(&mut self, chain: &[usize], range: &Range<usize>, bare: bool, own: Option<usize>) {
+        let roots = &self.section.roots;
+        let there: Vec<String> = self
+            .view
+            .outline
+            .children(chain.last().copied(), self.section)
+            .into_iter()
+            .filter(|n| Some(*n) != own)
+            .filter_map(|n| self.view.outline.entry(n))
+            .map(|e| self.view.part(&e.key).to_owned())
+            .collect();
+        let key = |name: &str| if bare { format!("{name}: ") } else { name.to_owned() };
+        if chain.is_empty() && (roots.is_empty() || roots.first().copied() == own) {
+            for kind in KINDS {
+                self.add(kind.first, SuggestionKind::Key, "document", kind.meaning, key(kind.first), range);
+            }
+            return;
+        }
+        let context = self.view.context(roots, chain);
+        let declared = |out: &mut Self, keys: &mut dyn Iterator<Item = &'static Declared>| {
+            for k in keys.filter(|k| !there.iter().any(|t| t == k.name)) {
+                out.add(k.name, SuggestionKind::Key, "", k.meaning, key(k.name), range);
+            }
+        };
+        match context {
+            Context::Document(keys) => {
+                declared(self, &mut keys.iter().chain(chain.is_empty().then_some(&IN)));
+            }
+            Context::Keys(keys) => declared(self, &mut keys.iter()),
+            Context::Row => {
+                declared(self, &mut ROW.iter());
+                let (_, head) = self.view.kind(roots);
+                let columns: Vec<String> = self.view.assist.index.named("table", &head).flat_map(|d| d.columns.clone()).collect();
+                for column in columns {
+                    self.add(&column, SuggestionKind::Name, "column", "", key(&column), range);
+                }
+            }
+            Context::Body(ty, place) => {
+                if let Some(ty) = ty {
+                    self.elements(ty, &there, range, &key);
+                }
+                declared(self, &mut OWN.iter().filter(|k| k.allowed(place) && (k.name != IN.name || place == Place::Map)));
+            }
+            Context::Extensions(ty) => {
+                // Of a primitive, the context is its element, which is not known here: then all are offered.
+                let allowed = |d: &fhir::ExtensionDef| {
+                    ty.is_none_or(|t| {
+                        t.kind() == FhirKind::Primitive
+                            || d.contexts().any(|c| c == t.name() || c == "Element" || fhir::type_named(c).is_some_and(|base| t.is(base)))
+                    })
+                };
+                let free = fhir::extension_names().filter_map(fhir::extension).filter(|d| !there.iter().any(|t| t == d.name()));
+                for def in free.filter(allowed) {
+                    let parts: Vec<&str> = def.parts().map(|p| p.name()).collect();
+                    let detail = if parts.is_empty() { "extension".to_owned() } else { format!("extension with parts {}", parts.join(", ")) };
+                    self.add(def.name(), SuggestionKind::Element, detail, def.title(), key(def.name()), range);
+                }
+            }
+            Context::Parts(def) => {
+                for part in def.parts().filter(|p| !there.iter().any(|t| t == p.name())) {
+                    self.add(part.name(), SuggestionKind::Element, "part", "", key(part.name()), range);
+                }
+                declared(self, &mut OWN.iter().filter(|k| k.allowed(Place::Inside) && k.name != IN.name));
+            }
+            Context::Lists(ty) => {
+                for e in ty.into_iter().flat_map(Type::elements).filter(|e| e.is_list() && !there.iter().any(|t| t == e.name())) {
+                    self.add(e.name(), SuggestionKind::Element, "list", e.short(), key(e.name()), range);
+                }
+            }
+            Context::Types => {
+                for ty in fhir::types().filter(|t| t.kind() == FhirKind::Resource && !t.is_abstract()) {
+                    self.add(ty.name(), SuggestionKind::Element, "resource", ty.short(), key(ty.name()), range);
+                }
+            }
+            Context::Rows | Context::Fields | Context::Items | Context::Resources | Context::Names => {}
+        }
+    }
+
+    fn elements(&mut self, ty: Type, there: &[String], range: &Range<usize>, key: &dyn Fn(&str) -> String) {
+        for e in ty.elements().filter(|e| !there.iter().any(|t| t.trim_end_matches('+') == e.name())) {
+            let text = hover::element(ty, e, None);
+            self.add(e.name(), SuggestionKind::Element, hover::shape(e), text.clone(), key(e.name()), range);
+            for branch in e.is_choice().then(|| e.types()).into_iter().flatten() {
+                self.add(
+                    e.json_name(branch),
+                    SuggestionKind::Element,
+                    format!("{}..1, {}", e.min(), branch.name()),
+                    text.clone(),
+                    key(e.json_name(branch)),
+                    range,
+                );
+            }
+        }
+        // The companions of primitives hold extensions.
+        for e in ty.elements().filter(|e| !e.is_choice() && e.types().next().is_some_and(|t| t.kind() == FhirKind::Primitive)) {
+            if let Some(t) = e.types().next().filter(|_| !matches!(e.name(), "id" | "implicitRules" | "language")) {
+                self.add(e.companion(t), SuggestionKind::Element, "extensions", format!("extensions of {}", e.name()), key(e.companion(t)), range);
+            }
+        }
+    }
+
+    fn value(&mut self, chain: &[usize], range: Range<usize>, quote: Quote) {
+        let wanted = self.view.wanted(&self.section.roots, chain);
+        if quote == Quote::Quoted {
+            match wanted {
+                Wanted::Element(e, branch) => self.codes(e, branch, &range, ""),
+                Wanted::Key(k) => self.words(k, &range),
+                _ => {}
+            }
+            return;
+        }
+        let own_words = match wanted {
+            Wanted::Head => {
+                self.head(&range);
+                true
+            }
+            Wanted::Key(k) => {
+                self.words(k, &range);
+                !matches!(k.takes, Takes::Expression | Takes::Expressions | Takes::Each | Takes::Save | Takes::Item | Takes::Alternatives)
+            }
+            Wanted::Code => {
+                let (_, head) = self.view.kind(&self.section.roots);
+                let to = self.view.assist.index.named("table", &head).map(|d| d.to.clone()).next_back().unwrap_or_default();
+                for (_, code, display) in fhir::value_set(&to).into_iter().flat_map(|s| s.codes().take(CODES_MAX)) {
+                    self.add(code, SuggestionKind::Code, display, "", code.to_owned(), &range);
+                }
+                true
+            }
+            Wanted::Other => true,
+            Wanted::Element(..) | Wanted::Item => false,
+        };
+        if !own_words {
+            self.expression(chain, &range, wanted);
+        }
+    }
+
+    /// What a key of Kiln's takes, where that is a closed list.
+    fn words(&mut self, key: &'static Declared, range: &Range<usize>) {
+        let docs = &self.view.assist.index.docs;
+        let names = |kind: &str| docs.iter().filter(|d| d.kind == kind).map(|d| (d.name.clone(), kind.to_owned())).collect::<Vec<_>>();
+        let found: Vec<(String, String)> = match (key.name, key.takes) {
+            (_, Takes::Choice(words)) => words.iter().map(|w| ((*w).to_owned(), String::new())).collect(),
+            (_, Takes::Unmapped) => UNMAPPED.iter().map(|w| ((*w).to_owned(), String::new())).collect(),
+            (_, Takes::Save) if !self.view.part(&(range.start..self.at)).contains(' ') => {
+                ["merge by ", "update by ", "create by ", "put by ", "find by ", "delete by ", "contained", "logical"]
+                    .map(|v| (v.to_owned(), String::new()))
+                    .to_vec()
+            }
+            (_, Takes::Arrows) => names("map").into_iter().filter(|(head, _)| makes_resource(head)).collect(),
+            ("like", _) => names("route"),
+            ("use" | "$in", _) => docs.iter().filter(|d| !d.overlay.is_empty()).map(|d| (d.overlay.clone(), "overlay".to_owned())).collect(),
+            ("on", _) => {
+                let mut events: Vec<(String, String)> =
+                    hl7v2::events(hl7v2::Version::V251).map(|(event, structure)| (event.to_owned(), structure.to_owned())).collect();
+                events.push(("otherwise".to_owned(), "what no other route takes".to_owned()));
+                events
+            }
+            ("to", _) if !matches!(self.view.kind(&self.section.roots).0.as_str(), "route") => {
+                fhir::value_set_names().map(|n| (n.to_owned(), "value set".to_owned())).collect()
+            }
+            ("type", _) => hl7v2::datatype_ids().map(|n| (n.to_owned(), "data type".to_owned())).collect(),
+            ("after", _) => hl7v2::segment_ids().map(|n| (n.to_owned(), "segment".to_owned())).collect(),
+            _ => Vec::new(),
+        };
+        for (word, detail) in found {
+            self.add(&word, SuggestionKind::Code, detail, "", word.clone(), range);
+        }
+    }
+
+    /// The head of a document.
+    fn head(&mut self, range: &Range<usize>) {
+        let first = self.section.roots.first().and_then(|n| self.view.outline.entry(*n)).map_or("", |e| self.view.part(&e.key));
+        let written = self.view.part(&(range.start..self.at));
+        match first {
+            "extend" => {
+                let docs = self.view.assist.index.docs.iter().filter(|d| d.kind != "extend" && !d.name.is_empty());
+                for (name, kind) in docs.map(|d| (d.name.clone(), d.kind.clone())).collect::<Vec<_>>() {
+                    self.add(&name, SuggestionKind::Name, kind, "", name.clone(), range);
+                }
+            }
+            "map" => {
+                if let Some((source, _)) = arrow(written) {
+                    for ty in fhir::types().filter(|t| !t.is_abstract() && t.kind() != FhirKind::Primitive) {
+                        self.add(ty.name(), SuggestionKind::Element, "FHIR", ty.short(), format!("{source} -> {}", ty.name()), range);
+                    }
+                    return;
+                }
+                for id in hl7v2::segment_ids() {
+                    let name = hl7v2::newest_segment(id).map_or("", |s| s.name());
+                    self.add(id, SuggestionKind::Path, "segment", name, format!("{id} -> "), range);
+                }
+                for id in hl7v2::datatype_ids() {
+                    let name = hl7v2::newest_datatype(id).map_or("", |s| s.name());
+                    self.add(id, SuggestionKind::Path, "data type", name, format!("{id} -> "), range);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Codes of the value set that an element's constants are taken from.
+    fn codes(&mut self, element: Element, branch: Option<Type>, range: &Range<usize>, quotes: &str) {
+        if let Some(binding) = element.binding() {
+            for (system, code, display) in binding.value_set.codes().take(CODES_MAX) {
+                self.add(code, SuggestionKind::Code, display, system, format!("{quotes}{code}{quotes}"), range);
+            }
+        }
+        if branch.or_else(|| element.types().next()).is_some_and(|t| t.name() == "boolean") {
+            for word in ["true", "false"] {
+                self.add(word, SuggestionKind::Code, "", "", word.to_owned(), range);
+            }
+        }
+    }
+
+    /// Inside an expression.
+    fn expression(&mut self, chain: &[usize], value: &Range<usize>, wanted: Wanted) {
+        let view = self.view;
+        let text = view.part(value);
+        let here = self.at.saturating_sub(value.start).min(text.len());
+        let absolute = |r: Range<usize>| value.start + r.start..value.start + r.end;
+        let mut current = view.current(&self.section.roots, chain);
+        if let Some(open) = words::string_start(text, here) {
+            let range = absolute(open..here);
+            match text.get(..open).and_then(words::compared) {
+                Some(path) => {
+                    if let Some(Ty::V2 { table: Some(table), .. }) = words::type_of(path, &current, &view.assist.index.v2) {
+                        for (code, display) in hl7v2::newest_table(table).into_iter().flat_map(|t| t.codes()).take(CODES_MAX) {
+                            self.add(code, SuggestionKind::Code, display, format!("table {table}"), code.to_owned(), &range);
+                        }
+                    }
+                }
+                None => {
+                    if let Wanted::Element(e, branch) = wanted {
+                        self.codes(e, branch, &range, "");
+                    }
+                }
+            }
+            return;
+        }
+        let begin = words::start(text, here);
+        let word = text.get(begin..here).unwrap_or("");
+        let range = absolute(begin..here);
+        // `PATH where ` sees each candidate.
+        if let Some((path, _)) = text.get(..begin).unwrap_or("").rsplit_once(" where ") {
+            let from = words::start(path, path.len());
+            if let Some(ty) = path.get(from..).and_then(|p| words::type_of(p, &current, &view.assist.index.v2)) {
+                current.insert(0, ty);
+            }
+        }
+        match words::before(text, begin) {
+            "via" => self.tables(word, &range),
+            "as" => self.targets(&range),
+            "in" => {
+                self.tables("", &range);
+                for (name, meaning) in [("systems", "authorities with a row or a URI of their own"), ("ucum", "units of UCUM")] {
+                    self.add(name, SuggestionKind::Name, "", meaning, name.to_owned(), &range);
+                }
+            }
+            _ if word.starts_with('$') => self.variables(chain, &range),
+            _ => self.terms(chain, word, &range, &current, wanted),
+        }
+    }
+
+    fn tables(&mut self, word: &str, range: &Range<usize>) {
+        let tables: Vec<_> = self.view.assist.index.of("table").cloned().collect();
+        if let Some((name, _)) = word.split_once('.') {
+            for column in tables.iter().filter(|t| t.name == name).flat_map(|t| t.columns.iter()) {
+                self.add(&format!("{name}.{column}"), SuggestionKind::Name, "column", "", format!("{name}.{column}"), range);
+            }
+            return;
+        }
+        for t in tables {
+            self.add(&t.name, SuggestionKind::Name, "table", hover::table(&t), t.name.clone(), range);
+        }
+    }
+
+    fn targets(&mut self, range: &Range<usize>) {
+        let maps: Vec<String> = self.view.assist.index.of("map").map(|d| d.name.clone()).collect();
+        for head in maps {
+            if let Some((_, target)) = arrow(&head) {
+                self.add(target, SuggestionKind::Name, format!("map: {head}"), "", target.to_owned(), range);
+            }
+        }
+    }
+
+    /// `$name`: what `$let` and `$takes` of the bodies around name.
+    fn variables(&mut self, chain: &[usize], range: &Range<usize>) {
+        for (name, how) in self.view.variables(&self.section.roots, chain) {
+            self.add(&format!("${name}"), SuggestionKind::Name, how, "", format!("${name}"), range);
+        }
+    }
+
+    fn terms(&mut self, chain: &[usize], word: &str, range: &Range<usize>, current: &[Ty], wanted: Wanted) {
+        let view = self.view;
+        let v2 = &view.assist.index.v2;
+        if let Some(dot) = word.rfind('.').filter(|_| word.starts_with(|c: char| c.is_ascii_uppercase()))
+            && let Some(path) = word.get(..dot)
+        {
+            // After a point: components; after an anchor, segments.
+            match words::type_of(path, current, v2) {
+                Some(Ty::V2 { datatype, .. }) => self.components(path, datatype, range),
+                Some(Ty::Segment(_)) => {
+                    for segment in self.segments(current) {
+                        let name = hl7v2::newest_segment(segment).map_or("", |s| s.name());
+                        self.add(&format!("{path}.{segment}"), SuggestionKind::Path, "segment", name, format!("{path}.{segment}"), range);
+                    }
+                }
+                _ => {}
+            }
+            return;
+        }
+        if let Some((segment, _)) = word.split_once('-').filter(|_| word.starts_with(|c: char| c.is_ascii_uppercase())) {
+            let name = segment.split(['[', '.']).next_back().filter(|s| v2.is_segment(s)).or_else(|| segment.split('[').next()).unwrap_or(segment);
+            for n in 1..=120 {
+                let Some(facts) = v2.field(name, n) else { continue };
+                let path = format!("{segment}-{n}");
+                self.add(&path, SuggestionKind::Path, hover::field_shape(name, n, &facts), hover::field(name, n, &facts), path.clone(), range);
+            }
+            return;
+        }
+        for ty in current {
+            match ty {
+                Ty::V2 { datatype, .. } => self.components(datatype, datatype, range),
+                Ty::Segment(name) => {
+                    self.add(name, SuggestionKind::Path, "segment", hl7v2::newest_segment(name).map_or("", |s| s.name()), (*name).to_owned(), range)
+                }
+                _ => {}
+            }
+        }
+        for segment in self.segments(current) {
+            self.add(segment, SuggestionKind::Path, "segment", hl7v2::newest_segment(segment).map_or("", |s| s.name()), segment.to_owned(), range);
+        }
+        if let Wanted::Element(e, branch) = wanted
+            && word.is_empty()
+        {
+            self.codes(e, branch, range, "\"");
+        }
+        self.variables(chain, range);
+        let (kind, head) = view.kind(&self.section.roots);
+        if kind == "route" {
+            let mut names: Vec<String> = view.assist.index.named("route", &head).flat_map(|d| d.resources.iter().map(|(n, _)| n.clone())).collect();
+            names.extend(view.resource_names(self.section));
+            for name in names {
+                self.add(&name, SuggestionKind::Name, "resource of this route", "", name.clone(), range);
+            }
+        }
+        for f in FUNCTIONS {
+            self.add(f.name, SuggestionKind::Function, f.signature, format!("{}\n\n`{}`", f.meaning, f.example), format!("{}(", f.name), range);
+        }
+        for (word, meaning) in hover::KEYWORDS {
+            self.add(word, SuggestionKind::Keyword, "", *meaning, (*word).to_owned(), range);
+        }
+    }
+
+    fn components(&mut self, path: &str, datatype: &str, range: &Range<usize>) {
+        let v2 = &self.view.assist.index.v2;
+        let primitive = v2.is_primitive(datatype);
+        let offers: Vec<_> = (1..=60)
+            .filter(|_| !primitive)
+            .filter_map(|n| v2.component(datatype, n).map(|facts| (n, facts)))
+            .map(|(n, facts)| (format!("{path}.{n}"), hover::component_shape(datatype, n, &facts), hover::component(datatype, n, &facts)))
+            .collect();
+        for (label, detail, text) in offers {
+            self.add(&label, SuggestionKind::Path, detail, text, label.clone(), range);
+        }
+    }
+
+    /// Segments in reach: those of the route's messages, or of the messages that have the map's segment.
+    fn segments(&self, current: &[Ty]) -> Vec<&'static str> {
+        let index = &self.view.assist.index;
+        let (kind, head) = self.view.kind(&self.section.roots);
+        if kind == "route" {
+            let on: Vec<String> = self.view.on(self.section).into_iter().chain(index.named("route", &head).flat_map(|d| d.on.clone())).collect();
+            return index.segments_beside(None, &on);
+        }
+        match current.iter().rev().find_map(|t| if let Ty::Segment(name) = t { Some(*name) } else { None }) {
+            Some(segment) => {
+                let found = index.segments_beside(Some(segment), &[]);
+                if found.is_empty() { index.segments_beside(None, &["ADT^*".to_owned(), "ORU^R01".to_owned()]) } else { found }
+            }
+            // A map of a data type sees its value alone; conditions of tables see the message.
+            None if kind == "map" => Vec::new(),
+            None => index.segments_beside(None, &[]),
+        }
+    }
+}
+
+impl View<'_> {
+    /// Names of `$let` and `$takes` in reach.
+    pub(super) fn variables(&self, roots: &[usize], chain: &[usize]) -> Vec<(String, &'static str)> {
+        let holders = chain.iter().flat_map(|n| self.outline.entry(*n).map(|e| e.children.clone()).unwrap_or_default()).chain(roots.iter().copied());
+        let mut names = Vec::new();
+        for n in holders {
+            let Some(e) = self.outline.entry(n) else { continue };
+            let how = match self.part(&e.key) {
+                "$let" => "$let",
+                "$takes" => "$takes",
+                _ => continue,
+            };
+            names.extend(e.children.iter().filter_map(|c| self.outline.entry(*c)).map(|c| (self.part(&c.key).to_owned(), how)));
+        }
+        names
+    }
+
+    fn root(&self, section: &Section, key: &str) -> Option<usize> {
+        section.roots.iter().copied().find(|n| self.outline.entry(*n).is_some_and(|e| self.part(&e.key) == key))
+    }
+
+    /// Resources of the route as its text stands now.
+    pub(super) fn resource_names(&self, section: &Section) -> Vec<String> {
+        let children = self.root(section, "resources").and_then(|n| self.outline.entry(n)).map(|e| e.children.clone()).unwrap_or_default();
+        children.into_iter().filter_map(|n| self.outline.entry(n)).map(|e| self.part(&e.key).to_owned()).collect()
+    }
+
+    /// The messages of the route as its text stands now.
+    pub(super) fn on(&self, section: &Section) -> Vec<String> {
+        let Some(e) = self.root(section, "on").and_then(|n| self.outline.entry(n)) else { return Vec::new() };
+        if e.children.is_empty() {
+            return vec![self.part(&e.value).to_owned()];
+        }
+        e.children.iter().filter_map(|c| self.outline.entry(*c)).map(|c| self.part(&c.value).to_owned()).collect()
+    }
+}

@@ -1,0 +1,571 @@
+//! A route file while somebody writes it: keys, values and their nesting, read so that nothing can fail. Faults are the checker's affair.
+
+use std::ops::Range;
+
+/// Bodies and lists within braces and brackets may nest this deep; what is deeper is one value.
+const DEPTH_MAX: usize = 40;
+
+/// How a value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quote {
+    Plain,
+    Quoted,
+    Block,
+}
+
+/// A line `key: value`, an entry of a list, or a word that may become one.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) parent: Option<usize>,
+    pub(crate) children: Vec<usize>,
+    /// The key's text without quotes; empty for an entry of a list.
+    pub(crate) key: Range<usize>,
+    /// An entry of a list.
+    pub(crate) list: bool,
+    /// A word without a colon.
+    pub(crate) bare: bool,
+    /// The text of a scalar value, without quotes.
+    pub(crate) value: Range<usize>,
+    /// From behind the colon or dash to where the value must end.
+    pub(crate) zone: Range<usize>,
+    pub(crate) quote: Quote,
+    /// What stands inside braces or brackets.
+    pub(crate) inner: Option<Range<usize>>,
+    /// In a list in brackets.
+    pub(crate) brackets: bool,
+    /// Written within braces or brackets.
+    flow: bool,
+    column: usize,
+}
+
+/// One document of a file.
+#[derive(Clone, Debug)]
+pub(crate) struct Section {
+    pub(crate) range: Range<usize>,
+    pub(crate) roots: Vec<usize>,
+}
+
+/// A file's documents.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outline {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) sections: Vec<Section>,
+}
+
+/// Where a position is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// On a key.
+    Key(usize),
+    /// In the value of an entry.
+    Value(usize),
+    /// Where a new line or entry of this one may begin; `None` is the document itself.
+    Inside(Option<usize>),
+}
+
+impl Outline {
+    pub(crate) fn read(text: &str) -> Self {
+        let mut reader = Reader { text, bytes: text.as_bytes(), out: Self::default(), stack: Vec::new() };
+        let mut start = 0;
+        let mut at = 0;
+        for line in text.split_inclusive('\n') {
+            let divides = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+            if divides && at > 0 {
+                reader.section(start..at);
+                start = at;
+            }
+            at += line.len();
+        }
+        reader.section(start..text.len());
+        reader.out
+    }
+
+    pub(crate) fn entry(&self, n: usize) -> Option<&Entry> {
+        self.entries.get(n)
+    }
+
+    /// The section around a position.
+    pub(crate) fn section(&self, at: usize) -> Option<&Section> {
+        self.sections.iter().rev().find(|s| s.range.start <= at)
+    }
+
+    /// The lines of an entry, or of a section.
+    pub(crate) fn children(&self, of: Option<usize>, section: &Section) -> Vec<usize> {
+        of.and_then(|n| self.entry(n)).map_or_else(|| section.roots.clone(), |e| e.children.clone())
+    }
+
+    /// The child with this key.
+    pub(crate) fn child(&self, of: usize, key: &str, text: &str) -> Option<usize> {
+        self.entry(of)?.children.iter().copied().find(|n| self.entry(*n).is_some_and(|e| text.get(e.key.clone()) == Some(key)))
+    }
+
+    /// The entries around one, outermost first, itself last.
+    pub(crate) fn chain(&self, n: usize) -> Vec<usize> {
+        let mut chain: Vec<usize> = std::iter::successors(Some(n), |n| self.entry(*n)?.parent).collect();
+        chain.reverse();
+        chain
+    }
+
+    pub(crate) fn locate(&self, text: &str, at: usize) -> Option<Where> {
+        let section = self.section(at)?;
+        let within = |r: &Range<usize>| r.start <= at && at <= r.end;
+        let here = |n: &usize| self.entry(*n).is_some_and(|e| section.range.contains(&e.key.start.max(e.zone.start.saturating_sub(1))) || within(&e.zone));
+        let mut found = None;
+        for n in (0..self.entries.len()).filter(here) {
+            let Some(e) = self.entry(n) else { continue };
+            if !e.list && within(&e.key) && !e.key.is_empty() {
+                found = Some(Where::Key(n));
+            } else if e.inner.as_ref().is_some_and(within) {
+                found = Some(Where::Inside(Some(n)));
+            } else if e.inner.is_none() && e.children.is_empty() && !e.bare && within(&e.zone) {
+                found = Some(Where::Value(n));
+            }
+        }
+        if found.is_some() {
+            return found;
+        }
+        let line = text.get(..at)?.rfind('\n').map_or(0, |n| n + 1);
+        let before = text.get(line..at)?;
+        if !before.trim().is_empty() {
+            return None;
+        }
+        let column = before.len();
+        let last = (0..self.entries.len()).rev().find(|n| self.entry(*n).is_some_and(|e| !e.flow && section.range.start <= e.zone.start && e.zone.start <= at));
+        let mut around = last;
+        while let Some(e) = around.and_then(|n| self.entry(n)).filter(|e| e.column >= column) {
+            around = e.parent;
+        }
+        Some(Where::Inside(around))
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    out: Outline,
+    stack: Vec<usize>,
+}
+
+impl Reader<'_> {
+    fn byte(&self, at: usize) -> u8 {
+        self.bytes.get(at).copied().unwrap_or(b'\n')
+    }
+
+    fn section(&mut self, range: Range<usize>) {
+        self.stack.clear();
+        self.out.sections.push(Section { range: range.clone(), roots: Vec::new() });
+        let mut at = range.start;
+        while at < range.end {
+            let end = self.line_end(at, range.end);
+            let mut content = at;
+            while content < end && matches!(self.byte(content), b' ' | b'\t') {
+                content += 1;
+            }
+            let skipped = content >= end
+                || matches!(self.byte(content), b'#' | b'\r')
+                || (at == range.start && self.text.get(at..end).is_some_and(|l| l.starts_with("---")));
+            let next = if skipped { end + 1 } else { self.line(content, content - at, end, range.end) };
+            at = next.max(at + 1);
+        }
+    }
+
+    fn line_end(&self, at: usize, end: usize) -> usize {
+        self.bytes.get(at..end).and_then(|rest| rest.iter().position(|b| *b == b'\n')).map_or(end, |n| at + n)
+    }
+
+    /// The end of what a line says, without a comment and blanks.
+    fn said(&self, from: usize, end: usize) -> usize {
+        let mut quoted = false;
+        let mut at = from;
+        while at < end {
+            match self.byte(at) {
+                b'"' => quoted = !quoted,
+                b'#' if !quoted && (at == from || matches!(self.byte(at - 1), b' ' | b'\t')) => break,
+                _ => {}
+            }
+            at += 1;
+        }
+        while at > from && matches!(self.byte(at - 1), b' ' | b'\t' | b'\r') {
+            at -= 1;
+        }
+        at
+    }
+
+    fn add(&mut self, parent: Option<usize>, entry: Entry) -> usize {
+        let n = self.out.entries.len();
+        self.out.entries.push(Entry { parent, ..entry });
+        match parent.and_then(|p| self.out.entries.get_mut(p)) {
+            Some(parent) => parent.children.push(n),
+            None => {
+                if let Some(section) = self.out.sections.last_mut() {
+                    section.roots.push(n);
+                }
+            }
+        }
+        n
+    }
+
+    /// One line of block style; the place where the next one begins.
+    fn line(&mut self, mut content: usize, mut column: usize, end: usize, limit: usize) -> usize {
+        while self.byte(content) == b'-' && (content + 1 >= end || matches!(self.byte(content + 1), b' ' | b'\r')) {
+            self.pop(|e| e.column > column || (e.column == column && e.list));
+            let zone = (content + 1).min(end)..self.said(content + 1, end).max((content + 1).min(end));
+            let parent = self.stack.last().copied();
+            let n = self.add(parent, Entry { list: true, column, zone: zone.start..end, ..blank(content..content) });
+            self.stack.push(n);
+            let start = content;
+            content += 1;
+            while content < end && self.byte(content) == b' ' {
+                content += 1;
+            }
+            column += content - start;
+            if content >= zone.end {
+                return end + 1;
+            }
+        }
+        let said = self.said(content, end);
+        let dashed = self
+            .stack
+            .last()
+            .copied()
+            .filter(|n| self.out.entry(*n).is_some_and(|e| e.list && e.children.is_empty() && e.zone.end == end && e.value.is_empty()));
+        if let Some((key, colon)) = self.key(content, said) {
+            self.pop(|e| e.column >= column);
+            let parent = self.stack.last().copied();
+            let n = self.add(parent, Entry { column, zone: (colon + 1).min(end)..end, ..blank(key) });
+            self.stack.push(n);
+            return self.value(n, colon + 1, end, limit, column);
+        }
+        if let Some(n) = dashed {
+            return self.value(n, content, end, limit, column.saturating_sub(1));
+        }
+        let continues = self.stack.iter().rev().copied().find(|n| self.out.entry(*n).is_some_and(|e| e.column < column));
+        if let Some(e) = continues.and_then(|n| self.out.entries.get_mut(n))
+            && !e.value.is_empty()
+            && e.quote == Quote::Plain
+            && e.children.is_empty()
+        {
+            e.value.end = said;
+            e.zone.end = end;
+            return end + 1;
+        }
+        self.pop(|e| e.column >= column);
+        let parent = self.stack.last().copied();
+        let n = self.add(parent, Entry { bare: true, column, zone: said..said, ..blank(content..said) });
+        self.stack.push(n);
+        end + 1
+    }
+
+    fn pop(&mut self, gone: impl Fn(&Entry) -> bool) {
+        while self.stack.last().and_then(|n| self.out.entry(*n)).is_some_and(&gone) {
+            self.stack.pop();
+        }
+    }
+
+    /// The key's text and its colon, if the line begins with one.
+    fn key(&self, from: usize, end: usize) -> Option<(Range<usize>, usize)> {
+        let first = self.byte(from);
+        if matches!(first, b'{' | b'[' | b'>' | b'|') {
+            return None;
+        }
+        if matches!(first, b'"' | b'\'') {
+            let close = (from + 1..end).find(|n| self.byte(*n) == first)?;
+            return (self.byte(close + 1) == b':').then_some((from + 1..close, close + 1));
+        }
+        let colon = (from..end).find(|n| self.byte(*n) == b':' && (n + 1 >= end || matches!(self.byte(n + 1), b' ' | b'\t' | b'\r')))?;
+        // A colon inside a string is none.
+        let quotes = self.bytes.get(from..colon).unwrap_or_default().iter().filter(|b| **b == b'"').count();
+        let mut stop = colon;
+        while stop > from && self.byte(stop - 1) == b' ' {
+            stop -= 1;
+        }
+        (quotes % 2 == 0).then_some((from..stop, colon))
+    }
+
+    /// A value in block style; the place where the next line begins.
+    fn value(&mut self, n: usize, from: usize, end: usize, limit: usize, column: usize) -> usize {
+        let mut at = from;
+        while at < end && matches!(self.byte(at), b' ' | b'\t') {
+            at += 1;
+        }
+        let said = self.said(at, end);
+        if at >= said {
+            let stop = said.max(from).min(end);
+            self.set(n, stop..stop, Quote::Plain, from.min(end)..end);
+            return end + 1;
+        }
+        match self.byte(at) {
+            b'{' | b'[' => {
+                let close = self.flow(n, at, limit, column, 0);
+                self.line_end(close.min(limit), limit) + 1
+            }
+            b'>' | b'|' => {
+                let (mut next, mut last) = (end + 1, said);
+                let mut first = None;
+                while next < limit {
+                    let stop = self.line_end(next, limit);
+                    let content = (next..stop).find(|n| !matches!(self.byte(*n), b' ' | b'\t' | b'\r'));
+                    if let Some(content) = content {
+                        if content - next <= column {
+                            break;
+                        }
+                        first.get_or_insert(content);
+                        last = stop;
+                    }
+                    next = stop + 1;
+                }
+                let first = first.unwrap_or(last);
+                self.set(n, first..last.max(first), Quote::Block, from..last.max(first));
+                next
+            }
+            quote @ (b'"' | b'\'') => {
+                let close = self.close(at, end, quote);
+                self.set(n, at + 1..close.min(end).max((at + 1).min(end)), Quote::Quoted, from..end);
+                end + 1
+            }
+            _ => {
+                self.set(n, at..said, Quote::Plain, from..end);
+                end + 1
+            }
+        }
+    }
+
+    fn set(&mut self, n: usize, value: Range<usize>, quote: Quote, zone: Range<usize>) {
+        if let Some(e) = self.out.entries.get_mut(n) {
+            (e.value, e.quote, e.zone) = (value, quote, zone);
+        }
+    }
+
+    /// The quote that closes the one at `at`, on this line, or its end.
+    fn close(&self, at: usize, end: usize, quote: u8) -> usize {
+        let mut n = at + 1;
+        while n < end {
+            match self.byte(n) {
+                b'\\' if quote == b'"' => n += 1,
+                b if b == quote => return n,
+                _ => {}
+            }
+            n += 1;
+        }
+        end
+    }
+
+    /// Braces or brackets of the entry `n`, from their opening on; the place behind the closing. What is never closed ends where a line begins that
+    /// is not deeper than `column`.
+    fn flow(&mut self, n: usize, open: usize, limit: usize, column: usize, depth: usize) -> usize {
+        let mapping = self.byte(open) == b'{';
+        let mut at = open + 1;
+        let close = loop {
+            at = match self.gap(at, limit, column) {
+                Ok(at) => at,
+                Err(end) => break end,
+            };
+            match self.byte(at) {
+                b'}' | b']' => break at,
+                b',' => at += 1,
+                _ => at = self.flow_entry(n, at, limit, column, mapping, depth).max(at + 1),
+            }
+        };
+        let end = close.min(limit);
+        if let Some(e) = self.out.entries.get_mut(n) {
+            e.inner = Some((open + 1).min(end)..end);
+            e.value = open..(end + 1).min(limit);
+        }
+        if matches!(self.byte(end), b'}' | b']') { end + 1 } else { end }
+    }
+
+    /// Behind blanks, line ends and comments; an error where an unclosed flow is given up.
+    fn gap(&self, mut at: usize, limit: usize, column: usize) -> Result<usize, usize> {
+        while at < limit {
+            match self.byte(at) {
+                b' ' | b'\t' | b'\r' => at += 1,
+                b'#' => at = self.line_end(at, limit),
+                b'\n' => {
+                    let stop = self.line_end(at + 1, limit);
+                    if let Some(content) = (at + 1..stop).find(|n| !matches!(self.byte(*n), b' ' | b'\t' | b'\r'))
+                        && content - (at + 1) <= column
+                        && !matches!(self.byte(content), b'}' | b']' | b'#')
+                    {
+                        return Err(at);
+                    }
+                    at += 1;
+                }
+                _ => return Ok(at),
+            }
+        }
+        Err(limit)
+    }
+
+    /// One entry of braces or brackets; the place behind it.
+    fn flow_entry(&mut self, parent: usize, at: usize, limit: usize, column: usize, mapping: bool, depth: usize) -> usize {
+        if matches!(self.byte(at), b'{' | b'[') {
+            let n = self.add(Some(parent), Entry { list: true, flow: true, brackets: !mapping, zone: at..at, ..blank(at..at) });
+            return self.nested(n, at, limit, column, depth);
+        }
+        let (stop, colon) = self.scan(at, limit, true);
+        if let Some(colon) = colon {
+            let key = self.trimmed(at, colon);
+            let (stop, _) = self.scan(colon + 1, limit, false);
+            let n = self.add(Some(parent), Entry { flow: true, zone: colon + 1..stop, ..blank(key) });
+            let mut value = colon + 1;
+            while value < stop && matches!(self.byte(value), b' ' | b'\t') {
+                value += 1;
+            }
+            if matches!(self.byte(value), b'{' | b'[') {
+                return self.nested(n, value, limit, column, depth);
+            }
+            self.flow_value(n, value, stop);
+            return stop;
+        }
+        if mapping {
+            let key = self.trimmed(at, stop);
+            self.add(Some(parent), Entry { bare: true, flow: true, zone: stop..stop, ..blank(key) });
+        } else {
+            let n = self.add(Some(parent), Entry { list: true, flow: true, brackets: true, zone: at..stop, ..blank(at..at) });
+            self.flow_value(n, at, stop);
+        }
+        stop
+    }
+
+    fn nested(&mut self, n: usize, at: usize, limit: usize, column: usize, depth: usize) -> usize {
+        if depth < DEPTH_MAX {
+            return self.flow(n, at, limit, column, depth + 1);
+        }
+        let end = self.line_end(at, limit);
+        self.set(n, at..end, Quote::Plain, at..end);
+        end
+    }
+
+    fn flow_value(&mut self, n: usize, value: usize, stop: usize) {
+        let quote = self.byte(value);
+        if value < stop && matches!(quote, b'"' | b'\'') {
+            let close = self.close(value, stop, quote);
+            if let Some(e) = self.out.entries.get_mut(n) {
+                (e.value, e.quote) = (value + 1..close.max(value + 1).min(stop.max(value + 1)), Quote::Quoted);
+            }
+        } else {
+            let range = self.trimmed(value.min(stop), stop);
+            if let Some(e) = self.out.entries.get_mut(n) {
+                e.value = range;
+            }
+        }
+    }
+
+    fn trimmed(&self, from: usize, to: usize) -> Range<usize> {
+        let (mut from, mut to) = (from, to.max(from));
+        while to > from && self.byte(to - 1).is_ascii_whitespace() {
+            to -= 1;
+        }
+        if to > from + 1 && matches!(self.byte(from), b'"' | b'\'') && self.byte(to - 1) == self.byte(from) {
+            (from, to) = (from + 1, to - 1);
+        }
+        from..to
+    }
+
+    /// To the end of a plain or quoted text in flow style, and its colon if one is looked for. Commas inside parentheses belong to the text: YAML
+    /// thinks otherwise, and the checker says so.
+    fn scan(&self, from: usize, limit: usize, key: bool) -> (usize, Option<usize>) {
+        let (mut at, mut parens, mut brackets) = (from, 0usize, 0usize);
+        while at < limit {
+            match self.byte(at) {
+                b'\n' => return (at, None),
+                quote @ (b'"' | b'\'') => {
+                    let end = self.line_end(at, limit);
+                    if quote == b'"' || self.bytes.get(from..at).is_some_and(|b| b.iter().all(u8::is_ascii_whitespace)) {
+                        at = self.close(at, end, quote).min(end.saturating_sub(1)).max(at);
+                    }
+                }
+                b'(' => parens += 1,
+                b')' => parens = parens.saturating_sub(1),
+                b'[' if at > from && !self.byte(at - 1).is_ascii_whitespace() => brackets += 1,
+                b']' if brackets > 0 => brackets -= 1,
+                b',' if parens == 0 => return (at, None),
+                b'}' | b']' => return (at, None),
+                b'{' | b'[' if !key => return (at, None),
+                b':' if key && matches!(self.byte(at + 1), b' ' | b'\t' | b'\r' | b'\n' | b',' | b'}' | b']') => return (at, Some(at)),
+                b'#' if at > from && self.byte(at - 1) == b' ' => return (at, None),
+                _ => {}
+            }
+            at += 1;
+        }
+        (limit, None)
+    }
+}
+
+fn blank(key: Range<usize>) -> Entry {
+    let end = key.end;
+    Entry {
+        parent: None,
+        children: Vec::new(),
+        key,
+        list: false,
+        bare: false,
+        value: end..end,
+        zone: end..end,
+        quote: Quote::Plain,
+        inner: None,
+        brackets: false,
+        flow: false,
+        column: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        let outline = Outline::read(text);
+        let mut out = String::new();
+        for section in &outline.sections {
+            let mut open: Vec<(usize, usize)> = section.roots.iter().rev().map(|n| (*n, 0)).collect();
+            while let Some((n, depth)) = open.pop() {
+                let e = &outline.entries[n];
+                let key = if e.list { "-" } else { &text[e.key.clone()] };
+                let value = if e.inner.is_some() || !e.children.is_empty() { "" } else { &text[e.value.clone()] };
+                out += &format!("{}{key}{}{value}|", " ".repeat(depth), if e.bare { "?" } else { "=" });
+                open.extend(e.children.iter().rev().map(|c| (*c, depth + 1)));
+            }
+            out.push('/');
+        }
+        out
+    }
+
+    #[test]
+    fn what_is_whole_is_read_as_yaml_has_it() {
+        assert_eq!(
+            shown("map: A -> B\nx: { y: first(P, 2), z: [A, \"b\"] }\nl:\n  - $name: n\n    k: v # c\n  - w\n"),
+            "map=A -> B|x=| y=first(P, 2)| z=|  -=A|  -=b|l=| -=|  $name=n|  k=v| -=w|/"
+        );
+        assert_eq!(shown("a: >\n  one\n  two\nb: 1\n---\nc: x\n  y\n"), "a=one\n  two|b=1|/c=x\n  y|/");
+    }
+
+    #[test]
+    fn what_is_not_finished_is_read_as_far_as_it_goes() {
+        assert_eq!(shown("map: A -> B\nx: { y: \nz: 1\n"), "map=A -> B|x=| y=|z=1|/");
+        assert_eq!(shown("map: A -> B\nfoo:\n  ba\n  c: \n"), "map=A -> B|foo=| ba?| c=|/");
+        assert_eq!(shown("a: [x, {y: 1, z"), "a=| -=x| -=|  y=1|  z?|/");
+        assert_eq!(shown("a: \"open\nb: 1\n"), "a=open|b=1|/");
+    }
+
+    #[test]
+    fn a_place_is_a_key_a_value_or_between() {
+        let at = |marked: &str| {
+            let at = marked.find('^').expect("a mark");
+            let text = marked.replace('^', "");
+            let outline = Outline::read(&text);
+            outline.locate(&text, at).map(|w| match w {
+                Where::Key(n) => format!("key {}", &text[outline.entries[n].key.clone()]),
+                Where::Value(n) => format!("value of {}", &text[outline.entries[n].key.clone()]),
+                Where::Inside(n) => format!("inside {}", n.map_or("", |n| &text[outline.entries[n].key.clone()])),
+            })
+        };
+        assert_eq!(at("map: A -> B\nge^nder: x\n").as_deref(), Some("key gender"));
+        assert_eq!(at("map: A -> B\ngender: ^\n").as_deref(), Some("value of gender"));
+        assert_eq!(at("map: A -> B\nname: { ^ }\n").as_deref(), Some("inside name"));
+        assert_eq!(at("map: A -> B\nname:\n  ^\nx: 1\n").as_deref(), Some("inside name"));
+        assert_eq!(at("map: A -> B\nname:\n  use: x\n  ^\n").as_deref(), Some("inside name"));
+        assert_eq!(at("map: A -> B\n^\n").as_deref(), Some("inside "));
+        assert_eq!(at("---\n^").as_deref(), Some("inside "));
+    }
+}
