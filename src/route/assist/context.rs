@@ -3,6 +3,7 @@
 use crate::fhir::{self, Element, ExtensionDef, Kind as FhirKind, Type};
 use crate::route::assist::View;
 use crate::route::assist::index::arrow;
+use crate::route::assist::outline::Section;
 use crate::route::assist::words;
 use crate::route::keys::{DATATYPE, Declared, FIELD, OWN, Place, ROUTE, ROW, RULE, SEGMENT, SENDER, SYSTEMS, TABLE, Takes, find};
 use crate::route::names::intern;
@@ -214,6 +215,43 @@ impl View<'_> {
             }
         }
         current
+    }
+}
+
+impl View<'_> {
+    /// Names of `$let` and `$takes` in reach.
+    pub(super) fn variables(&self, roots: &[usize], chain: &[usize]) -> Vec<(String, &'static str)> {
+        let holders = chain.iter().flat_map(|n| self.outline.entry(*n).map(|e| e.children.clone()).unwrap_or_default()).chain(roots.iter().copied());
+        let mut names = Vec::new();
+        for n in holders {
+            let Some(e) = self.outline.entry(n) else { continue };
+            let how = match self.part(&e.key) {
+                "$let" => "$let",
+                "$takes" => "$takes",
+                _ => continue,
+            };
+            names.extend(e.children.iter().filter_map(|c| self.outline.entry(*c)).map(|c| (self.part(&c.key).to_owned(), how)));
+        }
+        names
+    }
+
+    fn root(&self, section: &Section, key: &str) -> Option<usize> {
+        section.roots.iter().copied().find(|n| self.outline.entry(*n).is_some_and(|e| self.part(&e.key) == key))
+    }
+
+    /// Resources of the route as its text stands now.
+    pub(super) fn resource_names(&self, section: &Section) -> Vec<String> {
+        let children = self.root(section, "resources").and_then(|n| self.outline.entry(n)).map(|e| e.children.clone()).unwrap_or_default();
+        children.into_iter().filter_map(|n| self.outline.entry(n)).map(|e| self.part(&e.key).to_owned()).collect()
+    }
+
+    /// The messages of the route as its text stands now.
+    pub(super) fn on(&self, section: &Section) -> Vec<String> {
+        let Some(e) = self.root(section, "on").and_then(|n| self.outline.entry(n)) else { return Vec::new() };
+        if e.children.is_empty() {
+            return vec![self.part(&e.value).to_owned()];
+        }
+        e.children.iter().filter_map(|c| self.outline.entry(*c)).map(|c| self.part(&c.value).to_owned()).collect()
     }
 }
 

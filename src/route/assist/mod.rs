@@ -7,6 +7,8 @@ mod define;
 mod hover;
 mod index;
 mod outline;
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub use complete::{Suggestion, SuggestionKind};
