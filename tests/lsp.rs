@@ -158,10 +158,14 @@ fn shown(what: char, answer: &Value, folder: &str) -> String {
     match what {
         'c' => {
             let items = answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-            for item in items.iter().take(8) {
+            // Which segments there are depends on the shipped routes: two are enough.
+            let segments = items.iter().filter(|i| text(i, "/detail") == "segment").skip(2).count();
+            for item in items.iter().take(if segments > 0 { 2 } else { 8 }) {
                 writeln!(out, "  {:?} {}", text(item, "/textEdit/newText"), text(item, "/detail")).expect("memory");
             }
-            writeln!(out, "  ({} in all)", items.len()).expect("memory");
+            if segments == 0 {
+                writeln!(out, "  ({} in all)", items.len()).expect("memory");
+            }
         }
         'h' => text(answer, "/contents/value").lines().for_each(|l| writeln!(out, "  {l}").expect("memory")),
         'd' => {

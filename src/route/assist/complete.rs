@@ -8,6 +8,7 @@ use crate::route::assist::hover;
 use crate::route::assist::index::arrow;
 use crate::route::assist::outline::{Quote, Section, Where};
 use crate::route::assist::words;
+use crate::route::compile::same_type;
 use crate::route::functions::FUNCTIONS;
 use crate::route::keys::{Declared, IN, KINDS, OWN, Place, ROW, Takes, UNMAPPED};
 use crate::route::types::Ty;
@@ -370,7 +371,11 @@ impl<'v> Offers<'v> {
         }
         match words::before(text, begin) {
             "via" => self.tables(word, &range),
-            "as" => self.targets(&range),
+            "as" => {
+                let path = text.get(..begin).unwrap_or("").trim_end().strip_suffix("as").unwrap_or("").trim_end();
+                let ty = path.get(words::start(path, path.len())..).and_then(|p| words::type_of(p, &current, &view.assist.index.v2));
+                self.targets(ty.as_ref(), &range);
+            }
             "in" => {
                 self.tables("", &range);
                 for (name, meaning) in [("systems", "authorities with a row or a URI of their own"), ("ucum", "units of UCUM")] {
@@ -395,8 +400,15 @@ impl<'v> Offers<'v> {
         }
     }
 
-    fn targets(&mut self, range: &Range<usize>) {
-        let maps: Vec<String> = self.view.assist.index.of("map").map(|d| d.name.clone()).collect();
+    /// Maps from such a value; all of them where its type cannot be told.
+    fn targets(&mut self, ty: Option<&Ty>, range: &Range<usize>) {
+        let source = match ty {
+            Some(Ty::V2 { datatype, .. }) => Some(*datatype),
+            Some(Ty::Segment(name)) => Some(*name),
+            _ => None,
+        };
+        let fits = |head: &str| arrow(head).is_some_and(|(from, _)| source.is_none_or(|s| same_type(s, from)));
+        let maps: Vec<String> = self.view.assist.index.of("map").map(|d| d.name.clone()).filter(|head| fits(head)).collect();
         for head in maps {
             if let Some((_, target)) = arrow(&head) {
                 self.add(target, SuggestionKind::Name, format!("map: {head}"), "", target.to_owned(), range);

@@ -30,6 +30,7 @@ use crate::route::scope::Lookup;
 use crate::route::tree::{Body, Document, Head, Item, Key, RouteDoc, SystemsDoc, TableDoc, Target};
 use crate::route::types::{Ty, V2Types};
 use message::V2MapHead;
+pub(crate) use path::same_type;
 use scope::Scope;
 use std::collections::HashMap;
 use std::sync::Arc;
