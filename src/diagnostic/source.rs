@@ -27,6 +27,8 @@ pub struct Sources {
 struct File {
     path: String,
     text: Arc<str>,
+    /// Where lines end: a place is asked for at each line of each file.
+    line_ends: Vec<u32>,
     shipped: bool,
 }
 
@@ -43,7 +45,8 @@ impl Sources {
 
     fn push(&mut self, path: String, text: Arc<str>, shipped: bool) -> SourceId {
         let id = SourceId(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
-        self.files.push(File { path, text, shipped });
+        let line_ends = text.bytes().zip(0u32..).filter(|(b, _)| *b == b'\n').map(|(_, at)| at).collect();
+        self.files.push(File { path, text, line_ends, shipped });
         id
     }
 
@@ -71,8 +74,9 @@ impl Sources {
     pub fn line_column(&self, span: Span) -> (usize, usize) {
         let text = self.text(span.source);
         let before = text.get(..span.start as usize).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |n| n + 1);
-        let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
-        (line, before.get(line_start..).unwrap_or("").chars().count() + 1)
+        let ends = self.files.get(span.source.0 as usize).map_or(&[][..], |file| &file.line_ends);
+        let line = ends.partition_point(|end| (*end as usize) < before.len());
+        let line_start = line.checked_sub(1).and_then(|n| ends.get(n)).map_or(0, |end| *end as usize + 1);
+        (line + 1, before.get(line_start..).unwrap_or("").chars().count() + 1)
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(crate) struct Code {
     pub(crate) routes: Vec<Route>,
+    pub(crate) by_event: ByEvent,
     pub(crate) maps: Vec<Map>,
     /// Maps whose target is v2.
     pub(crate) v2_maps: Vec<V2Map>,
@@ -21,6 +22,42 @@ pub(crate) struct Code {
     pub(crate) lookups: Vec<Lookup>,
     /// `(ZPI, PID)`.
     pub(crate) segment_places: Vec<(String, String)>,
+}
+
+/// Routes by what they are for, each list in their order: finding those of a message takes no longer where there are many others.
+#[derive(Default)]
+pub(crate) struct ByEvent {
+    /// `ADT^A01`; `ADT` for those that take any event.
+    named: Names<Vec<usize>>,
+    pub(crate) otherwise: Vec<usize>,
+}
+
+impl ByEvent {
+    pub(crate) fn new(routes: &[Route]) -> Self {
+        let mut made = Self::default();
+        for (n, route) in routes.iter().enumerate() {
+            for on in &route.on {
+                let list = match on {
+                    On::Event { code, event: Some(event), .. } => made.named.entry(format!("{code}^{event}")).or_default(),
+                    On::Event { code, event: None, .. } => made.named.entry(code.clone()).or_default(),
+                    On::Otherwise => &mut made.otherwise,
+                };
+                if list.last() != Some(&n) {
+                    list.push(n);
+                }
+            }
+        }
+        made
+    }
+
+    /// The routes that name this type and event or the type alone, in their order.
+    pub(crate) fn naming(&self, code: &str, event: &str) -> Vec<usize> {
+        let list = |name: &str| self.named.get(name).map_or(&[][..], Vec::as_slice);
+        let mut all = [list(&format!("{code}^{event}")), list(code)].concat();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
 }
 
 pub(crate) struct Route {

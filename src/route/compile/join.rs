@@ -237,12 +237,7 @@ impl<'a> Compiler<'a> {
 
     /// The most specific: a map to this very element.
     fn element_map(&mut self, source: &Ty, wanted: &Wanted) -> Option<Join> {
-        let found = self.maps.iter().position(|m| {
-            !m.target.element.is_empty() && m.target.variant.is_none() && fits(source, &m.from) && {
-                let path = format!("{}.{}", m.target.name, m.target.element.join("."));
-                path == wanted.path
-            }
-        })?;
+        let (found, _) = self.maps_to_element(&wanted.path).find(|(_, m)| fits(source, &m.from))?;
         Some(self.call_map(found, source, wanted))
     }
 
@@ -250,12 +245,11 @@ impl<'a> Compiler<'a> {
         if ty.kind() == Kind::Resource {
             return None;
         }
-        let exact = |m: &crate::route::compile::MapHead<'_>| m.target.element.is_empty() && m.target.variant.is_none() && m.ty == ty;
-        let found = self
-            .maps
-            .iter()
-            .position(|m| exact(m) && bare(&m.from) == bare(source))
-            .or_else(|| self.maps.iter().position(|m| exact(m) && fits(source, &m.from)))?;
+        let found = {
+            let exact = || self.maps_to(ty.name(), None).filter(|(_, m)| m.target.element.is_empty());
+            let same = exact().find(|(_, m)| bare(&m.from) == bare(source));
+            same.or_else(|| exact().find(|(_, m)| fits(source, &m.from))).map(|(n, _)| n)?
+        };
         let join = self.call_map(found, source, wanted);
         if let Join::Map { coded: Some(coded), .. } = &join
             && coded.translate.is_none()
@@ -299,15 +293,10 @@ impl<'a> Compiler<'a> {
     fn reference(&mut self, source: &Ty, wanted: &Wanted, only: Option<&Target>, span: Span) -> Option<Join> {
         let targets: Vec<&str> = wanted.element.map(|e| e.targets().collect()).unwrap_or_default();
         let fits_target = |name: &str| targets.is_empty() || targets.contains(&"Resource") || targets.contains(&name);
-        let found: Vec<usize> = (0..self.maps.len())
-            .filter(|n| {
-                let m = &self.maps[*n];
-                m.resource.is_some_and(|r| match only {
-                    Some(target) => r == target.name && m.target.variant == target.variant,
-                    None => fits_target(r) && m.target.variant.is_none(),
-                }) && fits(source, &m.from)
-            })
-            .collect();
+        let found: Vec<usize> = match only {
+            Some(target) => self.maps_to_target(target).filter(|(_, m)| m.resource.is_some() && fits(source, &m.from)).map(|(n, _)| n).collect(),
+            None => self.maps_to_resources().filter(|(_, m)| m.resource.is_some_and(fits_target) && fits(source, &m.from)).map(|(n, _)| n).collect(),
+        };
         if found.len() > 1 {
             let names: Vec<String> = found.iter().filter_map(|n| self.maps[*n].resource).map(|r| format!("as {r}")).collect();
             self.report(
@@ -438,10 +427,7 @@ impl<'a> Compiler<'a> {
                 }
             };
         }
-        let found = (0..self.maps.len()).find(|n| {
-            let m = &self.maps[*n];
-            m.target.element.is_empty() && m.ty == ty && m.target.variant == target.variant && fits(&raw.typed.ty, &m.from)
-        });
+        let found = self.maps_to_target(target).find(|(_, m)| m.target.element.is_empty() && fits(&raw.typed.ty, &m.from)).map(|(n, _)| n);
         let place = match wanted {
             Some(w) => w.clone(),
             None => Wanted::bare(ty),

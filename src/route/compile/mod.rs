@@ -8,6 +8,7 @@ mod depends;
 mod expression;
 mod fhir_path;
 mod function;
+mod index;
 mod join;
 mod message;
 mod needs;
@@ -29,6 +30,7 @@ use crate::route::read;
 use crate::route::scope::Lookup;
 use crate::route::tree::{Body, Document, Head, Item, Key, RouteDoc, SystemsDoc, TableDoc, Target};
 use crate::route::types::{Ty, V2Types};
+use index::MapIndex;
 use message::V2MapHead;
 pub(crate) use path::same_type;
 use scope::Scope;
@@ -150,6 +152,7 @@ pub(crate) struct Compiler<'a> {
     pub(crate) diagnostics: Vec<Diagnostic>,
     pub(crate) v2: V2Types,
     pub(crate) maps: Vec<MapHead<'a>>,
+    map_index: MapIndex,
     pub(crate) table_docs: Vec<&'a TableDoc>,
     pub(crate) tables: Vec<code::Table>,
     /// Tables without `unmapped:`.
@@ -181,6 +184,7 @@ impl<'a> Compiler<'a> {
             diagnostics: Vec::new(),
             v2: V2Types::default(),
             maps: Vec::new(),
+            map_index: MapIndex::default(),
             table_docs: Vec::new(),
             tables: Vec::new(),
             undecided: Vec::new(),
@@ -288,7 +292,9 @@ impl<'a> Compiler<'a> {
         }
         let resource = (target.element.is_empty() && ty.kind() == fhir::Kind::Resource).then(|| ty.name());
         let takes = body.takes.iter().map(|(name, ty)| self.takes(name, ty)).collect();
-        self.maps.push(MapHead { source: source.text.clone(), from, target, ty, choice, resource, takes, body, span, calls: Vec::new() });
+        let head = MapHead { source: source.text.clone(), from, target, ty, choice, resource, takes, body, span, calls: Vec::new() };
+        self.map_index.add(self.maps.len(), &head);
+        self.maps.push(head);
     }
 
     /// A parameter's type: a v2 data type, a FHIR type, a resource (a reference to it), or an element.
@@ -341,6 +347,7 @@ impl<'a> Compiler<'a> {
         let v2_maps = self.compile_v2_maps();
         let (routes, infos) = self.compile_routes(&maps);
         let code = code::Code {
+            by_event: code::ByEvent::new(&routes),
             routes,
             maps,
             v2_maps,

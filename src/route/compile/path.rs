@@ -305,11 +305,13 @@ pub(crate) fn contexts(structure: hl7v2::Structure, from: Option<&str>) -> impl 
 
 /// CE, CNE and CWE are one family; so are the times.
 pub(crate) fn same_type(a: &str, b: &str) -> bool {
-    let family = |t: &str| match t {
-        "CE" | "CNE" | "CF" => "CWE".to_owned(),
-        "TS" => "DTM".to_owned(),
-        other => other.to_owned(),
-    };
+    fn family(name: &str) -> &str {
+        match name {
+            "CE" | "CNE" | "CF" => "CWE",
+            "TS" => "DTM",
+            other => other,
+        }
+    }
     family(a) == family(b)
 }
 

@@ -10,20 +10,23 @@ use crate::route::names::intern;
 use crate::route::program::{AfterDeadLetter, RouteInfo, Send};
 use crate::route::tree::{self, ExprKind, Key, RouteDoc, Target, Verb};
 use crate::route::types::Ty;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 impl<'a> Compiler<'a> {
     /// The structures that the routes' messages may have, in every version: scope and cardinality are judged by these.
     pub(crate) fn collect_structures(&mut self) {
-        let all: Vec<&str> = self.route_docs.iter().flat_map(|d| d.on.iter().map(|k| k.text.as_str())).collect();
+        let mut seen = HashSet::new();
+        let all: Vec<&str> = self.route_docs.iter().flat_map(|d| d.on.iter().map(|k| k.text.as_str())).filter(|on| seen.insert(*on)).collect();
         self.structures = structures(&all);
     }
 
     pub(crate) fn compile_routes(&mut self, maps: &[Map]) -> (Vec<Route>, Vec<RouteInfo>) {
         let mut routes = Vec::new();
         let mut infos: Vec<RouteInfo> = Vec::new();
+        let mut names = HashSet::new();
         for doc in self.route_docs.clone() {
-            if infos.iter().any(|i| *i.name == *doc.name.text) {
+            if !names.insert(&doc.name.text) {
                 self.report(
                     Diagnostic::error("K702", doc.name.span, format!("there are two routes {}", doc.name.text))
                         .label("the second")
@@ -364,10 +367,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn find_map(&mut self, source: &Key, target: &Target) -> Option<usize> {
-        let found = self
-            .maps
-            .iter()
-            .position(|m| m.source == source.text && m.target.name == target.name && m.target.variant == target.variant && m.target.element == target.element);
+        let found = self.maps_to_target(target).find(|(_, m)| m.source == source.text && m.target.element == target.element).map(|(n, _)| n);
         if found.is_none() {
             let there: Vec<String> = (0..self.maps.len()).filter(|n| self.maps[*n].source == source.text).map(|n| self.map_name(n)).collect();
             let help =

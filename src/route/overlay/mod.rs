@@ -188,7 +188,6 @@ impl Merger<'_> {
         }
         let known = self.places.contains_key(&("route", like.text.clone()));
         let lines = model.and_then(|m| self.documents.get(m)).map(|d| d.head.clone());
-        let names: Vec<String> = self.places.keys().filter(|(kind, name)| *kind == "route" && *name != like.text).map(|(_, n)| n.clone()).collect();
         let Some(Document { head: Head::Route(route), .. }) = self.documents.get_mut(at) else { return };
         route.like = None;
         if let Some(Head::Route(mut lines)) = lines {
@@ -199,7 +198,8 @@ impl Merger<'_> {
             *route = lines;
         } else if !known {
             let fault = Diagnostic::error("K704", like.span, format!("there is no route `{}`", like.text));
-            self.faults.push(match suggest(&like.text, names.iter().map(String::as_str)) {
+            let names = self.places.keys().filter(|(kind, name)| *kind == "route" && *name != like.text).map(|(_, n)| n.as_str());
+            self.faults.push(match suggest(&like.text, names) {
                 Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix(meant),
                 None => fault.help("`like` copies a route that ships with Kiln or is in these files"),
             });

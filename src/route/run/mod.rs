@@ -179,14 +179,11 @@ impl RouteSet {
             On::Resource(_) | On::Otherwise => false,
         };
         let from = |route: &Route| listener.is_empty() || route.from.is_empty() || route.from.iter().any(|f| f == listener);
-        let mut wanting: Vec<usize> = Vec::new();
-        for (n, route) in self.code.routes.iter().enumerate() {
-            if from(route) && route.on.iter().any(named) {
-                wanting.push(n);
-            }
-        }
+        let mut wanting = self.code.by_event.naming(code, event);
+        wanting.retain(|n| self.code.routes.get(*n).is_some_and(|route| from(route) && route.on.iter().any(named)));
         if wanting.is_empty() {
-            wanting.extend(self.code.routes.iter().enumerate().filter(|(_, r)| from(r) && r.on.contains(&On::Otherwise)).map(|(n, _)| n));
+            wanting = self.code.by_event.otherwise.clone();
+            wanting.retain(|n| self.code.routes.get(*n).is_some_and(from));
         }
         let mut matches = Matches::default();
         for n in wanting {
