@@ -161,12 +161,11 @@ pub fn is_plain(text: &str) -> bool {
     };
     let special = |word: u64| (word.wrapping_sub(ONES * 0x20) & !word & HIGH) | is(word, b'"') | is(word, b'\\') | is(word, 0x7F) | is(word, 0xC2);
     let bytes = text.as_bytes();
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut last = [b' '; 8];
-    for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
+    match bytes.last_chunk::<8>() {
+        // The last eight may overlap with those before.
+        Some(last) => bytes.as_chunks::<8>().0.iter().chain(std::iter::once(last)).all(|word| special(u64::from_le_bytes(*word)) == 0),
+        None => bytes.iter().all(|b| *b >= 0x20 && !matches!(b, b'"' | b'\\' | 0x7F | 0xC2)),
     }
-    words.iter().chain(std::iter::once(&last)).all(|word| special(u64::from_le_bytes(*word)) == 0)
 }
 
 /// Appends a JSON string with its quotes.

@@ -403,7 +403,12 @@ impl Building {
 
     pub(crate) fn finish(&mut self) -> Node {
         if let (true, Some(ty)) = (self.unsorted, self.ty) {
-            let position = |name: &str| ty.property(name.strip_prefix('_').unwrap_or(name)).map_or(u16::MAX, |(e, _)| e.position());
+            let names: smallvec::SmallVec<[&str; 48]> = ty.elements().map(|e| e.name()).collect();
+            let position = |name: &str| {
+                let name = name.strip_prefix('_').unwrap_or(name);
+                let plain = names.iter().position(|n| *n == name).and_then(|n| u16::try_from(n).ok());
+                plain.or_else(|| ty.property(name).map(|(e, _)| e.position())).unwrap_or(u16::MAX)
+            };
             self.elements.sort_by_cached_key(|(name, _)| position(name));
         }
         Node::Object(std::mem::take(&mut self.elements))

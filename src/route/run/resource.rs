@@ -108,7 +108,7 @@ impl<'m> Run<'m> {
             (!part.elements.is_empty()).then(|| part.finish())
         });
         let place = self.made.get(entry).map_or_else(String::new, |m| m.save.name.clone());
-        let Some(identity) = self.identity(&resource.save, &env, &mut building, resource.resource_type, &place) else {
+        let Some(identity) = self.identity(&resource.save, &env, &mut building, resource.resource_type, || place) else {
             self.drop_entry(entry, "nothing identifies it");
             return;
         };
@@ -159,7 +159,14 @@ impl<'m> Run<'m> {
     }
 
     /// What makes the resource the same one next time; `None` if there is nothing and the route says to skip it.
-    fn identity(&mut self, save: &'m SaveX, env: &Env<'_, 'm>, building: &mut Building, resource_type: &'static str, place: &str) -> Option<Vec<Identity>> {
+    fn identity(
+        &mut self,
+        save: &'m SaveX,
+        env: &Env<'_, 'm>,
+        building: &mut Building,
+        resource_type: &'static str,
+        place: impl FnOnce() -> String,
+    ) -> Option<Vec<Identity>> {
         if save.mode == SaveMode::Create && save.by.is_empty() && !save.derived {
             return Some(Vec::new());
         }
@@ -184,7 +191,7 @@ impl<'m> Run<'m> {
         dedup(&mut identity);
         let derive = save.derived && identity.is_empty() || (identity.is_empty() && save.missing == Missing::Derive);
         if derive {
-            let one = Identity { system: URI.to_owned(), value: format!("urn:uuid:{}", self.derived(place)) };
+            let one = Identity { system: URI.to_owned(), value: format!("urn:uuid:{}", self.derived(&place())) };
             if crate::fhir::type_named(resource_type).and_then(|t| t.element("identifier")).is_some() {
                 add_identifier(building, &one, resource_type);
             }
@@ -257,7 +264,7 @@ impl<'m> Run<'m> {
                     t.step(Step::Refers { name: resource.to_lowercase(), save: "logical" }, None);
                     t.child_lines(logical_puts(&mut building));
                 });
-                logical_reference(&building)
+                logical_reference(building)
             }
             Shared::Contained => {
                 self.note(|t| t.step(Step::Refers { name: resource.to_lowercase(), save: "contained" }, None));
@@ -265,10 +272,7 @@ impl<'m> Run<'m> {
             }
             Shared::Save(mode) => {
                 let identity = match &code.save {
-                    Some(save) => {
-                        let place = if save.derived || save.missing == Missing::Derive { place_of(&code.head, &from) } else { String::new() };
-                        self.identity(save, &inner, &mut building, resource, &place)?
-                    }
+                    Some(save) => self.identity(save, &inner, &mut building, resource, || place_of(&code.head, &from))?,
                     None => {
                         let mut found = identifiers(&building);
                         dedup(&mut found);
@@ -545,20 +549,23 @@ fn dedup(identity: &mut Vec<Identity>) {
 }
 
 /// `Reference.identifier` and `display`, for what is never saved.
-fn logical_reference(building: &Building) -> Option<Node> {
-    let element = |wanted: &str| building.elements.iter().find(|(name, _)| *name == wanted).map(|(_, node)| node);
-    let mut reference = Vec::new();
+fn logical_reference(mut building: Building) -> Option<Node> {
+    let mut element = |wanted: &str| {
+        let found = building.elements.iter_mut().find(|(name, _)| *name == wanted);
+        found.map(|(_, node)| std::mem::replace(node, Node::Bool(false)))
+    };
+    let mut reference = Vec::with_capacity(2);
     let identifier = match element("identifier") {
-        Some(Node::List(list)) => list.first().cloned(),
-        other => other.cloned(),
+        Some(Node::List(list)) => list.into_iter().next(),
+        other => other,
     };
     if let Some(identifier) = identifier {
         reference.push(("identifier", identifier));
     }
     let display = match element("name") {
-        Some(Node::Text(text)) => Some(text.clone()),
+        Some(Node::Text(text)) => Some(text),
         Some(Node::List(list)) => list.first().and_then(person_name),
-        Some(other) => person_name(other),
+        Some(other) => person_name(&other),
         None => None,
     };
     if let Some(display) = display {

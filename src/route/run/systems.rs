@@ -117,9 +117,26 @@ impl<'m> Run<'m> {
         if template == "refuse" {
             return None;
         }
-        let sender = self.sender().map_or_else(String::new, |v| self.text_of(&v).trim().to_owned());
-        let sender = if sender.is_empty() { "unknown".to_owned() } else { escape(&sender) };
-        Some(template.replace("{sender}", &sender).replace("{namespace}", &escape(namespace)).replace("{listener}", &escape(self.context.listener)))
+        let mut uri = String::with_capacity(template.len() + 16);
+        let mut rest = template;
+        while let Some((before, name, after)) =
+            rest.split_once('{').and_then(|(before, inner)| inner.split_once('}').map(|(name, after)| (before, name, after)))
+        {
+            uri.push_str(before);
+            match name {
+                "sender" => {
+                    let sender = self.sender().map(|v| self.text_of(&v));
+                    let sender = sender.as_deref().map_or("", str::trim);
+                    escape(if sender.is_empty() { "unknown" } else { sender }, &mut uri);
+                }
+                "namespace" => escape(namespace, &mut uri),
+                "listener" => escape(self.context.listener, &mut uri),
+                other => uri.extend(["{", other, "}"]),
+            }
+            rest = after;
+        }
+        uri.push_str(rest);
+        Some(uri)
     }
 }
 
@@ -138,7 +155,11 @@ fn by_rule(id: &str, kind: &str) -> Option<String> {
         "ISO" if oid(bare) => Some(format!("urn:oid:{bare}")),
         "UUID" | "GUID" => uuid::Uuid::parse_str(id).ok().map(|u| format!("urn:uuid:{u}")),
         "URI" | "URL" if id.contains(':') && !id.contains(char::is_whitespace) => Some(id.to_owned()),
-        "DNS" if !id.contains(char::is_whitespace) => Some(format!("urn:dns:{}", escape(&id.to_ascii_lowercase()))),
+        "DNS" if !id.contains(char::is_whitespace) => {
+            let mut uri = "urn:dns:".to_owned();
+            escape(&id.to_ascii_lowercase(), &mut uri);
+            Some(uri)
+        }
         "" | "ISO" if oid(bare) && bare.matches('.').count() >= 3 => Some(format!("urn:oid:{bare}")),
         "" if id.contains("://") || id.starts_with("urn:") => (!id.contains(char::is_whitespace)).then(|| id.to_owned()),
         "" if id.len() == 36 => uuid::Uuid::parse_str(id).ok().map(|u| format!("urn:uuid:{u}")),
@@ -158,14 +179,13 @@ pub(crate) fn table_system(number: &str) -> String {
 }
 
 /// What may stand in a URI's path segment stays, the rest is percent-encoded.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
+fn escape(text: &str, out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            out.extend(['%', char::from(HEX[usize::from(byte >> 4)]), char::from(HEX[usize::from(byte & 15)])]);
         }
     }
-    out
 }
