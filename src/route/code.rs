@@ -40,6 +40,7 @@ impl ByEvent {
                 let list = match on {
                     On::Event { code, event: Some(event), .. } => made.named.entry(format!("{code}^{event}")).or_default(),
                     On::Event { code, event: None, .. } => made.named.entry(code.clone()).or_default(),
+                    On::Resource(_) => continue,
                     On::Otherwise => &mut made.otherwise,
                 };
                 if list.last() != Some(&n) {
