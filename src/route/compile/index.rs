@@ -34,7 +34,7 @@ impl MapIndex {
 impl<'a> Compiler<'a> {
     /// Maps to this type or to elements of it, of this variant.
     pub(crate) fn maps_to<'s>(&'s self, name: &str, variant: Option<&String>) -> impl Iterator<Item = (usize, &'s MapHead<'a>)> + Clone {
-        self.heads(self.map_index.types.get(name).and_then(|variants| variants.get(&variant.cloned())))
+        self.indexed(self.map_index.types.get(name).and_then(|variants| variants.get(&variant.cloned())))
     }
 
     /// Maps to a target that somebody wrote.
@@ -44,15 +44,15 @@ impl<'a> Compiler<'a> {
 
     /// Maps to the element of that path, without variants.
     pub(crate) fn maps_to_element<'s>(&'s self, path: &str) -> impl Iterator<Item = (usize, &'s MapHead<'a>)> + Clone {
-        self.heads(self.map_index.elements.get(path))
+        self.indexed(self.map_index.elements.get(path))
     }
 
     /// Maps that make resources, without variants.
     pub(crate) fn maps_to_resources(&self) -> impl Iterator<Item = (usize, &MapHead<'a>)> + Clone {
-        self.heads(Some(&self.map_index.resources))
+        self.indexed(Some(&self.map_index.resources))
     }
 
-    fn heads<'s>(&'s self, found: Option<&'s Vec<usize>>) -> impl Iterator<Item = (usize, &'s MapHead<'a>)> + Clone {
+    fn indexed<'s>(&'s self, found: Option<&'s Vec<usize>>) -> impl Iterator<Item = (usize, &'s MapHead<'a>)> + Clone {
         found.into_iter().flatten().map(|n| (*n, &self.maps[*n]))
     }
 }
