@@ -98,7 +98,7 @@ pub enum OpenError {
         known: i64,
     },
     /// There is no journal.
-    #[error("there is no journal in {path}")]
+    #[error("there is no journal in {path}; `kiln serve` makes one")]
     Missing {
         /// The folder.
         path: PathBuf,

@@ -246,7 +246,11 @@ impl<'a> Compiler<'a> {
                     Diagnostic::error("K312", line.element.span, format!("two branches of {element} in one body"))
                         .label("the second")
                         .related(*before, "the first")
-                        .help(format!("one line decides: `{element}: a ?? b`")),
+                        .help(if before.source == line.element.span.source {
+                            format!("one line decides: `{element}: a ?? b`")
+                        } else {
+                            format!("write `{element}:` here, which replaces that line")
+                        }),
                 );
             }
             let branches: Vec<&'static str> = wanted.choice.map(|c| c.types().map(|t| c.json_name(t)).collect()).unwrap_or_default();

@@ -156,6 +156,7 @@ impl Compiler<'_> {
             return;
         }
         let help = match crate::diagnostic::suggest(text, codes.iter().copied()) {
+            _ if is_field(text) => format!("a field stands without quotes: {text}"),
             Some(other) => format!("did you mean \"{other}\"?"),
             None if codes.len() <= 20 => format!("its codes are: {}", codes.join(", ")),
             None => format!("it has {} codes; with another system write \"system|{text}\"", codes.len()),
@@ -164,6 +165,13 @@ impl Compiler<'_> {
             Diagnostic::error("K307", span, format!("\"{text}\" is not in the value set {}", set.name())).label(format!("bound to {}", wanted.path)).help(help),
         );
     }
+}
+
+/// `PID-16`, `PID-5.1`: what somebody meant as a path and put in quotes.
+fn is_field(text: &str) -> bool {
+    text.split_once('-').is_some_and(|(segment, field)| {
+        segment.len() == 3 && crate::hl7v2::newest_segment(segment).is_some() && field.starts_with(|c: char| c.is_ascii_digit())
+    })
 }
 
 /// A Coding in FHIR's order of elements.

@@ -512,7 +512,9 @@ impl<'a> Compiler<'a> {
         let help = if *source == Ty::Bool {
             "a condition belongs behind `$when` or `if`".to_owned()
         } else if composite && types.contains(&"string") {
-            format!("a composite has no one text: take a component ({}.1), or text() for what a person reads", bare(source))
+            let written = self.sources.text(span.source).get(span.start as usize..span.end as usize).unwrap_or_default();
+            let path = if written.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')) { written.to_owned() } else { bare(source) };
+            format!("a composite has no one text: take a component ({path}.1), or text() for what a person reads")
         } else if let (true, Some(binding), Ty::V2 { table: Some(table), .. }) = (code, wanted.binding(), source) {
             format!("add a table `from: [\"{table}\"]` `to: {}`, or choose one with `via`", binding.value_set.name())
         } else {

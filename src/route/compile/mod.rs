@@ -435,6 +435,9 @@ impl<'a> Compiler<'a> {
 
     pub(crate) fn suggest_element(&self, ty: fhir::Type, name: &str) -> String {
         let names: Vec<&str> = ty.elements().map(|e| e.name()).collect();
+        if let Some((outer, inner)) = name.split_once('.').filter(|(outer, _)| names.contains(outer)) {
+            return format!("an element inside another stands in its body: `{outer}: {{ {inner}: ... }}`");
+        }
         match crate::diagnostic::suggest(name, names.iter().copied()) {
             Some(other) => format!("did you mean {other}?"),
             None => format!("{} has: {}", ty.name(), names.join(", ")),

@@ -90,7 +90,7 @@ impl<'a> Compiler<'a> {
             self.check_message_route(doc, body.span);
             self.message(doc, body, scope)
         });
-        if doc.resources.is_empty() && doc.message.is_none() {
+        if doc.resources.is_empty() && doc.message.is_none() && !self.is_faulty(doc.name.span) {
             self.report(Diagnostic::error("K611", doc.name.span, format!("route {} makes nothing", doc.name.text)).label("no `resources`"));
         }
         Route {

@@ -22,7 +22,15 @@ impl Reader<'_> {
     pub(super) fn body(&mut self, node: &Node, owner: &str, place: Place) -> Option<Body> {
         match node.content {
             Content::Mapping(_) => Some(self.body_of(node, 0, place)),
-            _ => self.wrong(node, owner, "a body of `key: value` lines"),
+            _ => {
+                let nothing = self.wrong(node, owner, "a body of `key: value` lines");
+                if let (Place::Resource, Content::Scalar(_), Some(fault)) = (place, &node.content, self.faults.last_mut())
+                    && node.text().contains("->")
+                {
+                    fault.help = Some(format!("the map goes into the body: `{owner}: {{ $map: {}, $save: update by PID-3 }}`", node.text()));
+                }
+                nothing
+            }
         }
     }
 
