@@ -158,7 +158,7 @@ struct Past {
     folder: tempfile::TempDir,
 }
 
-const MARKS: [&str; 3] = ["Zebrafink", "19700102", "PAT70"];
+const MARKS: [&str; 5] = ["Zebrafink", "19700102", "1970-01-02", "PAT70", "0731111"];
 
 fn past() -> Past {
     let folder = tempfile::tempdir().expect("a folder");
