@@ -269,3 +269,28 @@ fn history_shows_stops_routes_and_ways_of_saving() {
     assert_eq!(count(&["--since", "1h"]), 7);
     assert_eq!(count(&["--since", "2099-01-01"]), 0);
 }
+
+/// More messages than are read at a time: each is compared once, while the daemon runs.
+#[test]
+fn a_long_history_is_read_page_by_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config =
+        "listeners:\n  adt: { mllp: 127.0.0.1:0 }\ntargets:\n  main: { null: true }\nconsole: { listen: off }\njournal: { path: journal, low-water: 1B }\n";
+    std::fs::write(folder.path().join("kiln.yaml"), config).expect("a file");
+    std::fs::write(folder.path().join("admit.hl7"), admit("C1", "1")).expect("a file");
+    let daemon = Daemon::start(folder.path());
+    let address = daemon.address("adt on ").to_string();
+    run(folder.path(), &["send", "admit.hl7", "--to", &address, "--repeat", "900", "--connections", "4"]).expect(0);
+    std::fs::create_dir(folder.path().join("draft")).expect("a folder");
+    std::fs::write(folder.path().join("draft/draft.yaml"), "extend: PID -> Patient\ngender: \"other\"\n").expect("a file");
+    for (limit, messages) in [("0", 900), ("400", 400), ("800", 800), ("801", 801), ("900", 900)] {
+        let ran = run(folder.path(), &["test", "--history", "--site", "draft", "--json", "--limit", limit]).expect(1);
+        let rows: Vec<serde_json::Value> = ran.out.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+        assert_eq!((&rows[0]["place"], &rows[0]["messages"]), (&"Patient.gender".into(), &messages.into()), "{limit}: {}", ran.out);
+        let newest: Vec<_> = rows[0]["examples"].as_array().expect("a list").iter().map(|e| e["message"].as_u64().expect("a number")).collect();
+        assert_eq!(newest, [900, 899, 898], "{limit}");
+        let last = rows.last().expect("a row");
+        assert_eq!((&last["messages"], &last["older"]), (&messages.into(), &(messages < 900).into()), "{limit}: {last}");
+    }
+    assert_eq!(daemon.stop(), 0);
+}
