@@ -1,6 +1,6 @@
-//! `kiln map`: what a message becomes, without a daemon.
+//! `kiln map`: what a message becomes, resources or messages, without a daemon.
 
-use crate::cli::paint::{BAD, FAINT, NAME, STRONG, WARN, colour_json, err, out, paint, plain};
+use crate::cli::paint::{BAD, FAINT, NAME, STRONG, WARN, colour_json, err, out, paint, plain, print_bytes};
 use crate::cli::site_file::{self, NoSite};
 use crate::cli::{Exit, daemon, message_file, route_set};
 use crate::diagnostic::{Severity, render};
@@ -12,14 +12,16 @@ use crate::site::{ListenerSite, Site, words};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Print the FHIR Bundle that a message makes
+/// Print the FHIR Bundle, or the HL7 v2 messages, that a message makes
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   kiln map admit.hl7
   kiln map admit.hl7 --route adt --routes site/routes
   cat admit.hl7 | kiln map -
+  kiln map lab.hl7 --route lab-to-ward --raw > out.hl7
 
-The Bundle goes to standard output, one per route that takes the message; findings go to standard error.
+The Bundle goes to standard output, one per route that takes the message; of a route with `message:` it is each message, a segment a line.
+Findings go to standard error.
 Exits 1 if a message cannot be read, is taken by no route, or lacks what its route requires.")]
 pub(crate) struct Args {
     /// Files with messages: plain, MLLP-wrapped, batches, any line ends; `-` is standard input
@@ -40,6 +42,9 @@ pub(crate) struct Args {
     /// Print one JSON object per message and route, with findings and how each resource is saved
     #[arg(long)]
     json: bool,
+    /// Print messages byte for byte as a target gets them, each segment ended by a carriage return
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Exit {
@@ -76,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Exit {
             }
         },
     };
-    let mut mapping = Mapping { set: &set, listener, only, json: args.json, all_well: true };
+    let mut mapping = Mapping { set: &set, listener, only, json: args.json, raw: args.raw, all_well: true };
     for (file, messages) in files {
         if messages.is_empty() {
             mapping.fault(&file.display().to_string(), "there is no message in it");
@@ -129,6 +134,7 @@ struct Mapping<'a> {
     listener: Option<ListenerSite>,
     only: Option<RouteId>,
     json: bool,
+    raw: bool,
     all_well: bool,
 }
 
@@ -173,8 +179,10 @@ impl Mapping<'_> {
                 err!("{name}: no authority (CX.4); shown as if the listener said `authority: {sender}` - without that the daemon stops here");
                 made = Ok(output);
             }
-            let route = self.set.info(route).name.to_string();
+            let info = self.set.info(route);
+            let route = info.name.to_string();
             match made {
+                Ok(output) if info.messages => self.show_messages(name, &route, &output),
                 Ok(output) => self.show(name, &route, &output),
                 Err(stop) => self.stopped(name, &route, &stop),
             }
@@ -189,11 +197,35 @@ impl Mapping<'_> {
             return;
         }
         out!("{}", colour_json(bundle.to_string().as_bytes()));
+        Self::findings(output);
+        err!("{}", paint(FAINT, &format!("{name}: route {route} makes {}", crate::cli::paint::plural(output.saves.entries.len() as u64, "resource"))));
+    }
+
+    /// Messages as a person reads them, a segment a line with a blank line between messages; or their bytes.
+    fn show_messages(&mut self, name: &str, route: &str, output: &Output) {
+        let texts = || output.drafts.iter().map(|draft| text_of(&draft.bytes));
+        if self.json {
+            let findings: Vec<_> = output.findings.iter().map(finding_json).collect();
+            out!("{}", json!({ "message": name, "route": route, "messages": texts().collect::<Vec<_>>(), "findings": findings }));
+            return;
+        }
+        if self.raw {
+            output.drafts.iter().for_each(|draft| print_bytes(&draft.bytes));
+        } else {
+            for (n, text) in texts().enumerate() {
+                let lines: Vec<String> = text.trim_end_matches('\r').split('\r').map(|line| plain(line).into_owned()).collect();
+                out!("{}{}", if n > 0 { "\n" } else { "" }, lines.join("\n"));
+            }
+        }
+        Self::findings(output);
+        err!("{}", paint(FAINT, &format!("{name}: route {route} makes {}", crate::cli::paint::plural(output.drafts.len() as u64, "message"))));
+    }
+
+    fn findings(output: &Output) {
         for f in &output.findings {
             let kind = paint(WARN, &format!("warning[{}]", f.kind));
             err!("{kind} {}: {}  {}", paint(STRONG, &plain(&f.place)), plain(&f.text), paint(FAINT, &f.line));
         }
-        err!("{}", paint(FAINT, &format!("{name}: route {route} makes {}", crate::cli::paint::plural(output.saves.entries.len() as u64, "resource"))));
     }
 
     fn stopped(&mut self, name: &str, route: &str, stop: &Stop) {
@@ -214,6 +246,12 @@ impl Mapping<'_> {
             err!("{} {}: {}", paint(BAD, "kiln:"), plain(name), what);
         }
     }
+}
+
+/// A message in its own character set as text.
+fn text_of(bytes: &[u8]) -> String {
+    let parsed = Message::parse(bytes.to_vec().into(), &ParseOptions::default());
+    parsed.map_or_else(|_| String::from_utf8_lossy(bytes).into_owned(), |message| message.charset().decode(bytes).into_owned())
 }
 
 fn finding_json(f: &Finding) -> Value {

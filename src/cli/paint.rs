@@ -36,6 +36,13 @@ pub(crate) fn print_out(line: Arguments<'_>) {
     }
 }
 
+/// Bytes to standard output as they are.
+pub(crate) fn print_bytes(bytes: &[u8]) {
+    if let Err(e) = std::io::stdout().lock().write_all(bytes) {
+        std::process::exit(if e.kind() == ErrorKind::BrokenPipe { 0 } else { 2 });
+    }
+}
+
 /// A line to standard error.
 pub(crate) fn print_err(line: Arguments<'_>) {
     // Whoever closed standard error does not want to know.

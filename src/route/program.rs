@@ -52,6 +52,8 @@ pub struct RouteInfo {
     pub name: Arc<str>,
     /// The names of its targets.
     pub targets: Vec<Arc<str>>,
+    /// True if it makes messages, not resources.
+    pub messages: bool,
     /// How a FHIR target is to be written.
     pub send: Send,
     /// How long a delivery is retried, in seconds; `None` means the target's default.

@@ -45,6 +45,7 @@ impl<'a> Compiler<'a> {
             infos.push(RouteInfo {
                 name: Arc::from(doc.name.text.as_str()),
                 targets: doc.to.iter().map(|t| Arc::from(t.text.as_str())).collect(),
+                messages: doc.message.is_some(),
                 send: route.send,
                 retry_for_seconds: self.retry_for(doc),
                 after_dead_letter: route.after_dead_letter,
