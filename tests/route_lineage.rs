@@ -127,6 +127,7 @@ fn what_was_not_changed_is_what_was_sent() {
                     .resources
                     .iter()
                     .flat_map(|r| &r.elements)
+                    .filter(|e| !e.refers)
                     .flat_map(|e| &e.from)
                     .any(|(_, p)| p.start <= value.part.start && value.part.end <= p.end);
                 assert!(!carried || value.used == Use::Carried, "{name}: {}", value.place);

@@ -1,6 +1,6 @@
 //! Where a value stands, as analysts write it: `PID-5.1`, `OBX[2]-5[1].1.2`. Read from text, found for a part, matched against each other.
 
-use crate::hl7v2::{Level, Message, Part};
+use crate::hl7v2::{Level, Message, Part, newest_datatype, newest_field, newest_segment};
 use std::fmt;
 
 /// A place in messages. What is `None` is not said: `PID-5` means all repetitions and components of the field.
@@ -65,6 +65,26 @@ impl Address {
             && fits(self.repetition, other.repetition)
             && fits(self.component, other.component)
             && fits(self.subcomponent, other.subcomponent)
+    }
+
+    /// The standard's name: `Patient Name`, `Patient Name: Family Name`; nothing where no release defines the place.
+    pub fn standard_name(&self) -> Option<String> {
+        let Some(field) = self.field else { return newest_segment(&self.segment).map(|s| s.name().to_owned()) };
+        let field = newest_field(&self.segment, usize::from(field))?.1;
+        let mut name = field.name().to_owned();
+        let mut datatype = field.datatype();
+        for n in [self.component, self.subcomponent].into_iter().flatten() {
+            let Some(piece) = newest_datatype(datatype).and_then(|d| d.component(usize::from(n))) else { break };
+            name.push_str(": ");
+            name.push_str(piece.name());
+            datatype = piece.datatype();
+        }
+        Some(name)
+    }
+
+    /// Is it a set ID or another number that only counts (data type SI)?
+    pub fn is_sequence(&self) -> bool {
+        self.field.and_then(|n| newest_field(&self.segment, usize::from(n))).is_some_and(|(_, f)| f.datatype() == "SI")
     }
 
     /// The field alone, of any occurrence: `PID-5`.

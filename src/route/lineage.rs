@@ -3,7 +3,7 @@
 use crate::fhir::{Identity, Node, SaveMode};
 use crate::hl7v2::{Address, Message, Part};
 use crate::route::program::{Context, Finding, Output, RouteId, RouteSet, Stop};
-use crate::route::run::{Fate, How, Leaf, Trace, leaves};
+use crate::route::run::{Birth, Fate, How, Leaf, Record, Trace, leaves};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -106,6 +106,8 @@ pub struct ElementLineage {
     pub value: serde_json::Value,
     /// The v2 places whose content it is, with their bytes' range; none for a constant.
     pub from: Vec<(Address, Part)>,
+    /// It only refers to a resource: the content of `from` is there, if anywhere.
+    pub refers: bool,
     /// How it came about, outermost first.
     pub stages: Vec<Stage>,
 }
@@ -196,8 +198,8 @@ pub struct LineUse {
     pub ran: u64,
     /// How often it made something.
     pub made: u64,
-    /// The places that it read.
-    pub read: Vec<Address>,
+    /// The places that it read, and what for: a condition, an identity, or its value ([`Use::Lost`]).
+    pub read: Vec<(Address, Use)>,
     /// What happened where it made nothing.
     pub without: Vec<Step>,
 }
@@ -318,6 +320,17 @@ fn resources(trace: &Trace, output: &Output, stopped: bool, fields: &Fields<'_>)
             for leaf in leaves(body, &record.root, resource_type) {
                 elements.push(element(leaf, fields, &name));
             }
+            // Described again in the same words: it is made once, and carries both.
+            for root in described_again(trace, *entry, record) {
+                for leaf in leaves(&root.node, root, resource_type) {
+                    let Some(known) = elements.iter_mut().find(|e| e.path == leaf.path) else { continue };
+                    for part in leaf.sources {
+                        if !known.from.iter().any(|(_, p)| *p == part) {
+                            known.from.push((fields.address(part), part));
+                        }
+                    }
+                }
+            }
         }
         let deletes = trace.deletes.iter().filter(|d| d.0 == *entry).map(|(_, element, at, map, parts)| Deletion {
             path: format!("{resource_type}.{element}"),
@@ -338,33 +351,48 @@ fn resources(trace: &Trace, output: &Output, stopped: bool, fields: &Fields<'_>)
     found
 }
 
+/// The later descriptions of a resource that say the same.
+fn described_again<'t>(trace: &'t Trace, entry: usize, record: &'t Record) -> Vec<&'t Birth> {
+    let mut found: Vec<&Birth> = trace.again.iter().filter(|(e, _)| *e == entry).map(|(_, root)| root).collect();
+    for (n, other) in &trace.resources {
+        if trace.fates.get(*n) == Some(&Fate::Joined(entry)) && alike(&other.root.node, &record.root.node) {
+            found.push(&other.root);
+        }
+    }
+    found
+}
+
 fn element(leaf: Leaf<'_>, fields: &Fields<'_>, name: &dyn Fn(usize) -> String) -> ElementLineage {
     let value = leaf.node.to_value(name);
     let from = leaf.sources.iter().map(|p| (fields.address(*p), *p)).collect();
-    let stages = leaf
-        .stages
-        .iter()
-        .map(|birth| Stage { map: Arc::clone(&birth.head), at: birth.spot.clone(), place: birth.part.map(|p| fields.address(p)), steps: birth.steps.clone() })
-        .collect();
-    ElementLineage { path: leaf.path, value, from, stages }
+    let mut stages: Vec<Stage> = Vec::new();
+    for birth in &leaf.stages {
+        let stage = Stage { map: Arc::clone(&birth.head), at: birth.spot.clone(), place: birth.part.map(|p| fields.address(p)), steps: birth.steps.clone() };
+        match stages.last_mut() {
+            // A map as a whole and then its line, or one line in two steps: one stage says all.
+            Some(last) if last.map == stage.map && (last.at.is_none() || last.at == stage.at) => {
+                last.at = stage.at;
+                last.place = stage.place.or(last.place.take());
+                for step in stage.steps {
+                    if !last.steps.contains(&step) {
+                        last.steps.push(step);
+                    }
+                }
+            }
+            _ => stages.push(stage),
+        }
+    }
+    let refers = leaf.path.ends_with(".reference");
+    ElementLineage { path: leaf.path, value, from, refers, stages }
 }
 
 /// What became of each valued place of the message.
 fn values(trace: &Trace, resources: &[ResourceLineage], message: &Message) -> Vec<ValueUse> {
-    let mut carried: BTreeSet<(u32, u32)> = resources.iter().flat_map(|r| &r.elements).flat_map(|e| &e.from).map(|(_, p)| (p.start, p.end)).collect();
-    // A resource that is described twice in the same words is made once, and carries both.
-    for (entry, root) in &trace.again {
-        if matches!(trace.fates.get(*entry), Some(Fate::Saved(_))) {
-            carried.extend(leaves(&root.node, root, "").iter().flat_map(|l| &l.sources).map(|p| (p.start, p.end)));
-        }
-    }
+    let carried: BTreeSet<(u32, u32)> =
+        resources.iter().flat_map(|r| &r.elements).filter(|e| !e.refers).flat_map(|e| &e.from).map(|(_, p)| (p.start, p.end)).collect();
     let mut read: BTreeMap<(u32, u32), Use> = BTreeMap::new();
     for r in &trace.reads {
-        let how = match r.how {
-            How::Value => Use::Lost,
-            How::Condition => Use::Condition,
-            How::Identity => Use::Identity,
-        };
+        let how = purpose(r.how);
         let known = read.entry((r.part.start, r.part.end)).or_insert(how);
         *known = (*known).max(how);
     }
@@ -383,6 +411,14 @@ fn values(trace: &Trace, resources: &[ResourceLineage], message: &Message) -> Ve
         }
     }
     values
+}
+
+fn purpose(how: How) -> Use {
+    match how {
+        How::Value => Use::Lost,
+        How::Condition => Use::Condition,
+        How::Identity => Use::Identity,
+    }
 }
 
 /// Ranges of bytes with what they were used for.
@@ -428,7 +464,7 @@ fn lines(trace: &Trace, fields: &Fields<'_>) -> Vec<LineUse> {
     }
     for read in &trace.reads {
         if let Some(line) = read.run.and_then(|n| trace.runs.get(n)).and_then(|run| lines.get_mut(&run.spot)) {
-            let place = fields.address(read.part);
+            let place = (fields.address(read.part), purpose(read.how));
             if !line.read.contains(&place) {
                 line.read.push(place);
             }

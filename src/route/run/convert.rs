@@ -415,6 +415,11 @@ impl<'m> Run<'m> {
             Some(table) if !code.is_empty() => self.translate(table, &code, conversion, env),
             _ => Translated::Keep,
         };
+        self.note(|t| {
+            if matches!(translated, Translated::To(_)) {
+                t.translated()
+            }
+        });
         let first = |node: Node, run: &Self| match translated {
             Translated::To(ref coding) => Some(coding.clone()),
             Translated::Keep => Some(run.with_table(node, coded.table)),

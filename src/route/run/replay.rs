@@ -29,7 +29,7 @@ type State<'t> = Vec<(&'static str, Vec<Origin<'t>>)>;
 
 /// All elements of a resource that hold a value, in the resource's order.
 pub(crate) fn leaves<'t>(body: &'t Node, root: &'t Birth, resource_type: &str) -> Vec<Leaf<'t>> {
-    let mut walk = Walk { found: Vec::new(), stages: Vec::new() };
+    let mut walk = Walk { found: Vec::new(), stages: Vec::new(), translated: None };
     walk.birth(body, root, resource_type);
     walk.found
 }
@@ -37,14 +37,22 @@ pub(crate) fn leaves<'t>(body: &'t Node, root: &'t Birth, resource_type: &str) -
 struct Walk<'t> {
     found: Vec<Leaf<'t>>,
     stages: Vec<&'t Birth>,
+    /// How many stages there were when a table had replaced the first coding of what is walked.
+    translated: Option<usize>,
 }
 
 impl<'t> Walk<'t> {
     /// A node with its own birth.
     fn birth(&mut self, node: &'t Node, birth: &'t Birth, path: &str) {
         self.stages.push(birth);
+        let translated = self.translated.take();
         match (&birth.inner, node) {
-            (Inner::Child(child), node) => self.birth(node, child, path),
+            // A Coding is replaced as a whole.
+            (_, node) if birth.translated && node.get("code").is_some() => self.within(node, path),
+            (Inner::Child(child), node) => {
+                self.translated = translated.or(birth.translated.then_some(self.stages.len()));
+                self.birth(node, child, path);
+            }
             (Inner::Lines(puts), Node::Object(elements)) => {
                 let state = replay(puts);
                 for (name, child) in elements {
@@ -54,8 +62,13 @@ impl<'t> Walk<'t> {
                     let origins = state.iter().find(|(n, _)| n == name).map(|(_, o)| o.as_slice()).unwrap_or_default();
                     let path = format!("{path}.{name}");
                     match child {
+                        Node::Text(_) if *name == "text" && origins.is_empty() && translated.is_some() => self.left(child, &state, &path),
                         Node::List(entries) => {
                             for (n, (entry, origin)) in pair(entries, origins).into_iter().enumerate() {
+                                if let (0, "coding", Some(keep)) = (n, *name, translated) {
+                                    self.cut(entry, keep, &format!("{path}[{n}]"));
+                                    continue;
+                                }
                                 self.origin(entry, origin, &format!("{path}[{n}]"));
                             }
                         }
@@ -102,6 +115,27 @@ impl<'t> Walk<'t> {
     fn elsewhere(&mut self, node: &'t Node, path: &str) {
         let made = |b: &&Birth| !b.reads.is_empty() || b.steps.iter().any(|s| matches!(s, Step::Table { .. } | Step::Derived));
         let keep = self.stages.iter().rposition(made).map_or(self.stages.len(), |n| n + 1);
+        self.cut(node, keep, path);
+    }
+
+    /// What the sender called a code that a table translated becomes the text.
+    fn left(&mut self, node: &'t Node, state: &State<'t>, path: &str) {
+        let coding = state.iter().find(|(n, _)| *n == "coding").and_then(|(_, o)| o.first());
+        let own = match coding {
+            Some(Origin::Own(Birth { inner: Inner::Lines(puts), .. })) => {
+                let births = puts.iter().filter_map(|p| if let Put::Line { births, .. } = p { births.first() } else { None });
+                births.filter(|b| alike(&b.node, node)).last()
+            }
+            _ => None,
+        };
+        match own {
+            Some(birth) => self.birth(node, birth, path),
+            None => self.elsewhere(node, path),
+        }
+    }
+
+    /// The first stages made it.
+    fn cut(&mut self, node: &'t Node, keep: usize, path: &str) {
         let rest = self.stages.split_off(keep);
         self.within(node, path);
         self.stages.extend(rest);
@@ -110,7 +144,8 @@ impl<'t> Walk<'t> {
     fn leaf(&mut self, node: &'t Node, path: &str) {
         let sources = self.stages.last().map(|b| sources(b)).unwrap_or_default();
         // The outermost stage is the resource itself; it says something only where nothing else does, or where it did something.
-        let stages = self.stages.iter().enumerate().filter(|(n, b)| *n > 0 || self.stages.len() == 1 || !b.steps.is_empty()).map(|(_, b)| *b).collect();
+        let tells = |n: usize, b: &Birth| n > 0 || self.stages.len() == 1 || !b.steps.is_empty();
+        let stages = self.stages.iter().enumerate().filter(|(n, b)| tells(*n, b)).map(|(_, b)| *b).collect();
         self.found.push(Leaf { path: path.to_owned(), node, sources, stages });
     }
 }

@@ -29,8 +29,8 @@ pub(crate) struct Trace {
     steps: Vec<(Step, Option<Part>)>,
     /// Lines under way, innermost last.
     lines: Vec<OpenLine>,
-    /// Maps under way, and how many lines were when each began.
-    heads: Vec<(Arc<str>, usize)>,
+    /// Maps under way.
+    heads: Vec<OpenMap>,
     /// What was made for the lines under way.
     births: Vec<Vec<Birth>>,
     /// Made by expressions, and not yet put anywhere.
@@ -44,6 +44,7 @@ pub(crate) struct Trace {
     conditions_deep: u32,
     identity: bool,
     derived: bool,
+    translated: bool,
     /// Resources that were described more than once in the same words: the later descriptions.
     pub(crate) again: Vec<(usize, Birth)>,
     nulls: Vec<Part>,
@@ -111,6 +112,8 @@ pub(crate) struct Birth {
     pub(crate) spot: Option<Spot>,
     pub(crate) head: Arc<str>,
     pub(crate) inner: Inner,
+    /// A table replaced its first coding.
+    pub(crate) translated: bool,
 }
 
 /// What a node consists of.
@@ -130,6 +133,13 @@ pub(crate) enum Put {
     Remove { name: &'static str, branches: Vec<&'static str> },
     Taken(Box<Birth>),
     Merged(Vec<Put>),
+}
+
+/// A map under way: how many lines and steps there were when it began.
+struct OpenMap {
+    head: Arc<str>,
+    lines: usize,
+    steps: usize,
 }
 
 struct OpenLine {
@@ -226,7 +236,7 @@ impl Trace {
     // Maps and lines
 
     pub(crate) fn enter(&mut self, head: &Arc<str>) {
-        self.heads.push((Arc::clone(head), self.lines.len()));
+        self.heads.push(OpenMap { head: Arc::clone(head), lines: self.lines.len(), steps: self.steps.len() });
     }
 
     pub(crate) fn leave(&mut self) {
@@ -234,13 +244,19 @@ impl Trace {
     }
 
     fn head(&self) -> Arc<str> {
-        self.heads.last().map_or_else(|| Arc::from(""), |(head, _)| Arc::clone(head))
+        self.heads.last().map_or_else(|| Arc::from(""), |map| Arc::clone(&map.head))
     }
 
     /// The line under way, if it is one of the map under way.
     fn spot(&self) -> Option<Spot> {
-        let before = self.heads.last().map_or(0, |(_, lines)| *lines);
+        let before = self.heads.last().map_or(0, |map| map.lines);
         self.lines.last().filter(|_| self.lines.len() > before).map(|l| l.spot.clone())
+    }
+
+    /// Where the steps begin that the value at hand is owed to.
+    fn steps_from(&self) -> usize {
+        let line = self.lines.last().map_or(0, |l| l.steps);
+        self.heads.last().map_or(line, |map| map.steps.max(line))
     }
 
     pub(crate) fn open(&mut self, line: &BodyLine) {
@@ -275,6 +291,7 @@ impl Trace {
                 spot: Some(open.spot.clone()),
                 head: self.head(),
                 inner: Inner::Leaf,
+                translated: false,
             };
             births.push(birth);
         }
@@ -323,7 +340,7 @@ impl Trace {
     /// A value became a node. `loose`: it is not yet known where it goes.
     pub(crate) fn born(&mut self, since: Mark, part: Option<Part>, name: &'static str, node: &Node, loose: bool) {
         let deep = self.lines.len();
-        let before = self.lines.last().map_or(0, |l| l.steps);
+        let before = self.steps_from();
         let mut part = part;
         let mut steps: Vec<Step> = Vec::new();
         let mut reads: Vec<Part> = Vec::new();
@@ -353,7 +370,8 @@ impl Trace {
             }
         }
         let inner = self.child.take().unwrap_or(Inner::Leaf);
-        let birth = Birth { node: node.clone(), name, part, reads, steps, spot: self.spot(), head: self.head(), inner };
+        let translated = std::mem::take(&mut self.translated);
+        let birth = Birth { node: node.clone(), name, part, reads, steps, spot: self.spot(), head: self.head(), inner, translated };
         self.add(birth, loose);
     }
 
@@ -371,9 +389,9 @@ impl Trace {
 
     /// A node that has no value of its own: a constant, a reference, an object of lines.
     pub(crate) fn node(&mut self, name: &'static str, node: &Node, inner: Inner) {
-        let before = self.lines.last().map_or(0, |l| l.steps);
+        let before = self.steps_from();
         let steps = self.steps.iter().skip(before).map(|(s, _)| s.clone()).collect();
-        let birth = Birth { node: node.clone(), name, part: None, reads: Vec::new(), steps, spot: self.spot(), head: self.head(), inner };
+        let birth = Birth { node: node.clone(), name, part: None, reads: Vec::new(), steps, spot: self.spot(), head: self.head(), inner, translated: false };
         self.add(birth, false);
     }
 
@@ -427,6 +445,7 @@ impl Trace {
                 spot: b.spot.clone(),
                 head: b.head.clone(),
                 inner: Inner::Leaf,
+                translated: false,
             };
             Inner::Lines(vec![single("url", url), single(b.name, b)])
         });
@@ -442,8 +461,9 @@ impl Trace {
     /// What the map made: the value that is converted now consists of it.
     pub(crate) fn returned(&mut self, choice: bool) {
         let births = self.collected();
-        self.leave();
+        let map = self.heads.pop();
         let Some(birth) = births.into_iter().next() else { return };
+        self.steps.truncate(map.map_or(usize::MAX, |m| m.steps));
         self.child = Some(match (choice, birth.inner) {
             (true, Inner::Lines(puts)) => match puts.into_iter().next_back() {
                 Some(Put::Line { births, .. }) => births.into_iter().next().map_or(Inner::Leaf, |b| Inner::Child(Box::new(b))),
@@ -456,6 +476,11 @@ impl Trace {
     /// Without a value, nothing that a map made is used.
     pub(crate) fn forget_child(&mut self) {
         self.child = None;
+    }
+
+    /// A table replaces the first coding of what the map made.
+    pub(crate) fn translated(&mut self) {
+        self.translated = true;
     }
 
     /// The resource at hand has an identity that was derived.
@@ -498,6 +523,7 @@ impl Trace {
             spot: None,
             head: self.head(),
             inner: Inner::Lines(puts),
+            translated: false,
         };
         self.contained.push(birth);
     }
@@ -509,7 +535,17 @@ impl Trace {
     /// A resource is complete.
     pub(crate) fn resource(&mut self, entry: usize, node: &Node, puts: Vec<Put>) {
         let steps = if std::mem::take(&mut self.derived) { vec![Step::Derived] } else { Vec::new() };
-        let root = Birth { node: node.clone(), name: "", part: None, reads: Vec::new(), steps, spot: None, head: self.head(), inner: Inner::Lines(puts) };
+        let root = Birth {
+            node: node.clone(),
+            name: "",
+            part: None,
+            reads: Vec::new(),
+            steps,
+            spot: None,
+            head: self.head(),
+            inner: Inner::Lines(puts),
+            translated: false,
+        };
         self.resources.insert(entry, Record { root, why_gone: "" });
     }
 
@@ -524,6 +560,7 @@ impl Trace {
             spot: None,
             head: self.head(),
             inner: Inner::Leaf,
+            translated: false,
         };
         self.resources.insert(entry, Record { root, why_gone: why });
     }

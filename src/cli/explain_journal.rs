@@ -1,0 +1,107 @@
+//! A message of the journal, with the route sets that its deliveries began with.
+
+use crate::cli::Exit;
+use crate::cli::explain_subject::Subject;
+use crate::cli::journal;
+use crate::cli::paint::{err, plain};
+use crate::cli::route_choice::{self, Chosen};
+use crate::engine::Routes;
+use crate::exchange::MessageId;
+use crate::hl7v2::Message;
+use crate::journal::{JournalError, MessageRecord, Reader};
+use crate::route::RouteSet;
+use crate::site::ListenerSite;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens the journal that was named, or the site's.
+pub(crate) fn reader(folder: Option<&Path>, chosen: &Chosen) -> Result<Reader, Exit> {
+    let folder = match (folder, &chosen.site) {
+        (Some(folder), _) => folder.to_path_buf(),
+        (None, Some(site)) => site.journal.path.clone(),
+        (None, None) => {
+            err!("kiln: there is no kiln.yaml here; say --config FILE or --journal FOLDER");
+            return Err(Exit::CouldNot);
+        }
+    };
+    journal::open(&folder).ok_or(Exit::CouldNot)
+}
+
+/// The listener that a message came by, as the site file says today.
+pub(crate) fn listener<'c>(record: &MessageRecord, chosen: &'c Chosen) -> Option<&'c ListenerSite> {
+    let listeners = chosen.site.as_ref().map(|s| s.listeners.as_slice()).unwrap_or_default();
+    listeners.iter().find(|l| *l.socket.name == *record.envelope.listener)
+}
+
+/// The message of that number. Each delivery is shown by the route set that it began with; one that has not begun takes today's.
+pub(crate) fn subject(number: u64, folder: Option<&Path>, chosen: &Chosen) -> Result<Subject, Exit> {
+    let reader = reader(folder, chosen)?;
+    let record = match reader.show(MessageId(number)) {
+        Ok(record) => record,
+        Err(JournalError::Missing) => {
+            err!("kiln: there is no message {number} in this journal");
+            return Err(Exit::Found);
+        }
+        Err(e) => {
+            err!("kiln: {}", plain(&e.to_string()));
+            return Err(Exit::CouldNot);
+        }
+    };
+    let listener = listener(&record, chosen);
+    let name = format!("message {number}");
+    let message = Message::parse(record.envelope.bytes.expose().clone(), &route_choice::parse_options(listener)).map_err(|fault| {
+        err!("kiln: {name} cannot be read: {}: {}", fault.location.path(), fault.text);
+        Exit::Found
+    })?;
+    let mut subject = Subject { name, message, runs: Vec::new(), notes: Vec::new() };
+    let received = record.envelope.received;
+    if let Some(route) = chosen.only {
+        subject.run(&chosen.set, &chosen.sources, route, listener, received, record.id);
+        return Ok(subject);
+    }
+    if record.deliveries.is_empty() {
+        for route in subject.wanting(&chosen.set, listener) {
+            subject.run(&chosen.set, &chosen.sources, route, listener, received, record.id);
+        }
+        return Ok(subject);
+    }
+    let mut stored: HashMap<String, Routes> = HashMap::new();
+    let mut shown: Vec<(String, String)> = Vec::new();
+    for delivery in &record.deliveries {
+        let hash = delivery.program.clone().unwrap_or_else(|| chosen.set.hash().to_owned());
+        let key = (hash.clone(), delivery.route.to_string());
+        if shown.contains(&key) {
+            continue;
+        }
+        shown.push(key);
+        let (set, sources): (Arc<RouteSet>, _) = if hash == chosen.set.hash() {
+            (Arc::clone(&chosen.set), Arc::clone(&chosen.sources))
+        } else {
+            let routes = match stored.get(&hash) {
+                Some(routes) => routes.clone(),
+                None => match load(&reader, &hash) {
+                    Ok(routes) => stored.entry(hash.clone()).or_insert(routes).clone(),
+                    Err(fault) => {
+                        err!("kiln: delivery {} by route {}: {fault}", delivery.id.number, delivery.route);
+                        continue;
+                    }
+                },
+            };
+            (routes.set, Arc::new(routes.sources))
+        };
+        match set.named(&delivery.route) {
+            Some(route) => subject.run(&set, &sources, route, listener, received, record.id),
+            None => err!("kiln: delivery {}: its route set has no route {}", delivery.id.number, delivery.route),
+        }
+    }
+    if subject.runs.is_empty() { Err(Exit::CouldNot) } else { Ok(subject) }
+}
+
+fn load(reader: &Reader, hash: &str) -> Result<Routes, String> {
+    match reader.program(hash) {
+        Ok(Some(program)) => Routes::unpack(&program).map_err(|e| e.to_string()),
+        Ok(None) => Err(format!("the journal does not have the route set {hash} that it began with")),
+        Err(e) => Err(e.to_string()),
+    }
+}
