@@ -27,7 +27,8 @@ pub(crate) fn value(value: &serde_json::Value) -> String {
 /// `PID-7  "19750613"  Date/Time of Birth`.
 pub(crate) fn place(message: &Message, address: &Address, part: Part) -> String {
     let name = address.standard_name().map_or(String::new(), |n| format!("  {}", paint(FAINT, &n)));
-    format!("{}  {}{name}", paint(NAME, &address.to_string()), quoted(&message.text(part)))
+    let text = if message.is_null(part) { paint(GOOD, "\"\"") } else { quoted(&message.text(part)) };
+    format!("{}  {text}{name}", paint(NAME, &address.to_string()))
 }
 
 /// An element: its value, where it is from, and stage below stage.
@@ -37,7 +38,8 @@ pub(crate) fn element(run: &Run, message: &Message, element: &ElementLineage) {
         out!("│ from {}", place(message, address, *part));
     }
     if element.from.is_empty() {
-        out!("│ {}", paint(FAINT, "a constant: no value of the message is in it"));
+        let what = if element.refers { "a reference to another resource of this message" } else { "a constant: no value of the message is in it" };
+        out!("│ {}", paint(FAINT, what));
     }
     let last = element.stages.len().saturating_sub(1);
     for (n, one) in element.stages.iter().enumerate() {

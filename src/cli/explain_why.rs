@@ -34,7 +34,7 @@ pub(crate) fn why(run: &Run, survey: &Survey, value: &ValueUse) -> Vec<Why> {
     let purpose = if value.used == Use::Deletes { Use::Condition } else { value.used };
     for line in lineage.lines.iter().filter(|l| l.read.iter().any(|(place, how)| *how == purpose && place.touches(&value.place))) {
         let told = found.iter().any(|w: &Why| w.at.as_ref().is_some_and(|at| at.line == line.at.line));
-        if told || (value.used == Use::Unread) {
+        if told || matches!(value.used, Use::Unread | Use::Identity) {
             continue;
         }
         let text = match (line.made, value.used) {

@@ -3,6 +3,8 @@
 mod ack;
 mod check;
 mod control;
+mod coverage;
+mod coverage_count;
 mod daemon;
 mod explain;
 mod explain_element;
@@ -87,6 +89,7 @@ enum Command {
     Schema(schema::Args),
     Test(test::Args),
     Lsp(lsp::Args),
+    Coverage(coverage::Args),
 }
 
 /// Runs the command that the process was started with.
@@ -112,5 +115,6 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => schema::run(&args).into(),
         Command::Test(args) => test::run(&args).into(),
         Command::Lsp(args) => lsp::run(&args).into(),
+        Command::Coverage(args) => coverage::run(&args).into(),
     }
 }

@@ -299,7 +299,8 @@ impl Trace {
     }
 
     pub(crate) fn delete(&mut self, line: &BodyLine, element: &str) {
-        let element = if line.branches.is_empty() { element.to_owned() } else { format!("{element}[x]") };
+        let choice = !line.branches.is_empty() && !element.ends_with("[x]");
+        let element = if choice { format!("{element}[x]") } else { element.to_owned() };
         let spot = Spot { line: line.line.clone(), column: line.column };
         let (entry, head, parts) = (self.entry, self.head(), std::mem::take(&mut self.nulls));
         self.deletes.push((entry, element, spot, head, parts));
