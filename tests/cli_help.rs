@@ -13,6 +13,7 @@ const COMMANDS: &[&str] = &[
     "schema",
     "test",
     "lsp",
+    "coverage",
     "send",
     "journal",
     "journal search",
