@@ -10,7 +10,7 @@ use crate::site::words;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Explain where an element comes from, where a field went, or what a diagnostic's code means
+/// Explain where a value comes from or went, or a diagnostic's code
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   kiln explain admit.hl7 Patient.birthDate     where an element comes from: value, field, map, line, each step

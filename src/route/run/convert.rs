@@ -229,7 +229,7 @@ impl<'m> Run<'m> {
         if text.trim().is_empty() {
             return None;
         }
-        if is_plain(&text) {
+        if is_plain(&text) && self.trace.is_none() {
             return Some(Node::Text(text.into_owned()));
         }
         let forbidden = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
