@@ -1,6 +1,7 @@
 //! Where a value stands, as analysts write it: `PID-5.1`, `OBX[2]-5[1].1.2`. Read from text, found for a part, matched against each other.
 
 use crate::hl7v2::{Level, Message, Part, newest_datatype, newest_field, newest_segment};
+use std::collections::HashMap;
 use std::fmt;
 
 /// A place in messages. What is `None` is not said: `PID-5` means all repetitions and components of the field.
@@ -135,7 +136,12 @@ fn number(text: &str) -> Option<u16> {
 impl Message {
     /// The place of a part of a field: as deep as the message goes there, and an index only where there is more than one.
     pub fn address(&self, segment: usize, field: u16, part: Part) -> Address {
-        let mut address = self.address_of_segment(segment);
+        self.address_within(self.address_of_segment(segment), segment, field, part)
+    }
+
+    /// The same for a segment whose place is known: to find that takes a look at all segments.
+    pub fn address_within(&self, segment_address: Address, segment: usize, field: u16, part: Part) -> Address {
+        let mut address = segment_address;
         address.field = Some(field);
         let whole = self.field(segment, usize::from(field));
         if part.level == Level::Field {
@@ -170,6 +176,20 @@ impl Message {
         let before = self.segments_named(&name).take_while(|n| *n <= segment).count();
         let occurrence = (same > 1).then(|| u32::try_from(before).unwrap_or(u32::MAX));
         Address { segment: name, occurrence, field: None, repetition: None, component: None, subcomponent: None }
+    }
+
+    /// The places of all segments, in order.
+    pub fn segment_addresses(&self) -> Vec<Address> {
+        let mut seen: HashMap<String, u32> = HashMap::new();
+        let mut all: Vec<Address> = Vec::with_capacity(self.segment_count());
+        for n in 0..self.segment_count() {
+            let segment = self.segment_name(n).to_ascii_uppercase();
+            let nth = seen.entry(segment.clone()).or_default();
+            *nth += 1;
+            all.push(Address { segment, occurrence: Some(*nth), field: None, repetition: None, component: None, subcomponent: None });
+        }
+        all.iter_mut().filter(|a| seen.get(&a.segment) == Some(&1)).for_each(|a| a.occurrence = None);
+        all
     }
 
     /// The deepest parts of a segment that the sender valued, each with its field; MSH-1 and MSH-2 among them.

@@ -3,9 +3,9 @@
 use crate::fhir::{Identity, Node, SaveMode};
 use crate::hl7v2::{Address, Message, Part};
 use crate::route::program::{Context, Finding, Output, RouteId, RouteSet, Stop};
-use crate::route::run::{Birth, Fate, How, Leaf, Record, Trace, leaves};
+use crate::route::run::{Birth, Fate, How, Leaf, Trace, leaves};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// A place in a route file: `routes/adt.yaml:12` and the column, from 1.
@@ -249,7 +249,7 @@ impl RouteSet {
             Err(stop) => (Output::default(), Some(stop)),
         };
         let resources = resources(&trace, &output, stop.is_some(), &fields);
-        let values = values(&trace, &resources, message);
+        let values = values(&trace, &resources, &fields);
         let lines = lines(&trace, &fields);
         let conditions = trace.conditions.into_iter().map(|(at, (text, held, failed))| ConditionUse { at, text, held, failed }).collect();
         Lineage { route: Arc::clone(&self.info(route).name), taken, resources, values, lines, conditions, findings: output.findings, stop }
@@ -260,6 +260,7 @@ impl RouteSet {
 struct Fields<'m> {
     message: &'m Message,
     starts: Vec<(u32, usize, u16)>,
+    segments: Vec<Address>,
 }
 
 impl<'m> Fields<'m> {
@@ -274,21 +275,27 @@ impl<'m> Fields<'m> {
             }
         }
         starts.sort_unstable();
-        Self { message, starts }
+        Self { message, starts, segments: message.segment_addresses() }
     }
 
     fn address(&self, part: Part) -> Address {
         let at = self.starts.partition_point(|(start, ..)| *start <= part.start);
         match at.checked_sub(1).and_then(|n| self.starts.get(n)) {
-            Some((_, segment, field)) => self.message.address(*segment, *field, part),
+            Some((_, segment, field)) => self.within(*segment, *field, part),
             None => self.message.address_of_segment(0),
         }
+    }
+
+    fn within(&self, segment: usize, field: u16, part: Part) -> Address {
+        let of_segment = self.segments.get(segment).cloned().unwrap_or_else(|| self.message.address_of_segment(segment));
+        self.message.address_within(of_segment, segment, field, part)
     }
 }
 
 fn resources(trace: &Trace, output: &Output, stopped: bool, fields: &Fields<'_>) -> Vec<ResourceLineage> {
     let order: Vec<usize> = trace.resources.keys().copied().collect();
     let place = |entry: usize| order.iter().position(|e| *e == entry).unwrap_or(0);
+    let again = described_again(trace);
     let mut found = Vec::new();
     for (entry, record) in &trace.resources {
         let fate = trace.fates.get(*entry).copied().unwrap_or(Fate::Gone);
@@ -321,7 +328,7 @@ fn resources(trace: &Trace, output: &Output, stopped: bool, fields: &Fields<'_>)
                 elements.push(element(leaf, fields, &name));
             }
             // Described again in the same words: it is made once, and carries both.
-            for root in described_again(trace, *entry, record) {
+            for root in again.get(entry).into_iter().flatten() {
                 for leaf in leaves(&root.node, root, resource_type) {
                     let Some(known) = elements.iter_mut().find(|e| e.path == leaf.path) else { continue };
                     for part in leaf.sources {
@@ -351,12 +358,17 @@ fn resources(trace: &Trace, output: &Output, stopped: bool, fields: &Fields<'_>)
     found
 }
 
-/// The later descriptions of a resource that say the same.
-fn described_again<'t>(trace: &'t Trace, entry: usize, record: &'t Record) -> Vec<&'t Birth> {
-    let mut found: Vec<&Birth> = trace.again.iter().filter(|(e, _)| *e == entry).map(|(_, root)| root).collect();
+/// The later descriptions of resources that say the same, by the entry of the first.
+fn described_again(trace: &Trace) -> HashMap<usize, Vec<&Birth>> {
+    let mut found: HashMap<usize, Vec<&Birth>> = HashMap::new();
+    for (entry, root) in &trace.again {
+        found.entry(*entry).or_default().push(root);
+    }
     for (n, other) in &trace.resources {
-        if trace.fates.get(*n) == Some(&Fate::Joined(entry)) && alike(&other.root.node, &record.root.node) {
-            found.push(&other.root);
+        if let Some(Fate::Joined(first)) = trace.fates.get(*n)
+            && trace.resources.get(first).is_some_and(|r| alike(&other.root.node, &r.root.node))
+        {
+            found.entry(*first).or_default().push(&other.root);
         }
     }
     found
@@ -387,7 +399,8 @@ fn element(leaf: Leaf<'_>, fields: &Fields<'_>, name: &dyn Fn(usize) -> String) 
 }
 
 /// What became of each valued place of the message.
-fn values(trace: &Trace, resources: &[ResourceLineage], message: &Message) -> Vec<ValueUse> {
+fn values(trace: &Trace, resources: &[ResourceLineage], fields: &Fields<'_>) -> Vec<ValueUse> {
+    let message = fields.message;
     let carried: BTreeSet<(u32, u32)> =
         resources.iter().flat_map(|r| &r.elements).filter(|e| !e.refers).flat_map(|e| &e.from).map(|(_, p)| (p.start, p.end)).collect();
     let mut read: BTreeMap<(u32, u32), Use> = BTreeMap::new();
@@ -398,7 +411,7 @@ fn values(trace: &Trace, resources: &[ResourceLineage], message: &Message) -> Ve
     }
     let deleted: BTreeSet<(u32, u32)> = trace.deletes.iter().flat_map(|d| &d.4).map(|p| (p.start, p.end)).collect();
     // A place that holds the leaf was read with it: `text(PID-5)`, `raw(OBX-5)`, `PID-3 valued`.
-    let (carried, read, deleted) =
+    let (mut carried, mut read, mut deleted) =
         (Cover::of(carried.into_iter().map(|r| (r, Use::Carried))), Cover::of(read), Cover::of(deleted.into_iter().map(|r| (r, Use::Deletes))));
     let mut values = Vec::new();
     for segment in 0..message.segment_count() {
@@ -406,8 +419,9 @@ fn values(trace: &Trace, resources: &[ResourceLineage], message: &Message) -> Ve
             if segment == 0 && field <= 2 {
                 continue;
             }
-            let used = carried.over(part).or_else(|| deleted.over(part)).or_else(|| read.over(part)).unwrap_or(Use::Unread);
-            values.push(ValueUse { place: message.address(segment, field, part), part, used });
+            let (carried, deleted, read) = (carried.over(part), deleted.over(part), read.over(part));
+            let used = carried.or(deleted).or(read).unwrap_or(Use::Unread);
+            values.push(ValueUse { place: fields.within(segment, field, part), part, used });
         }
     }
     values
@@ -421,22 +435,34 @@ fn purpose(how: How) -> Use {
     }
 }
 
-/// Ranges of bytes with what they were used for.
-struct Cover(Vec<((u32, u32), Use)>, u32);
+/// Ranges of bytes with what they were used for, from the first and longest on.
+struct Cover {
+    ranges: Vec<(u32, std::cmp::Reverse<u32>, Use)>,
+    next: usize,
+    /// Ranges that may hold what comes; one within the other, as parts are.
+    open: Vec<(u32, Use)>,
+}
 
 impl Cover {
     fn of(ranges: impl IntoIterator<Item = ((u32, u32), Use)>) -> Self {
-        let mut all: Vec<_> = ranges.into_iter().collect();
-        all.sort_unstable();
-        let longest = all.iter().map(|((start, end), _)| end.saturating_sub(*start)).max().unwrap_or(0);
-        Self(all, longest)
+        let mut ranges: Vec<_> = ranges.into_iter().map(|((start, end), used)| (start, std::cmp::Reverse(end), used)).collect();
+        ranges.sort_unstable();
+        Self { ranges, next: 0, open: Vec::new() }
     }
 
-    /// The best use of any range that holds the part.
-    fn over(&self, part: Part) -> Option<Use> {
-        let to = self.0.partition_point(|((start, _), _)| *start <= part.start);
-        let within = self.0.get(..to).unwrap_or_default().iter().rev();
-        within.take_while(|((start, _), _)| start.saturating_add(self.1) >= part.end).filter(|((_, end), _)| *end >= part.end).map(|(_, used)| *used).max()
+    /// The best use of any range that holds the part. Parts are asked for in the order of the message.
+    fn over(&mut self, part: Part) -> Option<Use> {
+        while let Some((start, end, used)) = self.ranges.get(self.next).filter(|(start, ..)| *start <= part.start) {
+            while self.open.last().is_some_and(|(open, _)| open <= start) {
+                self.open.pop();
+            }
+            self.open.push((end.0, *used));
+            self.next += 1;
+        }
+        while self.open.last().is_some_and(|(end, _)| *end <= part.start) {
+            self.open.pop();
+        }
+        self.open.iter().filter(|(end, _)| *end >= part.end).map(|(_, used)| *used).max()
     }
 }
 
@@ -456,22 +482,26 @@ fn lines(trace: &Trace, fields: &Fields<'_>) -> Vec<LineUse> {
         line.made += u64::from(run.made > 0);
         if run.made == 0 {
             for step in &run.steps {
-                if !line.without.contains(step) {
+                if line.without.len() < STEPS_MAX && !line.without.contains(step) {
                     line.without.push(step.clone());
                 }
             }
         }
     }
+    let mut seen = HashSet::new();
     for read in &trace.reads {
-        if let Some(line) = read.run.and_then(|n| trace.runs.get(n)).and_then(|run| lines.get_mut(&run.spot)) {
-            let place = (fields.address(read.part), purpose(read.how));
-            if !line.read.contains(&place) {
-                line.read.push(place);
-            }
+        let Some(run) = read.run.and_then(|n| trace.runs.get(n)) else { continue };
+        if seen.insert((&run.spot, read.part, read.how))
+            && let Some(line) = lines.get_mut(&run.spot)
+        {
+            line.read.push((fields.address(read.part), purpose(read.how)));
         }
     }
     lines.into_values().collect()
 }
+
+/// What a line says of where it made nothing; enough for any reader.
+const STEPS_MAX: usize = 50;
 
 /// A save mode in the language's words.
 pub(crate) fn save_words(mode: SaveMode) -> &'static str {

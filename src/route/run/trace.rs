@@ -61,7 +61,7 @@ pub(crate) struct Read {
 }
 
 /// What for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum How {
     Value,
     Condition,
