@@ -2,6 +2,7 @@
 
 use crate::hl7v2::{Level, Part};
 use crate::route::code::{Decimal, Function, X, decimal};
+use crate::route::lineage::Step;
 use crate::route::run::moment;
 use crate::route::run::value::{At, Value, Values};
 use crate::route::run::{Env, Run};
@@ -303,6 +304,7 @@ impl<'m> Run<'m> {
             }
             _ => None,
         };
+        self.note(|t| t.step(Step::Converted("written as base64".to_owned()), None));
         Values::option(encoded.map(|e| Value::Text(Cow::Owned(e))), alive)
     }
 
