@@ -124,7 +124,7 @@ impl<'t> Walk<'t> {
         let own = match coding {
             Some(Origin::Own(Birth { inner: Inner::Lines(puts), .. })) => {
                 let births = puts.iter().filter_map(|p| if let Put::Line { births, .. } = p { births.first() } else { None });
-                births.filter(|b| alike(&b.node, node)).last()
+                births.rev().find(|b| alike(&b.node, node))
             }
             _ => None,
         };
