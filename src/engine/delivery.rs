@@ -33,6 +33,8 @@ pub(super) enum Ended {
     Blocks,
     /// It will be tried again.
     Again(Again),
+    /// An operator changed the queue before it was parked.
+    Changed,
     /// The journal is gone; the next start knows.
     Unknown,
 }

@@ -10,7 +10,7 @@ use crate::engine::shared::{Shared, now};
 use crate::engine::window::Window;
 use crate::exchange::{DeliveryId, Timestamp};
 use crate::journal::{JournalError, Pending, Settle, SettleFault, Settlement};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, RwLock};
@@ -39,6 +39,8 @@ pub(super) struct Lane {
     /// Held for reading while the dispatcher reads the queue, for writing while an operator changes it, so that nothing newer
     /// is read between the change and the news of it.
     queue: RwLock<()>,
+    /// How often an operator changed the queue.
+    changes: AtomicU64,
     /// Deliveries that are on their way to the target or with it; at most as many as it takes at once.
     busy: AtomicUsize,
     freed: Notify,
@@ -63,6 +65,7 @@ impl Lane {
             stale: AtomicBool::new(false),
             stale_now: Notify::new(),
             queue: RwLock::new(()),
+            changes: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
             freed: Notify::new(),
         }
@@ -83,6 +86,7 @@ impl Lane {
     pub(super) async fn change_queue<T>(&self, change: impl Future<Output = T>) -> T {
         let _no_reading = self.queue.write().await;
         let changed = change.await;
+        self.changes.fetch_add(1, Ordering::AcqRel);
         self.stale.store(true, Ordering::Release);
         self.stale_now.notify_one();
         changed
@@ -106,6 +110,8 @@ pub(super) struct Dispatcher {
     more: bool,
     /// When the queue was last read from its beginning.
     rescanned: Instant,
+    /// The operator's changes of the queue that the window knows of.
+    changes: u64,
     delivering: JoinSet<Report>,
     parking: JoinSet<Report>,
 }
@@ -120,6 +126,7 @@ impl Dispatcher {
             cursor: None,
             more: true,
             rescanned: Instant::now(),
+            changes: 0,
             delivering: JoinSet::new(),
             parking: JoinSet::new(),
         }
@@ -162,6 +169,7 @@ impl Dispatcher {
         let page = PAGE.min(self.capacity);
         let lane = Arc::clone(&self.lane);
         let _unchanged = lane.queue.read().await;
+        self.changes = lane.changes.load(Ordering::Acquire);
         if lane.stale.swap(false, Ordering::Acquire) {
             self.read_anew();
         }
@@ -209,9 +217,11 @@ impl Dispatcher {
         while self.parking.len() < PARKING_MAX
             && let Some(pending) = self.window.start_blocked()
         {
-            let shared = Arc::clone(&self.shared);
+            let (shared, lane, changes) = (Arc::clone(&self.shared), Arc::clone(&self.lane), self.changes);
             self.parking.spawn(async move {
-                let ended = park(&shared, pending.id).await;
+                // While it is written down, no operator replays what it waits for: it would be parked behind nothing, for ever.
+                let _unchanged = lane.queue.read().await;
+                let ended = if lane.changes.load(Ordering::Acquire) == changes { park(&shared, pending.id).await } else { Ended::Changed };
                 Report { pending, ended }
             });
         }
@@ -251,6 +261,11 @@ impl Dispatcher {
         };
         match ended {
             Ended::Settled => self.window.finish(pending.id),
+            // The queue was changed meanwhile: whether it is still to be parked is read anew.
+            Ended::Changed => {
+                self.window.finish(pending.id);
+                self.lane.stale.store(true, Ordering::Release);
+            }
             Ended::Recovered => {
                 self.window.finish(pending.id);
                 self.window.wake_all_of_target();

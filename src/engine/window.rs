@@ -42,6 +42,8 @@ struct Entry {
 struct Line {
     /// The delivery that runs with this key.
     running: Option<DeliveryId>,
+    /// How many are being parked with this key. They stand before all that wait, and keep what is not to be parked from starting.
+    parking: usize,
     /// Those that wait, in the order of storing.
     waiting: VecDeque<DeliveryId>,
 }
@@ -83,9 +85,15 @@ impl Window {
             return;
         }
         let mut overtaken = Vec::new();
+        let mut blocked = pending.blocked;
+        let mut before_others = false;
         for key in &pending.keys {
             let line = self.lines.entry(*key).or_default();
             let place = line.waiting.partition_point(|other| *other < id);
+            // The journal does not know yet what is about to be parked; whoever comes after that is to be parked, too.
+            let before = place.checked_sub(1).and_then(|n| line.waiting.get(n));
+            blocked |= line.parking > 0 || before.is_some_and(|other| self.entries.get(other).is_some_and(|e| e.pending.blocked));
+            before_others |= place < line.waiting.len();
             if place == 0
                 && let Some(front) = line.waiting.front()
             {
@@ -105,8 +113,12 @@ impl Window {
             None => State::Waiting,
         };
         self.keys += pending.keys.len();
-        self.entries.insert(id, Entry { pending, state });
+        let keys = (blocked && before_others).then(|| pending.keys.clone());
+        self.entries.insert(id, Entry { pending: Pending { blocked, ..pending }, state });
         self.consider(id);
+        if let Some(keys) = keys {
+            self.block_behind(id, &keys);
+        }
     }
 
     /// Ends the waits whose time has come.
@@ -156,7 +168,7 @@ impl Window {
         Some(self.begin(id, State::Running))
     }
 
-    /// The oldest delivery that is to be parked; it holds its place until [`Window::finish`].
+    /// The oldest delivery that is to be parked. What is to be parked behind it need not wait for it; all others do, until [`Window::finish`].
     pub(super) fn start_blocked(&mut self) -> Option<Pending> {
         let id = self.ready_blocked.pop_first()?;
         Some(self.begin(id, State::Parking))
@@ -170,7 +182,17 @@ impl Window {
             let line = self.lines.get_mut(key).expect("a key of an entry has a line");
             let front = line.waiting.pop_front();
             debug_assert_eq!(front, Some(id), "what is ready is first in all of its lines");
-            line.running = Some(id);
+            match state {
+                State::Parking => line.parking += 1,
+                _ => line.running = Some(id),
+            }
+        }
+        if state == State::Parking {
+            for key in &pending.keys {
+                if let Some(front) = self.lines.get(key).and_then(|line| line.waiting.front().copied()) {
+                    self.consider(front);
+                }
+            }
         }
         pending
     }
@@ -179,7 +201,7 @@ impl Window {
     pub(super) fn finish(&mut self, id: DeliveryId) {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.keys -= entry.pending.keys.len();
-        self.leave_lines(id, &entry.pending.keys);
+        self.leave_lines(id, &entry);
         if let State::Delayed(at, _) = entry.state {
             self.delayed.remove(&(at, id));
         }
@@ -195,17 +217,19 @@ impl Window {
         }
     }
 
-    fn leave_lines(&mut self, id: DeliveryId, keys: &[OrderKey]) {
-        for key in keys {
+    fn leave_lines(&mut self, id: DeliveryId, entry: &Entry) {
+        for key in &entry.pending.keys {
             let Some(line) = self.lines.get_mut(key) else { continue };
-            if line.running == Some(id) {
+            if entry.state == State::Parking {
+                line.parking = line.parking.saturating_sub(1);
+            } else if line.running == Some(id) {
                 line.running = None;
             } else if let Some(place) = line.waiting.iter().position(|other| *other == id) {
                 line.waiting.remove(place);
             }
             match line.waiting.front().copied() {
                 Some(front) => self.consider(front),
-                None if line.running.is_none() => {
+                None if line.running.is_none() && line.parking == 0 => {
                     self.lines.remove(key);
                 }
                 None => {}
@@ -264,7 +288,10 @@ impl Window {
     /// Marks the delivery as ready if it waits for nothing but a place.
     fn consider(&mut self, id: DeliveryId) {
         let Some(entry) = self.entries.get(&id) else { return };
-        let first = |key: &OrderKey| self.lines.get(key).is_some_and(|line| line.running.is_none() && line.waiting.front() == Some(&id));
+        let blocked = entry.pending.blocked;
+        let first = |key: &OrderKey| {
+            self.lines.get(key).is_some_and(|line| line.running.is_none() && (blocked || line.parking == 0) && line.waiting.front() == Some(&id))
+        };
         if entry.state == State::Waiting && entry.pending.keys.iter().all(first) {
             let set = if entry.pending.blocked { &mut self.ready_blocked } else { &mut self.ready };
             set.insert(id);
@@ -358,6 +385,27 @@ mod tests {
         })
         .collect();
         assert_eq!(blocked, [(2, true), (3, true), (4, false)]);
+        assert_eq!((window.len(), window.lines.len()), (0, 0), "nothing stays behind");
+    }
+
+    #[test]
+    fn what_is_to_be_parked_is_parked_side_by_side_and_the_rest_waits_for_it() {
+        let mut window = Window::default();
+        for (n, keys) in [(1, &[7][..]), (2, &[7]), (3, &[7, 8]), (4, &[9])] {
+            window.add(pending(n, keys));
+        }
+        let first = window.start().expect("1 is ready");
+        window.block_behind(first.id, &first.keys);
+        window.finish(first.id);
+        let parking: Vec<_> = std::iter::from_fn(|| window.start_blocked()).map(|p| p.id.message.0).collect();
+        assert_eq!(parking, [2, 3], "neither waits for the other");
+        // Read before the journal knows that 3 is parked: it comes after 3.
+        window.add(pending(5, &[8]));
+        assert_eq!(started(&mut window), [4]);
+        assert_eq!(window.start_blocked().map(|p| p.id.message.0), Some(5));
+        for n in [3, 2, 5, 4] {
+            window.finish(id(n));
+        }
         assert_eq!((window.len(), window.lines.len()), (0, 0), "nothing stays behind");
     }
 

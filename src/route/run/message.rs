@@ -145,7 +145,7 @@ impl<'m> Run<'m> {
             PartItem::Fields(body) if body.each.is_none() && body.from.is_none() && !line.append => {
                 if !found.is_empty() {
                     self.change(body, env, sheet, &found);
-                } else if only.is_none() && !(body.current && !sheet.may_add(line.name)) {
+                } else if only.is_none() && (!body.current || sheet.may_add(line.name)) {
                     for segment in self.new_segments(body, env) {
                         sheet.insert(group, None, segment);
                     }
