@@ -37,6 +37,10 @@ fn run(input: &str, path: &Path) -> String {
     let (context, routes) = head.split_once("=== routes\n").unwrap_or_else(|| panic!("{}: no `=== routes`", path.display()));
     let setting = |name: &str| context.lines().find_map(|l| l.strip_prefix(name).map(str::trim));
     let mut sources = Sources::default();
+    if let Some(file) = setting("with:") {
+        let beside = path.with_file_name("..").join(file);
+        sources.add_shipped(file, std::fs::read_to_string(beside).expect("the maps that a case begins with"));
+    }
     sources.add("case.yaml", routes);
     let loaded = load(sources, &LoadOptions::default());
     let mut out = render(&loaded.sources, &loaded.diagnostics, Style::Short);
@@ -87,5 +91,20 @@ fn show(saves: &Saves, out: &mut String) {
         if let Some(initial) = &save.initial {
             writeln!(out, "  initial {}", initial.to_value(&link)).expect("memory");
         }
+    }
+}
+
+#[test]
+fn the_page_has_every_function_as_it_is_declared() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/language.md");
+    let page = std::fs::read_to_string(&path).expect("the page");
+    let (begin, end) = ("from src/route/functions.rs -->\n", "<!-- end of functions -->");
+    let (before, rest) = page.split_once(begin).expect("where the table begins");
+    let (table, after) = rest.split_once(end).expect("where the table ends");
+    let declared = format!("\n{}\n", kiln::route::function_reference());
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, format!("{before}{begin}{declared}{end}{after}")).expect("written");
+    } else {
+        assert!(table == declared, "UPDATE=1 writes the table anew");
     }
 }

@@ -98,8 +98,8 @@ pub(crate) enum Shared {
 pub(crate) struct Resource {
     pub(crate) name: Arc<str>,
     pub(crate) resource_type: &'static str,
-    /// What to make one per: a path that yields segments (or values), or nothing for one from the message.
-    pub(crate) each: Option<X>,
+    /// What to make one per: a path that yields segments (or values), and the key by which they are grouped; or nothing for one from the message.
+    pub(crate) each: Option<(X, Option<X>)>,
     pub(crate) when: Option<X>,
     /// The maps after the first `$map`, each with the look-up of its source from the resource's own segment.
     pub(crate) maps: Vec<(Option<X>, usize)>,
@@ -316,6 +316,8 @@ pub(crate) enum X {
         all: bool,
         place: &'static str,
         from: Option<usize>,
+        /// The resource that is being made names its own kind: its siblings are meant.
+        own: bool,
     },
 }
 
@@ -481,6 +483,8 @@ pub(crate) struct Table {
     pub(crate) senders: Vec<(X, Names<Row>)>,
     pub(crate) unmapped: UnmappedX,
     pub(crate) columns: Vec<String>,
+    /// By column: does it hold numbers?
+    pub(crate) numbers: Vec<bool>,
 }
 
 #[derive(Clone)]

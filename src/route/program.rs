@@ -4,7 +4,7 @@ use crate::diagnostic::{Diagnostic, Sources, Span};
 use crate::exchange::{MessageId, Timestamp};
 use crate::fhir::Saves;
 use crate::hl7v2::Draft;
-use crate::route::code::Code;
+use crate::route::code::{Code, Route};
 use crate::route::run::Places;
 use std::sync::Arc;
 
@@ -39,6 +39,10 @@ pub struct RouteSet {
     pub(crate) routes: Vec<RouteInfo>,
     pub(crate) code: Code,
     pub(crate) places: Places,
+    /// Programs of routes that say `use:` or `types:`; each has all maps in its own manner.
+    pub(crate) variants: Vec<(Code, Places)>,
+    /// By route: the variant that it runs in, and its place there.
+    pub(crate) homes: Vec<Option<(usize, usize)>>,
 }
 
 /// Which route of a set.
@@ -148,6 +152,30 @@ impl RouteSet {
     /// A hash over all sources and the version of Kiln, in hex.
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// Routes of these names run in a program of their own.
+    pub(crate) fn vary<'n>(&mut self, code: Code, infos: &[RouteInfo], names: impl Iterator<Item = &'n str>) {
+        let variant = self.variants.len();
+        for name in names {
+            let place = infos.iter().position(|i| &*i.name == name);
+            if let (Some(at), Some(place)) = (self.routes.iter().position(|r| &*r.name == name), place)
+                && let (Some(home), Some(info)) = (self.homes.get_mut(at), infos.get(place))
+            {
+                *home = Some((variant, place));
+                self.routes[at] = info.clone();
+            }
+        }
+        self.variants.push((code, Places::default()));
+    }
+
+    /// The program that a route runs in: its code, the look-ups that are resolved so far, and the route in it.
+    pub(crate) fn program(&self, route: RouteId) -> Option<(&Code, &Places, &Route)> {
+        let (code, places, at) = match self.homes.get(route.0).copied().flatten() {
+            Some((variant, at)) => self.variants.get(variant).map(|(code, places)| (code, places, at))?,
+            None => (&self.code, &self.places, route.0),
+        };
+        Some((code, places, code.routes.get(at)?))
     }
 
     /// All routes.

@@ -117,6 +117,15 @@ fn is_segment(structure: Structure, node: NodeId, name: &str) -> bool {
     !node.is_group && node.name == name
 }
 
+/// Is `node` in `group` or in a group below it, and may there be several? `None` if it is elsewhere.
+pub(crate) fn below(structure: Structure, group: NodeId, node: NodeId) -> Option<bool> {
+    let mut at = node;
+    while at != group {
+        at = structure.node(at).parent?;
+    }
+    Some(repeats(structure, group, node))
+}
+
 /// May `node` occur more than once inside one instance of `group`?
 fn repeats(structure: Structure, group: NodeId, node: NodeId) -> bool {
     let mut at = node;
@@ -132,3 +141,6 @@ fn repeats(structure: Structure, group: NodeId, node: NodeId) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests;

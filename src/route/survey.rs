@@ -1,6 +1,6 @@
 //! All lines and conditions of a route set that can run: what a coverage is measured against, and why a value went nowhere.
 
-use crate::route::code::{Body, Code, Item, Join, Map, Said, SaveX, X};
+use crate::route::code::{Body, Code, Item, Join, Map, Route, Said, SaveX, X};
 use crate::route::lineage::Spot;
 use crate::route::program::{RouteId, RouteSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,8 +44,9 @@ pub struct Survey {
 impl RouteSet {
     /// What one route can run: its own lines, and those of all maps that it reaches.
     pub fn survey(&self, route: RouteId) -> Survey {
-        let mut walk = Walk::new(&self.code);
-        walk.route(route.0, &self.info(route).name);
+        let Some((code, _, routed)) = self.program(route) else { return Survey::default() };
+        let mut walk = Walk::new(code);
+        walk.route(routed, &self.info(route).name);
         walk.reached();
         walk.survey()
     }
@@ -53,11 +54,18 @@ impl RouteSet {
     /// What the whole set can run, maps that no route reaches included.
     pub fn survey_all(&self) -> Survey {
         let mut walk = Walk::new(&self.code);
-        for (route, info) in self.routes() {
-            walk.route(route.0, &info.name);
-        }
         walk.wanted = (0..self.code.maps.len()).collect();
         walk.reached();
+        for (id, info) in self.routes() {
+            let Some((code, _, route)) = self.program(id) else { continue };
+            // A route with overlays of its own has maps of its own.
+            if !std::ptr::eq(walk.code, code) {
+                walk.code = code;
+                walk.seen.clear();
+            }
+            walk.route(route, &info.name);
+            walk.reached();
+        }
         walk.survey()
     }
 }
@@ -81,12 +89,14 @@ impl<'c> Walk<'c> {
         Survey { lines: self.lines.into_values().collect(), conditions: self.conditions.into_values().collect() }
     }
 
-    fn route(&mut self, n: usize, name: &str) {
-        let Some(route) = self.code.routes.get(n) else { return };
+    fn route(&mut self, route: &'c Route, name: &str) {
         self.head = Arc::from(format!("route {name}"));
         route.when.iter().for_each(|x| self.x(x));
         for resource in &route.resources {
-            resource.each.iter().for_each(|x| self.x(x));
+            if let Some((each, by)) = &resource.each {
+                self.x(each);
+                by.iter().for_each(|x| self.x(x));
+            }
             let around = self.under.len();
             resource.when.iter().for_each(|x| self.condition(x));
             self.body(&resource.body);

@@ -87,7 +87,7 @@ pub(crate) struct FieldType {
 pub(crate) struct V2Types {
     segments: HashMap<String, HashMap<u16, FieldType>>,
     datatypes: HashMap<String, HashMap<u16, FieldType>>,
-    /// `types:` of the route being compiled: what a field of varying type is.
+    /// `types:` of the route being compiled, or of all routes of this program: what a field of varying type is.
     pub(crate) named: HashMap<(String, u16), &'static str>,
     /// `(ZPI, PID)`: where declared segments stand.
     pub(crate) places: Vec<(String, String)>,
@@ -107,6 +107,14 @@ impl V2Types {
     pub(crate) fn declare_datatype(&mut self, doc: &DatatypeDoc) {
         let parts = doc.components.iter().map(|(n, f)| (*n, declared(&f.datatype.text, f.table.as_ref().map(|t| t.text.as_str()), f.repeats)));
         self.datatypes.insert(doc.name.text.clone(), parts.collect());
+    }
+
+    /// `QPD-3`, `QIP`: the field has that type, if its own varies.
+    pub(crate) fn name_field(&mut self, path: &str, datatype: &str) {
+        let Some((segment, n)) = path.split_once('-').and_then(|(segment, n)| Some((segment, n.parse::<u16>().ok()?))) else { return };
+        if self.is_datatype(datatype) && self.field(segment, n).is_some_and(|f| f.datatype == "varies") {
+            self.named.insert((segment.to_owned(), n), intern(datatype));
+        }
     }
 
     /// Is there a segment of that name, in any version or declared here?

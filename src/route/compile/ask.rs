@@ -37,6 +37,7 @@ const COMMON: &[&str] = &[
 impl<'a> Compiler<'a> {
     /// `types: {QPD-3: QIP}`: what fields of varying type are in this route.
     pub(crate) fn name_types(&mut self, doc: &'a RouteDoc) {
+        self.v2.named.clear();
         for (field, datatype) in &doc.types {
             if !self.v2.is_datatype(&datatype.text) {
                 let help = crate::diagnostic::suggest(&datatype.text, crate::hl7v2::datatype_ids())
@@ -63,7 +64,7 @@ impl<'a> Compiler<'a> {
     /// What the expressions of a route see: the resource, where it begins with one.
     pub(crate) fn route_scope(&self, doc: &RouteDoc) -> Scope<'a> {
         let resource = doc.on.iter().find_map(|k| resource(&k.text));
-        let entries = resource.into_iter().map(|ty| Entry { ty: Ty::Fhir(ty), path: None, segment: None }).collect();
+        let entries = resource.into_iter().map(|ty| Entry::one(Ty::Fhir(ty), None, None)).collect();
         Scope { pure_value: resource.is_some(), entries, ..Scope::default() }
     }
 

@@ -100,24 +100,29 @@ impl<'a> Compiler<'a> {
     /// `$each`: its values become the current one.
     pub(crate) fn each(&mut self, scope: &mut Scope<'a>, each: &'a tree::Each) -> (X, Option<X>, bool) {
         let values = self.raw(scope, &each.values);
-        let entry = Entry { ty: values.typed.ty.clone(), path: values.origin.clone(), segment: values.segment };
-        scope.push(entry);
-        let by = each.by.as_ref().map(|by| {
-            self.report(
-                Diagnostic::error("K121", by.span, "grouping with `by` cannot run yet")
-                    .label("a later version of Kiln groups values")
-                    .help("iterate over the values themselves"),
-            );
-            self.raw(scope, by).x
-        });
+        let mut entry = Entry::one(values.typed.ty.clone(), values.origin.clone(), values.segment);
+        if let tree::ExprKind::Variable(name) = &each.values.kind {
+            entry.variable = Some(name.clone());
+        }
+        let slot = scope.push(entry);
+        // The key is that of each value; behind it the current value is the whole group.
+        let by = each.by.as_ref().map(|by| self.raw(scope, by).x);
+        if let (Some(entry), true) = (scope.entries.get_mut(slot), by.is_some()) {
+            entry.group = true;
+        }
         (values.x, by, values.typed.many)
     }
 
     /// `$from`: starts with the value converted; a reference starts with the resource that it will refer to.
     fn from(&mut self, scope: &mut Scope<'a>, from: &'a tree::Each, ty: Type, path: &str, out: &mut Body) -> Type {
+        if let Some(by) = &from.by {
+            let fault =
+                Diagnostic::error("K110", by.span, "`$from` converts one value after the other, so nothing can be grouped").label("`by` belongs to `$each`");
+            self.report(fault.help("write `$each: VALUES by KEY` for the groups, and say in the lines what becomes of their values"));
+        }
         let raw = self.raw_for_from(scope, &from.values);
         let (mut compiled, mut lines_ty) = (raw, ty);
-        let entry = Entry { ty: compiled.typed.ty.clone(), path: compiled.origin.clone(), segment: compiled.segment };
+        let entry = Entry::one(compiled.typed.ty.clone(), compiled.origin.clone(), compiled.segment);
         let wanted = Wanted { path: path.to_owned(), ..Wanted::bare(ty) };
         // The conversion reads the current value, so that the lines and it see the same one.
         let slot = scope.push(entry);

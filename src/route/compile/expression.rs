@@ -206,20 +206,17 @@ impl<'a> Compiler<'a> {
     }
 
     fn filter(&mut self, scope: &mut Scope<'a>, inner: &'a Expr, condition: &'a Expr) -> Compiled {
-        if let ExprKind::Name(name, all) = &inner.kind {
-            let compiled = self.resource(scope, name, *all, None, inner.span);
-            self.report(
-                Diagnostic::error("K121", condition.span, "choosing among resources with `where` cannot run yet")
-                    .label("resources of a route have no conditions in this version of Kiln")
-                    .help("refer to the resource by its name alone"),
-            );
-            return compiled;
-        }
         if let Some(compiled) = self.filter_whole(scope, inner, condition) {
             return compiled;
         }
+        let named = if let ExprKind::Name(name, _) = &inner.kind { scope.resources.iter().find(|r| r.name == *name).and_then(|r| r.segment) } else { None };
         let inner = self.raw(scope, inner);
-        let slot = scope.push(Entry { ty: inner.typed.ty.clone(), path: inner.origin.clone(), segment: inner.segment });
+        // A resource is chosen by the segment that it is made from.
+        let entry = match named {
+            Some(segment) => Entry::one(Ty::Segment(segment), None, Some(segment)),
+            None => Entry::one(inner.typed.ty.clone(), inner.origin.clone(), inner.segment),
+        };
+        let slot = scope.push(entry);
         let condition = self.condition(scope, condition);
         scope.pop();
         let x = X::Where(Box::new(inner.x), slot, Box::new(condition.x));
@@ -236,7 +233,7 @@ impl<'a> Compiler<'a> {
             return None;
         }
         let values = self.segment_path(scope, *all, anchors, segment, *index, Some(*field), &[], inner.span);
-        let slot = scope.push(Entry { ty: values.typed.ty.clone(), path: values.origin.clone(), segment: values.segment });
+        let slot = scope.push(Entry::one(values.typed.ty.clone(), values.origin.clone(), values.segment));
         let condition = self.condition(scope, condition);
         scope.pop();
         let chosen = Compiled { x: X::Where(Box::new(values.x), slot, Box::new(condition.x)), ..Compiled { x: X::Nothing, ..values } };
@@ -285,6 +282,7 @@ impl<'a> Compiler<'a> {
         let x = if name.text == "systems" {
             X::InSystems(value, negated)
         } else if let Some(table) = self.tables.iter().position(|t| *t.name == *name.text) {
+            self.uses_table(table);
             X::InTable(value, table, negated)
         } else if let Some(set) = fhir::value_set(&name.text) {
             X::InCodes(value, set, negated)
@@ -308,6 +306,7 @@ impl<'a> Compiler<'a> {
             self.report(Diagnostic::error("K504", table.span, format!("there is no table {}", table.text)).label("unknown table").help(help));
             return Compiled { converted: true, ..inner };
         };
+        self.uses_table(index);
         let column_index = column.and_then(|c| self.tables[index].columns.iter().position(|n| *n == c.text));
         if let (Some(column), None) = (column, column_index) {
             let columns = self.tables[index].columns.join(", ");
@@ -317,7 +316,12 @@ impl<'a> Compiler<'a> {
                     .help(if columns.is_empty() { "the table has no columns".to_owned() } else { format!("it has: {columns}") }),
             );
         }
-        let ty = if column.is_some() { Ty::Text } else { Ty::V2 { datatype: "ID", table: None } };
+        let ty = match column_index.and_then(|c| self.table_docs.get(index)?.columns.get(c)).map(|(_, ty)| ty.text.as_str()) {
+            Some("decimal" | "integer") => Ty::Number,
+            Some(_) => Ty::Text,
+            None if column.is_some() => Ty::Nothing,
+            None => Ty::V2 { datatype: "ID", table: None },
+        };
         let typed = Typed { ty, many: inner.typed.many };
         Compiled { x: X::Via(Box::new(inner.x), index, column_index), typed, ..Compiled { x: X::Nothing, ..inner } }
     }
@@ -351,6 +355,17 @@ impl<'a> Compiler<'a> {
                 None => compiled,
             };
         }
+        // The name that is being iterated means the current value.
+        let current = scope.entries.iter().enumerate().rev().find(|(_, e)| e.variable.as_deref() == Some(name)).map(|(slot, e)| (slot, e.clone()));
+        if let Some((slot, entry)) = current {
+            let path = crate::route::code::Path { root: crate::route::code::Root::Slot(slot), field: None, steps: Vec::new() };
+            let mut compiled = Compiled::new(X::Path(path), Typed { ty: entry.ty, many: entry.group });
+            (compiled.origin, compiled.segment) = (entry.path, entry.segment);
+            return match wanted {
+                Some(wanted) => self.join(compiled, wanted, span),
+                None => compiled,
+            };
+        }
         if scope.expanding.iter().any(|n| n == name) {
             self.report(Diagnostic::error("K410", span, format!("${name} needs itself")).label("a circle of $let").help("name the value directly"));
             return Compiled::nothing();
@@ -379,6 +394,9 @@ impl<'a> Compiler<'a> {
             self.report(Diagnostic::error("K205", span, format!("nothing here is called ${name}")).label("unknown name").help(help));
             return Compiled::nothing();
         };
+        if let Some(read) = scope.lets.iter().rev().find(|l| l.name.text == name) {
+            self.used.insert(read.name.span);
+        }
         match (item, wanted) {
             (Item::Expr(expr), Some(wanted)) => self.wanted(&mut inner, expr, wanted),
             (Item::Expr(expr), None) => self.raw(&mut inner, expr),
@@ -397,8 +415,8 @@ impl<'a> Compiler<'a> {
         if let Some((_, ty)) = scope.asked.iter().find(|(n, _)| n == name) {
             return Compiled::new(X::Nothing, Typed { ty: Ty::Fhir(*ty), many: true });
         }
-        let Some(index) = scope.resources.iter().position(|(n, _)| n == name) else {
-            let names: Vec<&str> = scope.resources.iter().map(|(n, _)| n.as_str()).chain(scope.asked.iter().map(|(n, _)| n.as_str())).collect();
+        let Some(index) = scope.resources.iter().position(|r| r.name == name) else {
+            let names: Vec<&str> = scope.resources.iter().map(|r| r.name.as_str()).chain(scope.asked.iter().map(|(n, _)| n.as_str())).collect();
             let help = match crate::diagnostic::suggest(name, names.iter().copied()) {
                 Some(other) => format!("did you mean {other}?"),
                 None => format!("for the code write \"{name}\", in quotes"),
@@ -406,10 +424,11 @@ impl<'a> Compiler<'a> {
             self.report(Diagnostic::error("K205", span, format!("nothing here is called {name}")).label("unknown name").help(help));
             return Compiled::nothing();
         };
-        let ty = scope.resources[index].1;
+        let ty = scope.resources[index].ty;
         let from = scope.segment().map(|(slot, _)| slot);
+        let own = scope.own == Some(index);
         let Some(wanted) = wanted else {
-            return Compiled::new(X::Resource { index, all, place: "", from }, Typed { ty: Ty::Resource(vec![ty]), many: true });
+            return Compiled::new(X::Resource { index, all, place: "", from, own }, Typed { ty: Ty::Resource(vec![ty]), many: true });
         };
         let fits = wanted.types.iter().any(|t| t.name() == "Reference");
         let targets: Vec<&str> = wanted.element.map(|e| e.targets().collect()).unwrap_or_default();
@@ -419,7 +438,7 @@ impl<'a> Compiler<'a> {
         }
         let reference = wanted.types.iter().find(|t| t.name() == "Reference");
         let place = reference.map_or(wanted.name, |t| wanted.name_for(*t));
-        Compiled { converted: true, ..Compiled::new(X::Resource { index, all, place, from }, Typed { ty: Ty::Resource(vec![ty]), many: wanted.list }) }
+        Compiled { converted: true, ..Compiled::new(X::Resource { index, all, place, from, own }, Typed { ty: Ty::Resource(vec![ty]), many: wanted.list }) }
     }
 
     fn tail(&mut self, inner: Compiled, tail: &[PathStep], span: Span) -> Compiled {

@@ -32,7 +32,14 @@ impl<'a> Compiler<'a> {
         if name.text == "raw" && matches!(&arguments[0].kind, ExprKind::Name(n, _) if n == "message") {
             return Compiled::new(X::Call(Function::Raw, Vec::new()), Typed::one(Ty::Text));
         }
+        // The current value is always one, so `count(PID-11)` inside of `$each: PID-11` counts them all.
+        let hidden = if name.text == "count" { hide_current(scope, arguments) } else { Vec::new() };
         let compiled: Vec<Compiled> = arguments.iter().map(|a| self.raw(scope, a)).collect();
+        for (entry, path) in hidden {
+            if let Some(entry) = scope.entries.get_mut(entry) {
+                entry.path = path;
+            }
+        }
         self.check_arguments(&name.text, arguments, &compiled);
         let first = compiled.first().map(|c| c.typed.clone());
         let first_ty = first.as_ref().map_or(Ty::Nothing, |t| t.ty.clone());
@@ -143,6 +150,22 @@ fn is_no_text(ty: &Ty) -> bool {
         Ty::Bool | Ty::Segment(_) | Ty::Resource(_) | Ty::Choice(_) => true,
         _ => false,
     }
+}
+
+/// Makes the path that the arguments are of mean all of its values; gives back what to restore.
+fn hide_current(scope: &mut Scope<'_>, arguments: &[Expr]) -> Vec<(usize, Option<(String, u16)>)> {
+    let mut expr = arguments.first().map(|a| &a.kind);
+    while let Some(ExprKind::Where(inner, _) | ExprKind::Tail(inner, _) | ExprKind::As(inner, _) | ExprKind::Via(inner, ..)) = expr {
+        expr = Some(&inner.kind);
+    }
+    let Some(ExprKind::Segment { segment, field: Some(field), .. }) = expr else { return Vec::new() };
+    let mut hidden = Vec::new();
+    for (n, entry) in scope.entries.iter_mut().enumerate() {
+        if entry.path.as_ref().is_some_and(|(s, f)| *s == segment.text && f == field) {
+            hidden.push((n, entry.path.take()));
+        }
+    }
+    hidden
 }
 
 fn count_of(fewest: usize, most: Option<usize>) -> String {

@@ -3,11 +3,11 @@
 use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir::{self, Kind, Strength, Type};
 use crate::hl7v2;
-use crate::route::code::{Coded, Conversion, Join, X};
+use crate::route::code::{Coded, Conversion, Function, Join, X};
 use crate::route::compile::expression::Compiled;
 use crate::route::compile::path::same_type;
 use crate::route::compile::{Compiler, Wanted};
-use crate::route::tree::{Item, Target};
+use crate::route::tree::{Item, Op, Target};
 use crate::route::types::{Ty, Typed};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,6 +53,7 @@ impl<'a> Compiler<'a> {
     fn convert(&mut self, raw: Compiled, join: Join, ty: Type, wanted: &Wanted, span: Span) -> Compiled {
         let heads = self.heads(&join);
         self.joins.extend(heads.into_iter().map(|head| (span, head)));
+        self.check_loss(&raw, &join, wanted, span);
         let conversion = Conversion {
             join,
             name: wanted.name_for(ty),
@@ -80,6 +81,17 @@ impl<'a> Compiler<'a> {
             Join::Varies(joins) => joins.values().flat_map(|(join, _)| self.heads(join)).collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// K404: a calculated number may have a fraction, a calculated time has an hour; the word for leaving it out is round() or date().
+    fn check_loss(&mut self, raw: &Compiled, join: &Join, wanted: &Wanted, span: Span) {
+        let (what, word) = match (join, &raw.typed.ty) {
+            (Join::Integer(_), Ty::Number) if may_be_fraction(&raw.x) => ("a number with a fraction is no value here", "round(..., 0)"),
+            (Join::Date, Ty::Moment) if matches!(raw.x, X::Arithmetic(..)) => ("the time of day is left out", "date(...)"),
+            _ => return,
+        };
+        let fault = Diagnostic::warning("K404", span, format!("{} takes less than this yields", wanted.path)).label(what);
+        self.report(fault.help(format!("say that it is meant: {word}")));
     }
 
     fn find_join(&mut self, source: &Ty, ty: Type, wanted: &Wanted, span: Span) -> Option<(u8, Join)> {
@@ -161,6 +173,7 @@ impl<'a> Compiler<'a> {
                     .iter()
                     .position(|t| table.is_some_and(|s| t.from.contains(&s)) && !t.name.is_empty() && t.to.is_none() && self.is_boolean(&t.name))
                 {
+                    self.uses_table(n);
                     return Some(Join::BooleanTable(n));
                 }
                 (table == Some("0136") || (datatype == "ID" && table.is_none())).then_some(Join::Boolean)
@@ -232,7 +245,13 @@ impl<'a> Compiler<'a> {
                 _ => Diagnostic::error("K505", span, told).label("which one?").help("remove one, or choose here with `via`"),
             });
         }
-        fits.first().copied()
+        fits.first().copied().inspect(|n| self.uses_table(*n))
+    }
+
+    pub(crate) fn uses_table(&mut self, n: usize) {
+        if let Some(doc) = self.table_docs.get(n) {
+            self.used.insert(doc.name.span);
+        }
     }
 
     /// The most specific: a map to this very element.
@@ -286,6 +305,9 @@ impl<'a> Compiler<'a> {
             }
             _ => None,
         };
+        if let Some(n) = translate {
+            self.uses_table(n);
+        }
         Some(Join::Concept { coding, table, translate, text })
     }
 
@@ -333,8 +355,9 @@ impl<'a> Compiler<'a> {
 
     /// What `$with` passes to this map's parameters, in their order.
     fn arguments(&mut self, map: usize) -> Vec<X> {
-        if let Some(current) = self.current_map {
-            self.maps[current].calls.push(map);
+        match self.current_map {
+            Some(current) => self.maps[current].calls.push(map),
+            None => self.called.push(map),
         }
         let takes: Vec<(String, Ty, Option<Wanted>)> = self.maps[map].takes.clone();
         takes.iter().map(|(name, ty, wanted)| self.argument(name, ty, wanted.as_ref())).collect()
@@ -573,5 +596,16 @@ pub(crate) fn bare(source: &Ty) -> String {
         Ty::V2 { datatype, .. } => (*datatype).to_owned(),
         Ty::Segment(name) => (*name).to_owned(),
         other => other.name(),
+    }
+}
+
+/// May it have digits behind the point? A field of type NM is judged when it comes: what is not whole is a finding.
+fn may_be_fraction(x: &X) -> bool {
+    match x {
+        X::Call(Function::Number, _) | X::Arithmetic(Op::Divide, ..) => true,
+        X::Arithmetic(_, a, b) | X::Else(a, b) | X::If(_, a, b) => may_be_fraction(a) || may_be_fraction(b),
+        X::Call(Function::First | Function::Last, arguments) => arguments.iter().any(may_be_fraction),
+        X::Number(n) => !n.is_integer(),
+        _ => false,
     }
 }

@@ -216,7 +216,7 @@ impl<'a> Compiler<'a> {
         } else {
             let mut body = SegmentBody { name: key.name, slot: scope.entries.len(), current, ..SegmentBody::default() };
             if current {
-                scope.push(Entry { ty: Ty::Segment(key.name), path: None, segment: Some(key.name) });
+                scope.push(Entry::one(Ty::Segment(key.name), None, Some(key.name)));
             }
             let made = self.field_line(scope, key.name, key.at, line);
             scope.entries.truncate(body.slot);
@@ -378,7 +378,7 @@ impl<'a> Compiler<'a> {
             made.from_slot += 1;
         } else if current && body.from.is_none() {
             made.current = true;
-            scope.push(Entry { ty: Ty::Segment(name), path: None, segment: Some(name) });
+            scope.push(Entry::one(Ty::Segment(name), None, Some(name)));
         }
         let reach = scope.entries.len();
         scope.lets.iter_mut().skip(lets).for_each(|l| l.entries = reach);
@@ -388,7 +388,7 @@ impl<'a> Compiler<'a> {
         }
         if let Some(from) = &body.from {
             made.from = self.segment_source(scope, &from.values, name);
-            scope.push(Entry { ty: Ty::Segment(name), path: None, segment: Some(name) });
+            scope.push(Entry::one(Ty::Segment(name), None, Some(name)));
         }
         made.constant = made.from.is_none();
         let mut set = Vec::new();

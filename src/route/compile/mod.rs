@@ -8,6 +8,8 @@ mod depends;
 mod expression;
 mod fhir_path;
 mod function;
+mod identity;
+mod idle;
 mod index;
 mod join;
 mod message;
@@ -25,7 +27,7 @@ use crate::hl7v2::Structure;
 use crate::route::code;
 use crate::route::names::intern;
 use crate::route::overlay;
-use crate::route::program::{LoadOptions, Loaded, RouteSet};
+use crate::route::program::{LoadOptions, Loaded, RouteInfo, RouteSet};
 use crate::route::read;
 use crate::route::scope::Lookup;
 use crate::route::tree::{Body, Document, Head, Item, Key, RouteDoc, SystemsDoc, TableDoc, Target};
@@ -34,7 +36,7 @@ use index::MapIndex;
 use message::V2MapHead;
 pub(crate) use path::same_type;
 use scope::Scope;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Faults that end the reading of a document as a whole.
@@ -52,26 +54,110 @@ pub fn load(sources: Sources, options: &LoadOptions) -> Loaded {
         documents.extend(more);
         diagnostics.extend(faults);
     }
-    let (documents, faults) = overlay::merge(&sources, documents, &options.overlays);
+    let (base, faults) = overlay::merge(&sources, documents.clone(), &options.overlays);
     diagnostics.extend(faults);
-
-    let mut compiler = Compiler::new(&sources, options);
     let unread = diagnostics.iter().any(|d| UNREAD.contains(&d.code));
-    compiler.diagnostics = diagnostics;
-    compiler.collect(&documents);
-    let (code, infos) = compiler.compile();
-    let mut diagnostics = compiler.diagnostics;
-    let mut joins = compiler.joins;
-    joins.sort_unstable();
-    joins.dedup();
+    let manners = manners(&base, options);
+
+    let (code, infos, mut diagnostics, mut used, mut joins) = program(&sources, options, &base, diagnostics, &Manner::of_site(options), &manners);
+    let mut set = RouteSet::new(hash(&sources, options), infos, code);
+    // What is laid over for some routes only makes a program of its own for them.
+    let mut others: Vec<&Manner> = manners.iter().map(|(_, manner)| manner).collect();
+    others.dedup();
+    for manner in others {
+        let (documents, faults) = overlay::merge(&sources, documents.clone(), &manner.overlays);
+        diagnostics.extend(faults);
+        let (code, infos, all, more, other_joins) = program(&sources, options, &documents, diagnostics, manner, &manners);
+        diagnostics = all;
+        used.extend(more);
+        joins.extend(other_joins);
+        let names = manners.iter().filter(|(_, m)| m == manner).map(|(name, _)| name.as_str());
+        set.vary(code, &infos, names);
+    }
     // What seems to be missing may stand in the document that was given up, whose own fault is enough.
     diagnostics.retain(|d| !(unread && ABSENT.contains(&d.code)));
-    diagnostics.sort_by_key(|d| (d.span.source, d.span.start));
-    diagnostics.dedup();
-
     let failed = diagnostics.iter().any(|d| d.severity == Severity::Error);
-    let set = (!failed).then(|| Arc::new(RouteSet::new(hash(&sources, options), infos, code)));
-    Loaded { set, diagnostics, sources, joins }
+    if !failed {
+        diagnostics.extend(idle::unused(&sources, &base, &used));
+    }
+    let diagnostics = in_file_order(diagnostics);
+    joins.sort_unstable();
+    joins.dedup();
+    Loaded { set: (!failed).then(|| Arc::new(set)), diagnostics, sources, joins }
+}
+
+/// Sorted by place; what several programs say alike is told once.
+fn in_file_order(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    diagnostics.sort_by_key(|d| (d.span.source, d.span.start));
+    let mut once: Vec<Diagnostic> = Vec::with_capacity(diagnostics.len());
+    for diagnostic in diagnostics {
+        let here = once.iter().rev().take_while(|d| (d.span.source, d.span.start) == (diagnostic.span.source, diagnostic.span.start));
+        if !here.into_iter().any(|d| *d == diagnostic) {
+            once.push(diagnostic);
+        }
+    }
+    once
+}
+
+/// Under what a route is compiled: the overlays that count for it, and the fields to which it gives another type.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Manner {
+    overlays: Vec<String>,
+    types: Vec<(String, String)>,
+}
+
+impl Manner {
+    fn of_site(options: &LoadOptions) -> Self {
+        Self { overlays: options.overlays.clone(), types: Vec::new() }
+    }
+}
+
+/// The routes that are compiled in another manner than the site's, sorted by that manner.
+fn manners(documents: &[Document], options: &LoadOptions) -> Vec<(String, Manner)> {
+    let site = Manner::of_site(options);
+    let mut all = Vec::new();
+    for document in documents {
+        let Head::Route(route) = &document.head else { continue };
+        let mut manner = site.clone();
+        manner.overlays.extend(route.overlays.iter().map(|o| o.text.clone()).filter(|o| !options.overlays.contains(o)));
+        manner.types = route.types.iter().map(|(path, ty)| (path.text.clone(), ty.text.clone())).collect();
+        manner.types.sort();
+        if manner != site {
+            all.push((route.name.text.clone(), manner));
+        }
+    }
+    all.sort_by(|a, b| a.1.cmp(&b.1));
+    all
+}
+
+/// A program, its routes, all that was found so far, the places of what it uses, and which head converts which expression.
+type Program = (code::Code, Vec<RouteInfo>, Vec<Diagnostic>, BTreeSet<Span>, Vec<(Span, Span)>);
+
+/// Compiles everything in one manner, and adds to what was found before. What is wrong with routes of another manner is told when their turn comes.
+fn program(
+    sources: &Sources,
+    options: &LoadOptions,
+    documents: &[Document],
+    diagnostics: Vec<Diagnostic>,
+    manner: &Manner,
+    manners: &[(String, Manner)],
+) -> Program {
+    let site = Manner::of_site(options);
+    let mut compiler = Compiler::new(sources, options);
+    compiler.diagnostics = diagnostics;
+    compiler.foreign = documents
+        .iter()
+        .filter_map(|d| if let Head::Route(route) = &d.head { Some(route.name.text.clone()) } else { None })
+        .filter(|name| manners.iter().find(|(n, _)| n == name).map_or(&site, |(_, m)| m) != manner)
+        .collect();
+    compiler.collect(documents);
+    for (path, datatype) in &manner.types {
+        compiler.v2.name_field(path, datatype);
+    }
+    let (code, infos) = compiler.compile();
+    let diagnostics = std::mem::take(&mut compiler.diagnostics);
+    let joins = std::mem::take(&mut compiler.joins);
+    (code, infos, diagnostics, compiler.used(), joins)
 }
 
 /// A hash over paths, texts, overlays and the version of Kiln: what decides a program.
@@ -170,6 +256,12 @@ pub(crate) struct Compiler<'a> {
     pub(crate) current_v2_map: Option<usize>,
     /// `$with` of the bodies around, innermost last.
     pub(crate) with: Vec<With<'a>>,
+    /// Routes that this program does not run: they are compiled in another manner, and judged there.
+    pub(crate) foreign: HashSet<String>,
+    /// The maps that routes call themselves.
+    pub(crate) called: Vec<usize>,
+    /// The places of maps, tables and names that something uses.
+    pub(crate) used: BTreeSet<Span>,
     /// How many names of `$let` the use being compiled has stood for so far.
     pub(crate) expansions: usize,
     /// Which map or table converts which expression: the place of the one, and of the other's head.
@@ -198,6 +290,9 @@ impl<'a> Compiler<'a> {
             v2_maps: Vec::new(),
             current_v2_map: None,
             with: Vec::new(),
+            foreign: HashSet::new(),
+            called: Vec::new(),
+            used: BTreeSet::new(),
             expansions: 0,
             joins: Vec::new(),
         }
@@ -335,7 +430,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn compile(&mut self) -> (code::Code, Vec<crate::route::program::RouteInfo>) {
+    fn compile(&mut self) -> (code::Code, Vec<RouteInfo>) {
         self.compile_tables();
         let systems = self.compile_systems();
         let mut maps = Vec::new();

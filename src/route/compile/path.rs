@@ -67,19 +67,19 @@ impl<'a> Compiler<'a> {
                 _ => false,
             });
             if let Some((slot, entry)) = current {
-                let ty = entry.ty.clone();
+                let typed = Typed { ty: entry.ty.clone(), many: entry.group };
                 let origin = entry.path.clone();
-                let mut compiled = self.steps(Path { root: Root::Slot(slot), field: None, steps: Vec::new() }, Typed::one(ty), tail, span);
+                let mut compiled = self.steps(Path { root: Root::Slot(slot), field: None, steps: Vec::new() }, typed, tail, span);
                 compiled.origin = origin;
                 compiled.segment = Some(name);
                 compiled.places = vec![written];
                 return compiled;
             }
         }
-        let nearest = scope.entries.iter().enumerate().rev().find(|(_, e)| e.segment == Some(name)).map(|(n, e)| (n, matches!(e.ty, Ty::Segment(_))));
+        let nearest = scope.entries.iter().enumerate().rev().find(|(_, e)| e.segment == Some(name)).map(|(n, e)| (n, matches!(e.ty, Ty::Segment(_)), e.group));
         let (root, mut many) = match nearest {
-            Some((slot, is_segment)) if anchors.is_empty() && !all && index.is_none() => {
-                (if is_segment { Root::Slot(slot) } else { Root::SegmentOf(slot) }, false)
+            Some((slot, is_segment, group)) if anchors.is_empty() && !all && index.is_none() => {
+                (if is_segment { Root::Slot(slot) } else { Root::SegmentOf(slot) }, group)
             }
             _ => {
                 let lookup = Lookup { all, anchors: anchors.iter().map(|a| a.text.clone()).collect(), segment: name.to_owned() };
@@ -128,7 +128,7 @@ impl<'a> Compiler<'a> {
         }
         let current = scope.entries.iter().enumerate().rev().find(|(_, e)| matches!(&e.ty, Ty::V2 { datatype, .. } if same_type(datatype, &name.text)));
         if let Some((slot, entry)) = current {
-            let typed = Typed::one(entry.ty.clone());
+            let typed = Typed { ty: entry.ty.clone(), many: entry.group };
             let mut compiled = self.steps(Path { root: Root::Slot(slot), field: None, steps: Vec::new() }, typed, tail, span);
             compiled.places = vec![written(&[], &name.text, None, None, tail)];
             compiled.segment = scope.entries[slot].segment;

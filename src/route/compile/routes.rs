@@ -4,7 +4,7 @@ use crate::diagnostic::{Diagnostic, Span, suggest};
 use crate::fhir::{self, Kind, ListMerge, SaveMode, Type};
 use crate::hl7v2;
 use crate::route::code::{Body, Map, Missing, On, Resource, Route, SaveX, Shared, X};
-use crate::route::compile::scope::{Entry, Scope};
+use crate::route::compile::scope::{Entry, Named, Scope};
 use crate::route::compile::{Compiler, Wanted};
 use crate::route::names::intern;
 use crate::route::program::{AfterDeadLetter, RouteInfo, Send};
@@ -25,6 +25,7 @@ impl<'a> Compiler<'a> {
         let mut routes = Vec::new();
         let mut infos: Vec<RouteInfo> = Vec::new();
         let mut names = HashSet::new();
+        let mut docs = Vec::new();
         for doc in self.route_docs.clone() {
             if !names.insert(&doc.name.text) {
                 self.report(
@@ -38,9 +39,13 @@ impl<'a> Compiler<'a> {
             let on: Vec<&str> = doc.on.iter().map(|k| k.text.as_str()).collect();
             let all = std::mem::replace(&mut self.structures, structures(&on));
             self.many.clear();
+            let before = self.diagnostics.len();
             self.name_types(doc);
             let route = self.route(doc, maps);
             self.v2.named.clear();
+            if self.foreign.contains(&doc.name.text) {
+                self.diagnostics.truncate(before);
+            }
             self.structures = all;
             infos.push(RouteInfo {
                 name: Arc::from(doc.name.text.as_str()),
@@ -51,7 +56,9 @@ impl<'a> Compiler<'a> {
                 after_dead_letter: route.after_dead_letter,
             });
             routes.push(route);
+            docs.push(doc);
         }
+        self.check_rivals(&docs, &routes);
         (routes, infos)
     }
 
@@ -65,20 +72,20 @@ impl<'a> Compiler<'a> {
                     .help("add `on: ADT^A01`, a list, or `otherwise`"),
             );
         }
-        if let Some(overlay) = doc.overlays.iter().find(|o| !self.options.overlays.contains(&o.text)) {
-            self.report(
-                Diagnostic::error("K121", overlay.span, "an overlay for one route alone cannot run yet")
-                    .label("a later version of Kiln maps one message in two ways")
-                    .help(format!("`use: [{}]` in kiln.yaml uses it in all routes", overlay.text)),
-            );
-        }
         let mut message = self.route_scope(doc);
         let when = doc.when.as_ref().map(|w| self.condition(&mut message, w).x);
         for order in &doc.order_by {
             self.raw(&mut message, order);
         }
-        let resources: Vec<(String, &'static str)> =
-            doc.resources.iter().map(|(name, body)| (name.text.clone(), self.resource_type(body).map_or("", |t| t.name()))).collect();
+        let resources: Vec<Named> = doc
+            .resources
+            .iter()
+            .map(|(name, body)| Named {
+                name: name.text.clone(),
+                ty: self.resource_type(body).map_or("", |t| t.name()),
+                segment: base_segment(body).filter(|s| self.v2.is_segment(s)).map(intern),
+            })
+            .collect();
         let mut compiled = Vec::new();
         for (name, body) in &doc.resources {
             if let Some(resource) = self.route_resource(name, body, &resources, maps) {
@@ -229,7 +236,7 @@ impl<'a> Compiler<'a> {
         body.maps.first().and_then(|(_, target)| fhir::type_named(&target.name))
     }
 
-    fn route_resource(&mut self, name: &'a Key, body: &'a tree::Body, resources: &[(String, &'static str)], maps: &[Map]) -> Option<Resource> {
+    fn route_resource(&mut self, name: &'a Key, body: &'a tree::Body, resources: &[Named], maps: &[Map]) -> Option<Resource> {
         let Some((source, target)) = body.maps.first() else {
             self.report(
                 Diagnostic::error("K614", name.span, format!("{} does not say what it is made from", name.text))
@@ -245,17 +252,18 @@ impl<'a> Compiler<'a> {
             self.report(Diagnostic::error("K302", target.span, format!("{} is no resource of FHIR R4", target.name)).label("must make a resource").help(help));
             return None;
         };
-        let mut scope = Scope { resources: resources.to_vec(), ..Scope::default() };
+        let own = resources.iter().position(|r| r.name == name.text);
+        let mut scope = Scope { resources: resources.to_vec(), own, ..Scope::default() };
         let each = match &body.each {
             Some(each) => {
-                let (values, _, _) = self.each(&mut scope, each);
-                Some(values)
+                let (values, by, _) = self.each(&mut scope, each);
+                Some((values, by))
             }
             None => {
                 let values = self.segment_value(&mut scope, source, source.span)?;
                 let segment = intern(&source.text);
-                scope.push(Entry { ty: Ty::Segment(segment), path: None, segment: Some(segment) });
-                Some(values)
+                scope.push(Entry::one(Ty::Segment(segment), None, Some(segment)));
+                Some((values, None))
             }
         };
         let reach = scope.entries.len();
@@ -272,6 +280,7 @@ impl<'a> Compiler<'a> {
                 continue;
             }
             let from = if n == 0 && body.each.is_none() { None } else { self.segment_value(&mut scope, source, source.span) };
+            self.called.push(map);
             used.push((from, map));
         }
         self.check_twice(&used, maps, body);
@@ -421,6 +430,14 @@ impl<'a> Compiler<'a> {
         if let Some(identifier) = fhir::type_named("Identifier") {
             let wanted = Wanted { name: "identifier", path: "Identifier".to_owned(), ..Wanted::bare(identifier) };
             for expr in &save.by {
+                // `X ?? derived()`: what has no identity of its own gets one, as with `$missing: derive`.
+                let expr = match &expr.kind {
+                    ExprKind::Else(first, last) if is_derived(last) => {
+                        derived = true;
+                        first
+                    }
+                    _ => expr,
+                };
                 if let ExprKind::Else(..) = expr.kind {
                     self.report(
                         Diagnostic::warning("K605", expr.span, "an identity that falls back changes when the first value comes or goes")
@@ -429,10 +446,13 @@ impl<'a> Compiler<'a> {
                     );
                 }
                 match &expr.kind {
-                    ExprKind::Call(name, _) if name.text == "derived" => derived = true,
+                    _ if is_derived(expr) => derived = true,
                     ExprKind::Name(name, _) if name == "identifier" => {
                         if !has_identifier {
                             self.report(Diagnostic::error("K602", expr.span, format!("{resource} has no identifier")).label("no such element"));
+                        }
+                        if self.current_map.is_none() {
+                            self.check_kinds(bodies, resource, expr.span);
                         }
                         by.push(X::Nothing);
                     }
@@ -441,6 +461,7 @@ impl<'a> Compiler<'a> {
                         if let Some(made_by) = made_by.filter(|_| has_identifier) {
                             self.check_stored(&compiled.places, bodies, resource, expr.span, made_by);
                         }
+                        self.check_system(&compiled.x, expr.span);
                         places.extend(compiled.places);
                         by.push(compiled.x);
                     }
@@ -529,6 +550,10 @@ impl<'a> Compiler<'a> {
     }
 }
 
+fn is_derived(expr: &tree::Expr) -> bool {
+    matches!(&expr.kind, ExprKind::Call(name, _) if name.text == "derived")
+}
+
 fn mode(verb: Verb, by: bool) -> SaveMode {
     match verb {
         Verb::Create if by => SaveMode::CreateIfNone,
@@ -569,6 +594,20 @@ pub(crate) fn structures(kinds: &[&str]) -> Vec<hl7v2::Structure> {
         }
     }
     structures
+}
+
+/// The segment that a resource is made one per.
+fn base_segment(body: &tree::Body) -> Option<&str> {
+    let Some(each) = &body.each else { return body.maps.first().map(|(source, _)| source.text.as_str()) };
+    let mut expr = &each.values;
+    loop {
+        match &expr.kind {
+            ExprKind::Segment { segment, .. } => return Some(&segment.text),
+            ExprKind::Where(inner, _) | ExprKind::Tail(inner, _) => expr = inner,
+            ExprKind::Call(_, arguments) => expr = arguments.first()?,
+            _ => return None,
+        }
+    }
 }
 
 /// `ORU^R01^ORU_R01` in parts.

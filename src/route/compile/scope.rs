@@ -17,17 +17,40 @@ pub(crate) struct Scope<'a> {
     pub(crate) expanding: Vec<String>,
     /// Answers of the route's questions: name, FHIR type.
     pub(crate) asked: Vec<(String, crate::fhir::Type)>,
-    /// Resources of the route: name, FHIR type, span of the name.
-    pub(crate) resources: Vec<(String, &'static str)>,
+    /// The resource of the route that is being made.
+    pub(crate) own: Option<usize>,
+    /// Resources of the route.
+    pub(crate) resources: Vec<Named>,
+}
+
+/// A resource of the route, as a name that others refer to.
+#[derive(Clone)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+    /// Its FHIR type.
+    pub(crate) ty: &'static str,
+    /// The segment that each is made from; conditions of `where` see it.
+    pub(crate) segment: Option<&'static str>,
 }
 
 #[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) ty: Ty,
+    /// A group of `$each ... by`: more than one value.
+    pub(crate) group: bool,
+    /// The `$let` that was iterated: inside, its name means the current value.
+    pub(crate) variable: Option<String>,
     /// The field path that was iterated: segment, field.
     pub(crate) path: Option<(String, u16)>,
     /// The segment that the value is, or stands in.
     pub(crate) segment: Option<&'static str>,
+}
+
+impl Entry {
+    /// What is current, one at a time.
+    pub(crate) fn one(ty: Ty, path: Option<(String, u16)>, segment: Option<&'static str>) -> Self {
+        Self { ty, group: false, variable: None, path, segment }
+    }
 }
 
 /// A `$let`, compiled anew at each use, in the scope in which it was written.
@@ -41,7 +64,7 @@ pub(crate) struct Let<'a> {
 impl<'a> Scope<'a> {
     pub(crate) fn for_map(from: &Ty, takes: &[(String, Ty, Option<Wanted>)]) -> Self {
         let segment = if let Ty::Segment(name) = from { Some(*name) } else { None };
-        Self { pure_value: segment.is_none(), entries: vec![Entry { ty: from.clone(), path: None, segment }], takes: takes.to_vec(), ..Self::default() }
+        Self { pure_value: segment.is_none(), entries: vec![Entry::one(from.clone(), None, segment)], takes: takes.to_vec(), ..Self::default() }
     }
 
     pub(crate) fn push(&mut self, entry: Entry) -> usize {

@@ -61,8 +61,38 @@ impl<'a> Compiler<'a> {
             Some(Unmapped::Refuse(_)) => UnmappedX::Refuse,
             Some(Unmapped::Code(key)) => UnmappedX::Code(self.target(doc, key, None, None, to)),
         };
+        self.check_columns(doc);
         let columns = doc.columns.iter().map(|(name, _)| name.text.clone()).collect();
-        Table { name: Arc::from(doc.name.text.as_str()), from, to, rows, senders: Vec::new(), unmapped, columns }
+        let numbers = doc.columns.iter().map(|(_, ty)| matches!(ty.text.as_str(), "decimal" | "integer")).collect();
+        Table { name: Arc::from(doc.name.text.as_str()), from, to, rows, senders: Vec::new(), unmapped, columns, numbers }
+    }
+
+    /// A column's type is a word that is known here, and each of its values is of that type.
+    fn check_columns(&mut self, doc: &TableDoc) {
+        const TYPES: &[&str] = &["text", "string", "code", "decimal", "integer", "ucum"];
+        for (name, ty) in &doc.columns {
+            if !TYPES.contains(&ty.text.as_str()) {
+                let fault = Diagnostic::error("K506", ty.span, format!("{} is no type of a column", ty.text)).label("unknown type");
+                self.report(match crate::diagnostic::suggest(&ty.text, TYPES.iter().copied()) {
+                    Some(meant) => fault.help(format!("did you mean {meant}?")).fix(meant),
+                    None => fault.help(format!("one of: {}", TYPES.join(", "))),
+                });
+                continue;
+            }
+            let rows = doc.codes.iter().chain(doc.senders.iter().flat_map(|s| &s.codes));
+            for (_, value) in rows.flat_map(|row| &row.columns).filter(|(n, _)| n.text == name.text) {
+                let number = crate::route::code::decimal(&value.text);
+                let wrong = match ty.text.as_str() {
+                    "decimal" => number.is_none(),
+                    "integer" => number.is_none_or(|n| !n.is_integer()),
+                    _ => false,
+                };
+                if wrong {
+                    let fault = Diagnostic::error("K313", value.span, format!("\"{}\" is no {}", value.text, ty.text));
+                    self.report(fault.label(format!("column {} holds {}", name.text, ty.text)).related(ty.span, "said here"));
+                }
+            }
+        }
     }
 
     fn rows(&mut self, doc: &'a TableDoc, entries: &'a [TableEntry], to: Option<fhir::ValueSet>) -> Names<Row> {

@@ -4,8 +4,9 @@ use crate::fhir::{Node, Type};
 use crate::route::code::{Body, BodyLine, Item, Needs, X};
 use crate::route::lineage::Step;
 use crate::route::run::trace::{Inner, Put};
-use crate::route::run::value::Value;
+use crate::route::run::value::{Value, Values};
 use crate::route::run::{Env, Run};
+use std::collections::HashMap;
 
 /// An object under construction.
 #[derive(Default)]
@@ -25,9 +26,9 @@ pub(crate) struct Building {
 impl<'m> Run<'m> {
     /// Makes what the body says, once per value of `$each` and `$from`; true if the message contributed.
     pub(crate) fn body(&mut self, body: &'m Body, env: &Env<'_, 'm>, name: &'static str, out: &mut Vec<(&'static str, Node)>) -> bool {
-        let Some((each, _)) = &body.each else { return self.once(body, env, name, out) };
+        let Some((each, by)) = &body.each else { return self.once(body, env, name, out) };
         let mut alive = false;
-        for value in self.eval(each, env) {
+        for value in self.each(each, by.as_ref(), body.slot, env) {
             let mark = self.noted(|t| t.mark());
             let before = env.set(body.slot, Some(value));
             alive |= self.once(body, env, name, out);
@@ -35,6 +36,31 @@ impl<'m> Run<'m> {
             self.note(|t| mark.iter().for_each(|m| t.forget_steps(*m)));
         }
         alive
+    }
+
+    /// The values of `$each`, one at a time, or by groups that have an equal key (none is equal to none), in the order in which they begin.
+    pub(crate) fn each(&mut self, each: &'m X, by: Option<&'m X>, slot: usize, env: &Env<'_, 'm>) -> Values<'m> {
+        let values = self.eval(each, env);
+        let Some(by) = by else { return values };
+        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut groups: Vec<Vec<Value<'m>>> = Vec::new();
+        let alive = values.alive;
+        for value in values {
+            let before = env.set(slot, Some(value.clone()));
+            let key = self.eval(by, env);
+            let key: Vec<String> = key.as_slice().iter().map(|v| self.text_of(v).trim().to_owned()).collect();
+            env.set(slot, before);
+            let place = *places.entry(key.join("\u{0}")).or_insert(groups.len());
+            match groups.get_mut(place) {
+                Some(group) => group.push(value),
+                None => groups.push(vec![value]),
+            }
+        }
+        let mut out = Values { alive, ..Values::none() };
+        for group in groups {
+            out.push(Value::Group(group.into()));
+        }
+        out
     }
 
     fn once(&mut self, body: &'m Body, env: &Env<'_, 'm>, name: &'static str, out: &mut Vec<(&'static str, Node)>) -> bool {
@@ -379,7 +405,7 @@ impl Building {
         self.elements.push((name, node));
     }
 
-    /// Another map's elements: lists append, what is set stays.
+    /// Another map's elements: lists append what they don't have yet (ORC-2 is OBR-2), what is set stays.
     pub(crate) fn merge(&mut self, mut other: Building) {
         self.alive |= other.alive;
         self.ty = self.ty.or(other.ty);
@@ -394,7 +420,14 @@ impl Building {
         }
         for (name, node) in other.elements {
             match (self.elements.iter_mut().find(|(n, _)| *n == name), node) {
-                (Some((_, Node::List(list))), Node::List(more)) => list.extend(more),
+                (Some((_, Node::List(list))), Node::List(more)) => {
+                    let own = list.len();
+                    for node in more {
+                        if !list.iter().take(own).any(|known| *known == node) {
+                            list.push(node);
+                        }
+                    }
+                }
                 (Some(_), _) => {}
                 (None, node) => self.add(name, node),
             }

@@ -93,9 +93,9 @@ impl<'m> Run<'m> {
                 }
                 values
             }
-            X::Resource { index, all, place, from } => {
-                let here = from.and_then(|slot| self.segment_of(env.slot(slot)));
-                self.resource_reference(*index, *all, place, here)
+            X::Resource { index, all, place, from, own } => {
+                let here = from.and_then(|slot| self.segment_of(env.slot(slot))).filter(|_| !*all);
+                self.resource_reference(*index, place, here, *own)
             }
         }
     }
@@ -159,7 +159,7 @@ impl<'m> Run<'m> {
                 self.is_valued(*part)
             }
             Value::Segment(_) | Value::Node(_) | Value::Piece(_) | Value::Made(_) | Value::Number(_) | Value::Duration(_) => true,
-            Value::Bool(_) | Value::Row(_) | Value::Sn(_) => true,
+            Value::Bool(_) | Value::Row(_) | Value::Sn(_) | Value::Group(_) => true,
             Value::Text(t) | Value::Moment(t) => !t.is_empty(),
             Value::Null => false,
         })
@@ -199,11 +199,18 @@ impl<'m> Run<'m> {
         let mut values = Values { alive: true, ..Values::none() };
         match path.root {
             // The common case: a field of the segment at hand.
-            Root::Slot(slot) | Root::SegmentOf(slot) => {
-                if let Some(segment) = env.segment(slot) {
-                    self.push_field(segment, field, &path.steps, &mut values);
+            Root::Slot(slot) | Root::SegmentOf(slot) => match env.group(slot) {
+                Some(group) => {
+                    for segment in distinct_segments(&group) {
+                        self.push_field(segment, field, &path.steps, &mut values);
+                    }
                 }
-            }
+                None => {
+                    if let Some(segment) = env.segment(slot) {
+                        self.push_field(segment, field, &path.steps, &mut values);
+                    }
+                }
+            },
             Root::Lookup { .. } => {
                 for segment in self.root_segments(path.root, env) {
                     self.push_field(segment, field, &path.steps, &mut values);
@@ -233,6 +240,11 @@ impl<'m> Run<'m> {
             return if self.is_valued(part) { Values::one(Value::Part(part, at)) } else { Values::none() };
         }
         match env.slot(slot) {
+            Some(Value::Group(group)) => {
+                let mut values = Values { alive: true, ..Values::none() };
+                group.iter().for_each(|value| values.push(value.clone()));
+                self.steps(values, &path.steps)
+            }
             Some(value) if path.steps.is_empty() => Values::one(value),
             Some(value) => self.steps(Values::one(value), &path.steps),
             None => Values::none(),
@@ -281,10 +293,12 @@ impl<'m> Run<'m> {
     fn raw_parts(&mut self, path: &'m Path, env: &Env<'_, 'm>) -> Vec<Part> {
         let mut starts = Vec::new();
         if path.field.is_none() {
-            if let Root::Slot(slot) = path.root
-                && let Some(Value::Part(part, _)) = env.slot(slot)
-            {
-                starts.push(part);
+            if let Root::Slot(slot) = path.root {
+                match env.slot(slot) {
+                    Some(Value::Part(part, _)) => starts.push(part),
+                    Some(Value::Group(group)) => starts.extend(group.iter().filter_map(|v| if let Value::Part(part, _) = v { Some(*part) } else { None })),
+                    _ => {}
+                }
             }
         } else if let Some(field) = path.field {
             for segment in self.root_segments(path.root, env) {
@@ -304,7 +318,10 @@ impl<'m> Run<'m> {
 
     fn root_segments(&mut self, root: Root, env: &Env<'_, 'm>) -> Vec<u32> {
         match root {
-            Root::Slot(slot) | Root::SegmentOf(slot) => self.segment_of(env.slot(slot)).into_iter().collect(),
+            Root::Slot(slot) | Root::SegmentOf(slot) => match env.group(slot) {
+                Some(group) => distinct_segments(&group),
+                None => env.segment(slot).into_iter().collect(),
+            },
             Root::Lookup { lookup, from, index } => {
                 let from = from.and_then(|slot| self.segment_of(env.slot(slot)));
                 let found = self.segments(lookup, from);
@@ -318,11 +335,7 @@ impl<'m> Run<'m> {
     }
 
     pub(crate) fn segment_of(&self, value: Option<Value<'m>>) -> Option<u32> {
-        match value {
-            Some(Value::Segment(n)) => Some(n),
-            Some(Value::Part(_, at)) => Some(at.segment),
-            _ => None,
-        }
+        value.and_then(|v| v.segment())
     }
 
     pub(crate) fn steps(&mut self, values: Values<'m>, steps: &[code::Step]) -> Values<'m> {
@@ -362,7 +375,12 @@ impl<'m> Run<'m> {
         let candidates = self.eval(inner, env);
         let mut kept = Values { alive: candidates.alive, ..Values::none() };
         for candidate in candidates {
-            let before = env.set(slot, Some(candidate.clone()));
+            // A resource is judged by the segment that it is made from.
+            let current = match &candidate {
+                Value::Made(entry) => self.segment_of_made(*entry).map(Value::Segment),
+                other => Some(other.clone()),
+            };
+            let before = env.set(slot, current);
             let fits = match (condition, &candidate) {
                 (X::Said(inner, said), Value::Part(part, _)) => self.answered(inner, said, Some(*part), env),
                 _ => self.holds(condition, env),
@@ -464,7 +482,11 @@ impl<'m> Run<'m> {
             match column {
                 Some(column) => {
                     if let Some(text) = row.columns.get(column).cloned().flatten() {
-                        out.push(Value::Text(Cow::Owned(text)));
+                        // A column of numbers holds nothing else: that was checked when the table was loaded.
+                        match decimal(&text).filter(|_| self.code.tables.get(table).is_some_and(|t| t.numbers.get(column) == Some(&true))) {
+                            Some(number) => out.push(Value::Number(Box::new(number))),
+                            None => out.push(Value::Text(Cow::Owned(text))),
+                        }
                     }
                 }
                 None => out.push(Value::Row(Box::new(row.clone()))),
@@ -472,4 +494,11 @@ impl<'m> Run<'m> {
         }
         out
     }
+}
+
+/// The segments of a group's values, each once.
+fn distinct_segments(group: &[Value<'_>]) -> Vec<u32> {
+    let mut segments: Vec<u32> = group.iter().filter_map(Value::segment).collect();
+    segments.dedup();
+    segments
 }

@@ -141,9 +141,13 @@ impl<'e, 'm> Env<'e, 'm> {
 
     /// The segment that a slot's value is, or stands in.
     pub(crate) fn segment(&self, n: usize) -> Option<u32> {
+        self.slots.borrow().get(n).and_then(Option::as_ref).and_then(Value::segment)
+    }
+
+    /// The group in a slot, if that is what it holds.
+    pub(crate) fn group(&self, n: usize) -> Option<Rc<[Value<'m>]>> {
         match self.slots.borrow().get(n) {
-            Some(Some(Value::Segment(segment))) => Some(*segment),
-            Some(Some(Value::Part(_, at))) => Some(at.segment),
+            Some(Some(Value::Group(group))) => Some(Rc::clone(group)),
             _ => None,
         }
     }
@@ -163,7 +167,8 @@ impl<'e, 'm> Env<'e, 'm> {
 
 impl RouteSet {
     pub(crate) fn new(hash: String, routes: Vec<RouteInfo>, code: Code) -> Self {
-        Self { hash, routes, code, places: Places::default() }
+        let homes = vec![None; routes.len()];
+        Self { hash, routes, code, places: Places::default(), variants: Vec::new(), homes }
     }
 
     /// The routes that want the message: `on`, `from` and `when`. `otherwise` counts when no other names the type.
@@ -180,20 +185,28 @@ impl RouteSet {
         };
         let from = |route: &Route| listener.is_empty() || route.from.is_empty() || route.from.iter().any(|f| f == listener);
         let mut wanting = self.code.by_event.naming(code, event);
-        wanting.retain(|n| self.code.routes.get(*n).is_some_and(|route| from(route) && route.on.iter().any(named)));
+        let mut otherwise = self.code.by_event.otherwise.clone();
+        // What is laid over one route may change what it takes.
+        for candidates in [&mut wanting, &mut otherwise] {
+            candidates.extend(self.homes.iter().enumerate().filter(|(_, home)| home.is_some()).map(|(n, _)| n));
+            candidates.sort_unstable();
+            candidates.dedup();
+        }
+        let routed = |n: &usize| self.program(RouteId(*n)).map(|(_, _, route)| route);
+        wanting.retain(|n| routed(n).is_some_and(|route| from(route) && route.on.iter().any(named)));
         if wanting.is_empty() {
-            wanting = self.code.by_event.otherwise.clone();
-            wanting.retain(|n| self.code.routes.get(*n).is_some_and(from));
+            wanting = otherwise;
+            wanting.retain(|n| routed(n).is_some_and(|route| from(route) && route.on.contains(&On::Otherwise)));
         }
         let mut matches = Matches::default();
         for n in wanting {
-            let Some(route) = self.code.routes.get(n) else { continue };
+            let Some((_, _, route)) = self.program(RouteId(n)) else { continue };
             let holds = match &route.when {
                 None => true,
                 Some(when) => {
                     let context =
                         Context { received: crate::exchange::Timestamp(0), zone: None, authority: None, message: crate::exchange::MessageId(0), listener };
-                    let mut run = self.start(RouteId(n), route, message, &context);
+                    let Some(mut run) = self.start(RouteId(n), message, &context) else { continue };
                     run.holds(when, &Env::root())
                 }
             };
@@ -207,35 +220,36 @@ impl RouteSet {
     /// # Errors
     /// A [`Stop`] when FHIR requires what the message does not have, when nothing identifies a resource, or when a table refuses a code.
     pub fn run(&self, route: RouteId, message: &Message, context: &Context<'_>) -> Result<Output, Stop> {
-        let Some(code) = self.code.routes.get(route.0) else {
+        let Some(run) = self.start(route, message, context) else {
             return Err(Stop { kind: "no-route", text: "the route set has no such route".to_owned(), places: Vec::new(), line: String::new() });
         };
-        self.start(route, code, message, context).either()
+        run.either()
     }
 
     /// The same with notes; first, whether the route's own `when` holds.
     pub(crate) fn traced<'m>(&'m self, id: RouteId, message: &'m Message, context: &'m Context<'m>, trace: &'m RefCell<Trace>) -> (bool, Result<Output, Stop>) {
-        let Some(route) = self.code.routes.get(id.0) else { return (false, self.run(id, message, context)) };
-        let mut run = self.start(id, route, message, context);
+        let Some(mut run) = self.start(id, message, context) else { return (false, self.run(id, message, context)) };
         run.trace = Some(trace);
         let head = std::sync::Arc::from(format!("route {}", run.route_name));
         run.note(|t| t.enter(&head));
+        let route = run.route;
         let taken = route.when.as_ref().is_none_or(|when| run.holds(when, &Env::root()));
         (taken, run.either())
     }
 
-    fn start<'m>(&'m self, id: RouteId, route: &'m Route, message: &'m Message, context: &'m Context<'m>) -> Run<'m> {
+    fn start<'m>(&'m self, id: RouteId, message: &'m Message, context: &'m Context<'m>) -> Option<Run<'m>> {
+        let (code, places, route) = self.program(id)?;
         let structure = message.structure();
-        let extra: Vec<(&str, &str)> = self.code.segment_places.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        let extra: Vec<(&str, &str)> = code.segment_places.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
         let placement = match structure {
             Some(structure) => message.place(structure, &extra),
             None => Placement::flat(message.segment_count()),
         };
-        Run {
-            code: &self.code,
+        Some(Run {
+            code,
             route,
             route_name: self.routes.get(id.0).map_or("", |r| &r.name),
-            places: &self.places,
+            places,
             message,
             structure,
             placement,
@@ -255,7 +269,7 @@ impl RouteSet {
             left: Cell::new(WORK_MAX),
             coding: message.coding(),
             trace: None,
-        }
+        })
     }
 }
 

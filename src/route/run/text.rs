@@ -138,6 +138,7 @@ impl<'m> Run<'m> {
             Value::Duration(span) => Cow::Owned(span.count.to_string()),
             Value::Row(row) => Cow::Owned(row.code.clone()),
             Value::Sn(sn) => Cow::Owned(sn.concat()),
+            Value::Group(group) => group.first().map_or(Cow::Borrowed(""), |first| self.text_of(first)),
         }
     }
 

@@ -4,6 +4,7 @@ use crate::fhir::Node;
 use crate::hl7v2::{Part, Piece};
 use crate::route::code::{Decimal, Row};
 use std::borrow::Cow;
+use std::rc::Rc;
 
 /// One value.
 #[derive(Clone)]
@@ -27,8 +28,22 @@ pub(crate) enum Value<'m> {
     Made(usize),
     /// A v2 value that a map or a constant made.
     Piece(Box<Piece>),
+    /// The values of `$each ... by` that have one key; never empty.
+    Group(Rc<[Value<'m>]>),
     /// v2's `""`.
     Null,
+}
+
+impl Value<'_> {
+    /// The segment that it is, or stands in; of a group, the first one's.
+    pub(crate) fn segment(&self) -> Option<u32> {
+        match self {
+            Value::Segment(n) => Some(*n),
+            Value::Part(_, at) => Some(at.segment),
+            Value::Group(group) => group.first().and_then(Value::segment),
+            _ => None,
+        }
+    }
 }
 
 /// Where a part stands: the segment's index and the field's number.

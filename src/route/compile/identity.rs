@@ -1,0 +1,111 @@
+//! Identities that are none: without a system, of several kinds, or written by two routes.
+
+use crate::diagnostic::{Diagnostic, Span};
+use crate::fhir::SaveMode;
+use crate::route::code::{Body, Item, Join, On, Resource, Route, X};
+use crate::route::compile::Compiler;
+use crate::route::tree::RouteDoc;
+
+impl Compiler<'_> {
+    /// K603: a map that never says whose number it is.
+    pub(crate) fn check_system(&mut self, identity: &X, span: Span) {
+        let mut maps = Vec::new();
+        identifier_maps(identity, &mut maps);
+        for map in maps {
+            let Some(head) = self.maps.get(map) else { continue };
+            let body = head.body;
+            let open = body.from.is_some() || body.value.is_some() || body.first.is_some();
+            if !open && !body.lines.iter().any(|l| l.element.text == "system") {
+                let (name, made) = (self.map_name(map), head.span);
+                let fault = Diagnostic::error("K603", span, "this identity never has a system").label("could be anybody's number").related(made, "made here");
+                self.report(fault.help(format!("add a line `system:` to {name}")));
+            }
+        }
+    }
+
+    /// K604: all identifiers count for `by identifier`, so several kinds may find several resources.
+    pub(crate) fn check_kinds(&mut self, bodies: &[&Body], resource: &str, span: Span) {
+        let lines = bodies.iter().flat_map(|b| &b.lines).filter(|l| l.name == "identifier");
+        let mut fields: Vec<String> = Vec::new();
+        for line in lines {
+            if !matches!(line.item, Item::Constant(..)) {
+                for place in line.places.iter().map(|p| p.split(['.', '[']).next().unwrap_or(p).to_owned()) {
+                    if !fields.contains(&place) {
+                        fields.push(place);
+                    }
+                }
+            }
+        }
+        if fields.len() > 1 {
+            let fault = Diagnostic::warning("K604", span, format!("each of the identifiers of this {resource} would find it"))
+                .label(format!("they come from {}", fields.join(", ")));
+            self.report(fault.help(format!("name the one that identifies it: `by {}`", fields.first().map_or("", String::as_str))));
+        }
+    }
+
+    /// K608: two routes that take one message and write one resource at one target: the one that comes last wins.
+    pub(crate) fn check_rivals(&mut self, docs: &[&RouteDoc], routes: &[Route]) {
+        for (n, (doc, route)) in docs.iter().zip(routes).enumerate() {
+            for (other_doc, other) in docs.iter().zip(routes).take(n) {
+                let Some(target) = doc.to.iter().find(|t| other_doc.to.iter().any(|o| o.text == t.text)) else { continue };
+                let exclusive = route.when.is_some() || other.when.is_some();
+                let apart = !route.from.is_empty() && !other.from.is_empty() && !route.from.iter().any(|f| other.from.contains(f));
+                if exclusive || apart || !route.on.iter().any(|a| other.on.iter().any(|b| overlap(a, b))) {
+                    continue;
+                }
+                for resource in &route.resources {
+                    let Some(rival) = other.resources.iter().find(|r| rivals(r, resource)) else { continue };
+                    let own = |doc: &RouteDoc, name: &str| {
+                        doc.resources.iter().find(|(k, _)| k.text == name).map(|(k, b)| b.save.as_ref().map_or(k.span, |s| s.span))
+                    };
+                    let (Some(second), Some(first)) = (own(doc, &resource.name), own(other_doc, &rival.name)) else { continue };
+                    // Told where somebody can change it.
+                    let (at, before, name) =
+                        if self.sources.shipped(second.source) { (first, second, &doc.name.text) } else { (second, first, &other_doc.name.text) };
+                    let what = resource.resource_type;
+                    let fault = Diagnostic::warning("K608", at, format!("route {name} writes the same {what} to {}", target.text))
+                        .label("the one that comes last wins")
+                        .related(before, "written here, too");
+                    self.report(fault.help("make both with one route, divide the messages by `when`, or let both `merge`"));
+                }
+            }
+        }
+    }
+}
+
+/// Do both write what may be one resource, and at least one all of it? Two that merge change only what each maps.
+fn rivals(a: &Resource, b: &Resource) -> bool {
+    let writes = |r: &Resource| r.save.shared.is_none() && matches!(r.save.mode, SaveMode::Update | SaveMode::Put | SaveMode::Delete | SaveMode::Merge);
+    let whole = |r: &Resource| r.save.mode != SaveMode::Merge;
+    let field = |place: &str| place.split(['.', '[']).next().unwrap_or(place).to_owned();
+    let common = || a.save.places.iter().any(|p| b.save.places.iter().any(|q| field(p) == field(q)));
+    a.resource_type == b.resource_type && writes(a) && writes(b) && (whole(a) || whole(b)) && common()
+}
+
+fn overlap(a: &On, b: &On) -> bool {
+    match (a, b) {
+        (On::Event { code: c, event: e, structure: s }, On::Event { code: d, event: f, structure: t }) => {
+            let both = |x: &Option<String>, y: &Option<String>| x.is_none() || y.is_none() || x == y;
+            c == d && both(e, f) && both(s, t)
+        }
+        (On::Otherwise, On::Otherwise) => true,
+        _ => false,
+    }
+}
+
+fn identifier_maps(x: &X, found: &mut Vec<usize>) {
+    match x {
+        X::Convert(_, conversion) => {
+            if let Join::Map { map, .. } = &conversion.join {
+                found.push(*map);
+            }
+        }
+        X::If(_, a, b) | X::Else(a, b) => {
+            identifier_maps(a, found);
+            identifier_maps(b, found);
+        }
+        X::Said(inner, _) | X::Where(inner, ..) | X::Steps(inner, _) => identifier_maps(inner, found),
+        X::Call(_, arguments) => arguments.iter().for_each(|a| identifier_maps(a, found)),
+        _ => {}
+    }
+}
