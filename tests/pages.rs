@@ -14,7 +14,10 @@ fn faults(block: &str) -> String {
     if ["listeners:", "targets:", "language:"].iter().any(|key| block.lines().any(|line| line.starts_with(key))) {
         write("kiln.yaml", block);
     } else {
-        write("kiln.yaml", "listeners: { adt: { mllp: 127.0.0.1:2575 } }\ntargets: { main: { folder: out }, lake: { folder: lake } }\n");
+        write(
+            "kiln.yaml",
+            "listeners: { adt: { mllp: 127.0.0.1:2575 } }\ntargets: { main: { folder: out }, lake: { folder: lake }, ward: { folder: ward } }\n",
+        );
         write("routes/page.yaml", block);
     }
     let ran = run(folder.path(), &["check", "--format", "short"]);

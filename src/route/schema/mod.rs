@@ -222,7 +222,7 @@ fn map_lines() -> Value {
         }
     }
     // v2 as a target: fields, components, groups.
-    chosen.push(json!({ "if": heads("[A-Z][A-Z0-9_]*"), "then": { "patternProperties": { "^[A-Z]": reference("item") } } }));
+    chosen.push(json!({ "if": heads("[A-Z][A-Z0-9_]*(-[A-Za-z0-9_]+)?"), "then": { "patternProperties": { "^[A-Z]": reference("item") } } }));
     json!({ "allOf": chosen })
 }
 
