@@ -34,7 +34,8 @@ fn a_failed_fsync_ends_the_daemon_with_74_and_without_an_acknowledgement() {
     let mllp = daemon.address("adt on ");
     assert!(exchange(mllp, admit("C1", "4711").as_bytes()).contains("MSA|AA|C1"));
     std::fs::write(disk.beside("fault"), "fsync").expect("a file");
-    // The fault may hit the settlement of the first message or the search's own file just before; then the second may be promised, and kept.
+    // The fault may hit the settlement of the first message or a search file just before; then the second may be promised, and kept. It ends the
+    // daemon whichever file it hits.
     let answer = exchange(mllp, admit("C2", "4711").as_bytes());
     assert_eq!(daemon.code(), 74, "{}", daemon.err());
     assert!(daemon.err().contains("disk"), "{}", daemon.err());
@@ -45,6 +46,20 @@ fn a_failed_fsync_ends_the_daemon_with_74_and_without_an_acknowledgement() {
     assert!(found(&disk, "C1"), "what was acknowledged is there");
     assert!(answer.is_empty() || (answer.contains("MSA|AA|C2") && found(&disk, "C2")), "nothing is promised that is not on the disk: {answer}");
     assert!(exchange(daemon.address("adt on "), admit("C3", "4711").as_bytes()).contains("MSA|AA|C3"));
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// Search is worth no acknowledgement, but the disk that failed under it is the one that acknowledgements stand on.
+#[test]
+fn a_failed_fsync_of_a_search_file_ends_the_daemon_too() {
+    let disk = Disk::new();
+    let mut daemon = start(&disk);
+    std::fs::write(disk.beside("fault"), "search-fsync").expect("a file");
+    assert!(exchange(daemon.address("adt on "), admit("C1", "4711").as_bytes()).contains("MSA|AA|C1"));
+    assert_eq!(daemon.code(), 74, "{}", daemon.err());
+    expect_discretion(&daemon);
+    let daemon = start(&disk);
+    assert!(found(&disk, "C1"), "what was acknowledged is there");
     assert_eq!(daemon.stop(), 0);
 }
 

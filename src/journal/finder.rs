@@ -8,7 +8,7 @@ use crate::journal::query::JournalError;
 use crate::journal::queue::Board;
 use crate::journal::read::{Library, unread, wal_bytes, with_suffix};
 use crate::journal::rows;
-use crate::journal::schema::{Kind, code, open_readable, open_writable};
+use crate::journal::schema::{IOERR_SHMSIZE, Kind, code, open_readable, open_writable};
 use crate::journal::shelf::Segment;
 use rusqlite::{Connection, params};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,7 +77,7 @@ struct Desk {
 }
 
 impl Finder {
-    /// Runs until stopped. A fault is said and tried again later: search is worth no acknowledgement.
+    /// Runs until stopped. A fault is said and tried again later, since search is worth no acknowledgement; but a disk that fails ends the journal.
     pub(in crate::journal) fn run(self) {
         let mut desk = Desk::default();
         let mut rest = Duration::ZERO;
@@ -168,7 +168,7 @@ impl Finder {
         }
         // In the order of the file, so that each page is looked for once.
         terms.sort_unstable();
-        let written = self.while_present(segment, || write(search, &terms, last).map_err(|error| JournalError::Database(code(&error))))?;
+        let written = self.while_present(segment, || write(search, &terms, last).map_err(|error| self.judge(&code(&error))))?;
         self.indexed_to.fetch_max(last.cast_unsigned(), Ordering::Relaxed);
         Ok(written.is_some())
     }
@@ -183,7 +183,18 @@ impl Finder {
         let alone = if length > self.wal_bytes_max / 4 || from_bytes == 0 { self.library.gate.shut(PATIENCE) } else { None };
         let mode = if alone.is_some() { "TRUNCATE" } else { "PASSIVE" };
         let result = search.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
-        result.map_err(|error| JournalError::Database(code(&error)))
+        result.map_err(|error| self.judge(&code(&error)))
+    }
+
+    /// A failed fsync or write is final whichever file it hits: the system has forgotten what it should have written, so that a second try
+    /// would only seem to succeed, and the disk that failed here is the one that acknowledgements rely on.
+    fn judge(&self, code: &str) -> JournalError {
+        let failing = code.starts_with("SystemIoFailure") && !code.ends_with(&format!(" {IOERR_SHMSIZE}"));
+        if failing && !self.board.has_failed() {
+            tracing::error!(code, "the journal's disk failed at a search file");
+            self.board.fail();
+        }
+        JournalError::Database(code.to_owned())
     }
 
     /// A search file that cannot be read is made anew: everything in it is in its segment.
@@ -198,6 +209,7 @@ impl Finder {
                 }
                 open_writable(&path, Kind::Search, 2048).map_err(|error| JournalError::Database(error.to_string()))
             }
+            Err(OpenError::Database { code, .. }) => Err(self.judge(&code)),
             Err(error) => Err(JournalError::Database(error.to_string())),
         }
     }

@@ -102,11 +102,9 @@ pub(in crate::journal) fn open_writable(path: &Path, kind: Kind, cache_kib: i64)
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(database)?;
     prepare(&connection, cache_kib).map_err(database)?;
     connection
-        .execute_batch(&format!(
-            "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = {};",
-            kind.synchronous()
-        ))
+        .execute_batch(&format!("PRAGMA page_size = 4096; PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = {};", kind.synchronous()))
         .map_err(database)?;
+    write_ahead(&connection).map_err(database)?;
     if pragma(&connection, "user_version").map_err(database)? == 0 && is_empty(&connection).map_err(database)? {
         let tables = kind.tables();
         connection
@@ -124,6 +122,15 @@ pub(in crate::journal) fn open_readable(path: &Path, cache_kib: i64) -> Result<C
     prepare(&connection, cache_kib).map_err(database)?;
     check(&connection, path)?;
     Ok(connection)
+}
+
+/// Turns the write-ahead log on. The statement commits only after its row, so it is read to its end: whoever stops at the row never hears of an
+/// fsync that failed.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
 }
 
 fn prepare(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
@@ -175,10 +182,12 @@ pub(in crate::journal) enum Trouble {
     Failing,
 }
 
+/// SQLITE_IOERR_SHMSIZE: no room for the log's index.
+pub(in crate::journal) const IOERR_SHMSIZE: i32 = 10 | (19 << 8);
+
 /// Sorts an error. SQLITE_IOERR_SHMSIZE is a full disk under the log's index; every other I/O error is final, a failed fsync above all:
 /// the kernel may have dropped what it could not write.
 pub(in crate::journal) fn trouble(error: &rusqlite::Error) -> Trouble {
-    const IOERR_SHMSIZE: i32 = 10 | (19 << 8);
     match error {
         rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
             rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked => Trouble::Full,

@@ -7,7 +7,7 @@
  * decides, and the process dies. The driver makes a folder from the image and starts again there.
  *
  * While the file KILN_SHIM_FAULT exists its first word makes operations fail: enospc (writes), eio (writes), fsync (fsync fails once, and as
- * on Linux the pages that could not be written count as clean afterwards).
+ * on Linux the pages that could not be written count as clean afterwards), search-fsync (the same, for a search file of the journal).
  *
  * Memory maps are not seen: SQLite maps only its -shm files, which it makes anew, so these never survive here.
  *
@@ -395,7 +395,7 @@ static int synced(int fd, int (*real)(int)) {
         operation();
         struct stat about;
         struct file *file = file_of(fd);
-        if (has_fault("fsync")) {
+        if (has_fault("fsync") || (strstr(path, "/search-") && has_fault("search-fsync"))) {
             if (file) file->count = 0;
             unlink(fault);
             errno = EIO;
