@@ -233,6 +233,7 @@ fn the_words_of_the_site_schema_are_the_readers() {
     let target = "/properties/targets/additionalProperties/properties";
     for (pointer, around) in [
         ("/properties/reload/enum".to_owned(), "reload: WORD\n"),
+        ("/properties/on-removal/enum".to_owned(), "on-removal: WORD\n"),
         ("/properties/log/properties/level/enum".to_owned(), "log: { level: WORD }\n"),
         ("/properties/log/properties/json/enum".to_owned(), "log: { json: WORD }\n"),
         (format!("{listener}/acknowledge/enum"), "listeners: { a: { mllp: 127.0.0.1:1, acknowledge: WORD } }\n"),

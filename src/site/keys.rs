@@ -51,7 +51,16 @@ pub(crate) const ROOT: &[SiteKey] = &[
     key("journal", Takes::Section(JOURNAL, &[]), "where messages are kept, and for how long"),
     key("console", Takes::Section(LISTEN, &["off", "false", "none"]), "the status page; 127.0.0.1:8575, or `off`"),
     key("metrics", Takes::Section(LISTEN, &[]), "/metrics, /healthz and /readyz on an address of their own; else on the console's"),
-    key("reload", Takes::Choice(&["watch", "signal"]), "when changed files become live: 300 ms after the last change, or on SIGHUP alone; watch"),
+    key(
+        "reload",
+        Takes::Choice(&["watch", "signal"]),
+        "when changed files become live: 300 ms after the last change, or on SIGHUP and `kiln reload` alone; watch",
+    ),
+    key(
+        "on-removal",
+        Takes::Choice(&["refuse", "drain", "dead-letter"]),
+        "deliveries that wait for a route or target which a change takes away: the change is refused, they are still made, or given up; refuse",
+    ),
     key("use", Takes::Texts, "overlays that count for all routes: documents with `$in: NAME`"),
     key("routes", Takes::Texts, "folders of route files, from the folder of this file; routes"),
     key("tables", Takes::Texts, "further folders of route files, such as tables"),
@@ -74,6 +83,8 @@ pub(crate) const LISTEN: &[SiteKey] = &[key("listen", Takes::Address, "address a
 pub(crate) const LISTENER: &[SiteKey] = &[
     key("mllp", Takes::Address, "address and port; needed"),
     key("acknowledge", Takes::Choice(&["stored"]), "when AA is answered; stored"),
+    key("delivered-to", Takes::Texts, "with `acknowledge: delivered`, the targets that count; left out, all"),
+    key("reply-wait", Takes::Duration(&[]), "with `acknowledge: delivered`, after how long a sender gets no answer and a closed connection; 20s"),
     key("unrouted", Takes::Choice(&["accept", "reject"]), "what a message that no route takes is answered; accept"),
     key("duplicates", Takes::Duration(&["off", "0"]), "for how long a repeated message is known; 24h"),
     key("when-full", Takes::Choice(&["close", "nak"]), "what a sender sees while nothing can be stored; close"),

@@ -55,7 +55,7 @@ pub fn load(shown: &str, folder: &std::path::Path, text: Option<&str>, options: 
         }
     };
     merge_places(&mut places, &over.places, &root);
-    let mut reader = Reader { places: &places, faults, beginning };
+    let mut reader = Reader { places: &places, faults, beginning, files: Vec::new() };
     let around = Around { folder, secrets_needed: options.secrets_needed, variable: options.variable };
     let read = if broken { None } else { Some(site(&mut reader, &root, &around)) };
     let mut diagnostics = reader.faults;

@@ -16,6 +16,6 @@ mod yaml;
 pub use environment::Override;
 pub use files::{read_folders, route_sources, shipped, words};
 pub use load::{LoadedSite, SiteOptions, load};
-pub use model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, Reload, Site, TargetKind, TargetSite, Unrouted, WhenFull};
+pub use model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, OnRemoval, Reload, Site, TargetKind, TargetSite, Unrouted, WhenFull};
 pub use schema::schema;
 pub use unit::{duration, size};

@@ -20,6 +20,8 @@ pub struct Site {
     pub metrics: Option<SocketAddr>,
     /// `reload:`.
     pub reload: Reload,
+    /// `on-removal:`.
+    pub on_removal: OnRemoval,
     /// `use:`, overlays that every route uses.
     pub overlays: Vec<String>,
     /// `routes:` and `tables:`, folders that are read with everything below them.
@@ -30,6 +32,8 @@ pub struct Site {
     pub targets: Vec<TargetSite>,
     /// `log:`.
     pub log: Log,
+    /// Files that were read besides the site file itself, and whose change is a change of the site: secrets.
+    pub files: Vec<PathBuf>,
 }
 
 /// `journal:`.
@@ -71,7 +75,7 @@ pub enum Reload {
 }
 
 /// One listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListenerSite {
     /// The socket: name, `mllp:`, `allow:` and `limits:`.
     pub socket: ListenerConfig,
@@ -91,11 +95,31 @@ pub struct ListenerSite {
     pub authority: Option<String>,
 }
 
-/// `acknowledge:`. `mapped` and `delivered` are words of the language that this version refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `acknowledge:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acknowledge {
     /// AA when the message is on disk.
     Stored,
+    /// AA when it is on disk and every route that takes it can make something of it; else AE, and it is kept as refused.
+    Mapped,
+    /// AA when the targets have it; AE when one of them cannot take it, and then it is kept as refused.
+    Delivered {
+        /// `delivered-to:`, the targets that count; empty for all.
+        to: Vec<String>,
+        /// `reply-wait:`, the longest that a sender waits. Then its connection is closed without an answer, and delivery goes on.
+        wait: Duration,
+    },
+}
+
+/// `on-removal:`, what becomes of deliveries that wait for a route or target which a reload takes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRemoval {
+    /// The reload is refused, with their number.
+    Refuse,
+    /// They are made as if it were still there; then it is gone.
+    Drain,
+    /// They become dead letters.
+    DeadLetter,
 }
 
 /// `unrouted:`.
@@ -117,7 +141,7 @@ pub enum WhenFull {
 }
 
 /// One target.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TargetSite {
     /// Its name.
     pub name: String,
@@ -128,7 +152,7 @@ pub struct TargetSite {
 }
 
 /// What a target is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TargetKind {
     /// `fhir:`, a FHIR server.
     Fhir {

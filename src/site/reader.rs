@@ -6,6 +6,7 @@ use crate::site::unit;
 use crate::site::yaml::{Path, Place, span_of};
 use config::{Map, Value, ValueKind};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What the sections share while they read.
@@ -16,6 +17,8 @@ pub(crate) struct Reader<'a> {
     pub faults: Vec<Diagnostic>,
     /// The site file's beginning, for what has no place of its own.
     pub beginning: Span,
+    /// Further files that were read.
+    pub files: Vec<PathBuf>,
 }
 
 /// A value with its place in the tree.

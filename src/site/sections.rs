@@ -6,7 +6,7 @@ use crate::hl7v2::Charset;
 use crate::listener::{AllowList, ListenerConfig, Network};
 use crate::site::files::words;
 use crate::site::keys::{AUTH, BASIC, JOURNAL, LIMITS, LISTEN, LISTENER, LOG, ROOT, SECRET, TARGET};
-use crate::site::model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, Reload, Site, TargetKind, TargetSite, Unrouted, WhenFull};
+use crate::site::model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, OnRemoval, Reload, Site, TargetKind, TargetSite, Unrouted, WhenFull};
 use crate::site::reader::{Entry, Keys, Reader};
 use crate::site::unit;
 use crate::target::{Auth, Layout, Sending};
@@ -51,12 +51,15 @@ pub(crate) fn site(r: &mut Reader<'_>, value: &Value, around: &Around<'_>) -> Si
         address(r, &listen?)
     });
     let reload = keys.get("reload").and_then(|e| r.word(&e, &[("watch", Reload::Watch), ("signal", Reload::Signal)])).unwrap_or(Reload::Watch);
+    let words = [("refuse", OnRemoval::Refuse), ("drain", OnRemoval::Drain), ("dead-letter", OnRemoval::DeadLetter)];
+    let on_removal = keys.get("on-removal").and_then(|e| r.word(&e, &words)).unwrap_or(OnRemoval::Refuse);
     let overlays = keys.get("use").map(|e| r.list(&e)).unwrap_or_default().iter().filter_map(|e| r.text(e).map(str::to_owned)).collect();
     let folders = ["routes", "tables"].iter().flat_map(|k| folders(r, &keys, k, around)).collect();
-    let listeners = listeners(r, &keys);
     let targets = targets(r, &keys, around);
+    let listeners = listeners(r, &keys);
     let log = log(r, &keys);
-    Site { language, journal, console, metrics, reload, overlays, folders, listeners, targets, log }
+    let files = std::mem::take(&mut r.files);
+    Site { language, journal, console, metrics, reload, on_removal, overlays, folders, listeners, targets, log, files }
 }
 
 fn language(r: &mut Reader<'_>, keys: &Keys<'_>) -> u32 {
@@ -131,6 +134,7 @@ const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4A
 fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>) -> Vec<ListenerSite> {
     let mut all: Vec<ListenerSite> = Vec::new();
     let mut addresses: Vec<(SocketAddr, Entry<'_>)> = Vec::new();
+    let target_names: Vec<String> = keys.get("targets").map(|e| r.entries(&e)).unwrap_or_default().iter().map(|e| e.name().to_owned()).collect();
     for entry in keys.get("listeners").map(|e| r.entries(&e)).unwrap_or_default() {
         name(r, &entry);
         let k = r.keys(&entry, LISTENER);
@@ -151,7 +155,7 @@ fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>) -> Vec<ListenerSite> {
         let unrouted = k.get("unrouted").and_then(|e| r.word(&e, &words)).unwrap_or(Unrouted::Accept);
         let words = [("close", WhenFull::Close), ("nak", WhenFull::Nak)];
         let when_full = k.get("when-full").and_then(|e| r.word(&e, &words)).unwrap_or(WhenFull::Close);
-        let acknowledge = k.get("acknowledge").and_then(|e| acknowledge(r, &e)).unwrap_or(Acknowledge::Stored);
+        let acknowledge = acknowledge(r, &k, &target_names);
         let charset = k.get("charset").and_then(|e| r.parsed(&e, charset, "a character set", "write `ASCII`, `UTF-8`, `8859/1` or another code of table 0211"));
         let zone = k.get("zone").and_then(|e| {
             r.parsed(&e, |t| jiff::tz::TimeZone::get(t).ok().map(|_| t.to_owned()), "a time zone", "write an IANA name such as `Europe/Berlin`, or `UTC`")
@@ -175,13 +179,26 @@ fn network(r: &mut Reader<'_>, e: &Entry<'_>) -> Option<Network> {
     r.parsed(e, |t| t.parse().ok(), "an address range", "write `10.0.0.0/8` or one address")
 }
 
-fn acknowledge(r: &mut Reader<'_>, e: &Entry<'_>) -> Option<Acknowledge> {
-    if let Some(word @ ("mapped" | "delivered")) = e.scalar() {
-        let fault = Diagnostic::error("K724", e.span, format!("`acknowledge: {word}` is not in this version of Kiln")).label("not yet");
-        r.faults.push(fault.help("write `acknowledge: stored`, or leave it out"));
-        return None;
+fn acknowledge(r: &mut Reader<'_>, k: &Keys<'_>, targets: &[String]) -> Acknowledge {
+    const WAIT: Duration = Duration::from_secs(20);
+    let (to, wait) = (k.get("delivered-to"), k.get("reply-wait"));
+    // The other two words come with what they promise.
+    let words = [("stored", 0), ("mapped", 1), ("delivered", 2)];
+    let words = words.get(..1).unwrap_or_default();
+    let word = k.get("acknowledge").and_then(|e| r.word(&e, words)).unwrap_or(0);
+    if word != 2 {
+        for e in [&to, &wait].into_iter().flatten() {
+            let fault = Diagnostic::error("K721", e.key, format!("`{}` has no meaning without `acknowledge: delivered`", e.name())).label("not known here");
+            r.faults.push(fault);
+        }
+        return if word == 1 { Acknowledge::Mapped } else { Acknowledge::Stored };
     }
-    r.word(e, &[("stored", Acknowledge::Stored)])
+    let mut named = Vec::new();
+    for e in to.map(|e| r.list(&e)).unwrap_or_default() {
+        let words: Vec<_> = targets.iter().map(|name| (name.as_str(), name)).collect();
+        named.extend(r.word(&e, &words).cloned());
+    }
+    Acknowledge::Delivered { to: named, wait: wait.and_then(|e| r.duration(&e)).unwrap_or(WAIT) }
 }
 
 fn limits(r: &mut Reader<'_>, k: &Keys<'_>, socket: &mut ListenerConfig) {
@@ -316,6 +333,7 @@ fn secret(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>, plain_allo
     let (text, place) = match (k.get("file"), k.get("env")) {
         (Some(e), None) => {
             let path = around.folder.join(r.text(&e)?);
+            r.files.push(path.clone());
             let text = std::fs::read_to_string(&path).map_err(|fault| format!("the secret's file `{}` cannot be read: {}", path.display(), words(&fault)));
             (text.map(|t| t.trim_end_matches(['\n', '\r']).to_owned()), e.span)
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Which target, and how to reach it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TargetConfig {
     /// A FHIR R4 server.
     Fhir(FhirConfig),
@@ -16,7 +16,7 @@ pub enum TargetConfig {
 }
 
 /// A FHIR server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FhirConfig {
     /// The service base URL, `https://fhir.example/r4`; a slash at its end is ignored.
     pub base: String,
@@ -31,7 +31,7 @@ pub struct FhirConfig {
 }
 
 /// Credentials for a FHIR server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Auth {
     /// None.
     None,
@@ -47,7 +47,7 @@ pub enum Auth {
 }
 
 /// A folder of files.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FolderConfig {
     /// The folder; it is made if it does not exist.
     pub path: PathBuf,
