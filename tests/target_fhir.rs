@@ -4,7 +4,7 @@
 mod target_support;
 
 use kiln::fhir::{KnownId, Save, SaveMode, put_id};
-use kiln::target::{Auth, Fault, FhirConfig, Retry, Sending, Target, TargetConfig};
+use kiln::target::{Auth, Fault, FhirConfig, Retry, SecretSource, Sending, Target, TargetConfig};
 use serde_json::{Value, json};
 use std::time::Duration;
 use target_support::{Delivery, SECRET, fhir_target, save};
@@ -388,13 +388,10 @@ async fn credentials_and_headers_are_sent_and_never_printed() {
         .respond_with(fhir(200, &json!({"resourceType": "CapabilityStatement"})))
         .mount(&server)
         .await;
-    let secret = |s: &str| kiln::exchange::Secret::new(s.to_owned());
     let config = FhirConfig {
-        base: format!("{}/fhir/", server.uri()),
-        auth: Auth::Basic { user: "kiln".to_owned(), password: secret("hunter2") },
-        headers: vec![("X-Api-Key".to_owned(), secret("key"))],
-        timeout: Duration::from_secs(5),
-        secret: kiln::exchange::Secret::new(SECRET),
+        auth: Auth::Basic { user: "kiln".to_owned(), password: SecretSource::text("hunter2") },
+        headers: vec![("X-Api-Key".to_owned(), SecretSource::text("key"))],
+        ..FhirConfig::new(format!("{}/fhir/", server.uri()), kiln::exchange::Secret::new(SECRET))
     };
     assert!(!format!("{config:?}").contains("hunter2"));
     let target = Target::open(TargetConfig::Fhir(config.clone())).expect("opens");

@@ -122,6 +122,7 @@ pub const CODES: &[Code] = &[
     code!("K729", "a key stands twice in the site file"),
     code!("K730", "no such folder"),
     code!("K731", "two listeners with one address"),
+    code!("K732", "a certificate or a key that can't be used"),
 ];
 
 /// The long explanation of a code, Markdown; `None` if there is no such code. Case is ignored.

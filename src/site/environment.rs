@@ -77,7 +77,7 @@ impl Overrides {
 
 /// Keys whose scalar value must not be shown.
 pub(crate) fn is_secret_key(key: &str) -> bool {
-    matches!(key, "password" | "bearer" | "token" | "secret" | "headers" | "auth")
+    matches!(key, "password" | "bearer" | "token" | "secret" | "headers" | "auth" | "key")
 }
 
 fn known_spelling(path: &[String], file: &HashMap<Path, Place>) -> Path {

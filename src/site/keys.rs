@@ -31,7 +31,13 @@ pub(crate) enum Takes {
     Number(usize, usize),
     /// The base URL of a server.
     Url,
-    /// `{ file: PATH }` or `{ env: NAME }`; true if a text is allowed as well.
+    /// `50/s`.
+    Rate,
+    /// A text, one of these words among them, or a section with these keys.
+    TextOr(&'static [SiteKey]),
+    /// A mapping of names to texts.
+    Pairs,
+    /// `{ file: PATH }`, `{ env: NAME }` or `{ command: [...] }`; true if a text is allowed as well.
     Secret(bool),
     /// A mapping of names to secrets.
     Secrets,
@@ -112,7 +118,11 @@ pub(crate) const TARGET: &[SiteKey] = &[
     key("null", Takes::Choice(&["true"]), "nowhere: mapped and settled, and thrown away"),
     key("auth", Takes::Section(AUTH, &[]), "how Kiln proves to the server who it is"),
     key("headers", Takes::Secrets, "further headers of each request"),
+    key("tls", Takes::Section(TLS, &[]), "whom to trust, and Kiln's own certificate"),
+    key("proxy", Takes::TextOr(PROXY), "the way there: `none`, or the URL of a proxy; left out, as HTTPS_PROXY and NO_PROXY of the environment say"),
     key("timeout", Takes::Duration(&[]), "how long an answer may take; 30s"),
+    key("connect-timeout", Takes::Duration(&[]), "how long connecting may take; a third of `timeout`, at most 10s"),
+    key("rate", Takes::Rate, "at most so many requests in a time: `50/s`, `600/m`; left out, no limit"),
     key("settle", Takes::Duration(&[]), "after how long a server finds what it has saved; as timeout"),
     key("parallel", Takes::Number(1, 256), "how many deliveries at once; 8"),
     key("send", Takes::Choice(&["transaction", "batch", "single"]), "how resources are written; as the route says, else transaction"),
@@ -120,16 +130,59 @@ pub(crate) const TARGET: &[SiteKey] = &[
 ];
 
 /// `auth:` of a target.
-pub(crate) const AUTH: &[SiteKey] =
-    &[key("basic", Takes::Section(BASIC, &[]), "user and password"), key("bearer", Takes::Secret(false), "a token: `{ file: PATH }` or `{ env: NAME }`")];
+pub(crate) const AUTH: &[SiteKey] = &[
+    key("basic", Takes::Section(BASIC, &[]), "user and password"),
+    key("bearer", Takes::Secret(false), "a token that somebody else renews: `{ file: PATH }`, `{ env: NAME }` or `{ command: [...] }`"),
+    key("oauth", Takes::Section(OAUTH, &[]), "OAuth 2 client credentials: a client ID and a secret, for which a token server gives tokens"),
+    key("smart", Takes::Section(SMART, &[]), "SMART Backend Services: a client ID and a private key, for which a token server gives tokens"),
+];
+
+/// `oauth:` of `auth:`.
+pub(crate) const OAUTH: &[SiteKey] = &[
+    key("token-url", Takes::Url, "the token endpoint; left out, what the server's .well-known/smart-configuration says"),
+    key("client", Takes::Text, "the client ID; needed"),
+    key("secret", Takes::Secret(false), "the client's secret; needed"),
+    key("method", Takes::Choice(&["basic", "post"]), "where the secret is sent: in a header (client_secret_basic), or in the form (client_secret_post); basic"),
+    key("scope", Takes::Text, "what is asked for: `system/*.cruds`"),
+    key("parameters", Takes::Pairs, "further parameters of the request, such as `audience` or `resource`"),
+];
+
+/// `smart:` of `auth:`.
+pub(crate) const SMART: &[SiteKey] = &[
+    key("token-url", Takes::Url, "the token endpoint; left out, what the server's .well-known/smart-configuration says"),
+    key("client", Takes::Text, "the client ID; needed"),
+    key("key", Takes::Secret(false), "the private key, RSA (RS384) or EC P-384 (ES384), as PEM, JWK or JWKS; needed"),
+    key("kid", Takes::Text, "the key's ID at the server; the key file's own, else its thumbprint"),
+    key("scope", Takes::Text, "what is asked for: `system/*.cruds`; needed"),
+    key("audience", Takes::Text, "`aud` of the assertion; the token URL"),
+    key("parameters", Takes::Pairs, "further parameters of the request"),
+];
+
+/// `tls:` of a target.
+pub(crate) const TLS: &[SiteKey] = &[
+    key("ca", Takes::Text, "a file of PEM certificates: these authorities are trusted, and no others; those of the system"),
+    key("certificate", Takes::Text, "Kiln's own certificate with its chain, PEM"),
+    key("key", Takes::Text, "the private key of that certificate, PEM"),
+    key("minimum", Takes::Choice(&["1.2", "1.3"]), "the oldest version of TLS that is spoken; 1.2"),
+];
+
+/// `proxy:` of a target.
+pub(crate) const PROXY: &[SiteKey] = &[
+    key("url", Takes::Url, "the proxy: `http://proxy.example:3128`"),
+    key("user", Takes::Text, "the user's name, if it wants one"),
+    key("password", Takes::Secret(false), "`{ file: PATH }`, `{ env: NAME }` or `{ command: [...] }`"),
+];
 
 /// `basic:` of `auth:`.
 pub(crate) const BASIC: &[SiteKey] =
-    &[key("user", Takes::Text, "the user's name"), key("password", Takes::Secret(false), "`{ file: PATH }` or `{ env: NAME }`")];
+    &[key("user", Takes::Text, "the user's name"), key("password", Takes::Secret(false), "`{ file: PATH }`, `{ env: NAME }` or `{ command: [...] }`")];
 
 /// A secret.
-pub(crate) const SECRET: &[SiteKey] =
-    &[key("file", Takes::Text, "the file that holds the secret"), key("env", Takes::Text, "the environment's variable that holds the secret")];
+pub(crate) const SECRET: &[SiteKey] = &[
+    key("file", Takes::Text, "the file that holds the secret; read again when it changes"),
+    key("env", Takes::Text, "the environment's variable that holds the secret"),
+    key("command", Takes::Texts, "a program and its arguments, run without a shell; it prints the secret"),
+];
 
 /// `log:`.
 pub(crate) const LOG: &[SiteKey] = &[

@@ -90,7 +90,7 @@ fn blot(text: &str, file: &Yaml) -> String {
     for (path, place) in &file.places {
         let mut keys = path.iter().rev();
         let last = keys.next().map_or("", String::as_str);
-        let under_secret = path.iter().any(|k| is_secret_key(k)) && !matches!(last, "file" | "env" | "user" | "auth" | "headers" | "basic");
+        let under_secret = path.iter().any(|k| is_secret_key(k)) && !is_place(&path[..], last);
         let is_leaf = !file.places.keys().any(|k| k.len() > path.len() && k.starts_with(path));
         if under_secret && is_leaf {
             for b in bytes.iter_mut().take(place.value.end as usize).skip(place.value.start as usize).filter(|b| !b.is_ascii_whitespace()) {
@@ -98,7 +98,7 @@ fn blot(text: &str, file: &Yaml) -> String {
             }
         }
         // user:password@ in a URL
-        if last == "fhir"
+        if matches!(last, "fhir" | "proxy" | "url" | "token-url")
             && let Some(url) = text.get(place.value.start as usize..place.value.end as usize)
             && let (Some(scheme), Some(at)) = (url.find("://"), url.find('@'))
         {
@@ -111,11 +111,18 @@ fn blot(text: &str, file: &Yaml) -> String {
     String::from_utf8(bytes).unwrap_or_else(|_| blot_lines(text))
 }
 
+/// Keys below a secret's that say where it is, or something that may be read.
+fn is_place(path: &[String], last: &str) -> bool {
+    let words = ["file", "env", "user", "auth", "headers", "basic", "oauth", "smart", "token-url", "client", "method", "scope", "kid", "audience"];
+    // `tls: { key: FILE }` is the name of a file.
+    words.contains(&last) || (last == "key" && path.iter().any(|k| k == "tls"))
+}
+
 /// For a file that is not YAML: all that follows a secret's key on its line.
 fn blot_lines(text: &str) -> String {
     let mut blotted = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
-        let at = ["password:", "bearer:", "token:", "secret:", "headers:"].iter().filter_map(|k| line.find(k).map(|n| n + k.len())).min();
+        let at = ["password:", "bearer:", "token:", "secret:", "headers:", "key:"].iter().filter_map(|k| line.find(k).map(|n| n + k.len())).min();
         match at {
             Some(at) => {
                 let (head, tail) = line.split_at(at);
@@ -132,7 +139,7 @@ fn blot_lines(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::site::model::{LowWater, TargetKind};
-    use crate::target::Auth;
+    use crate::target::{Auth, SecretSource};
     use std::time::Duration;
 
     fn read(text: &str, variables: &[(&str, &str)], flags: &[(&str, &str, &str)]) -> LoadedSite {
@@ -192,7 +199,7 @@ mod tests {
         let site = read(text, &[], &[]).site.expect("a good file");
         let TargetKind::Fhir { url, auth, .. } = &site.targets[0].kind else { panic!("a FHIR target") };
         let Auth::Basic { user, password } = auth else { panic!("basic") };
-        assert_eq!((url.as_str(), user.as_str(), password.expose().as_str()), ("http://h/r4", "k", "geheim"));
+        assert_eq!((url.as_str(), user.as_str(), password), ("http://h/r4", "k", &SecretSource::text("geheim")));
 
         for text in [
             "targets:\n  main: { fhir: 'http://h/r4', auth: { basic: { user: k, password: hunter2ä } } }\n",

@@ -10,6 +10,7 @@ mod model;
 mod reader;
 mod schema;
 mod sections;
+mod target;
 mod unit;
 mod yaml;
 

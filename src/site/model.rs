@@ -1,8 +1,9 @@
 //! What a site file says, typed. Plain data; the engine makes listeners and targets of it.
 
+use crate::diagnostic::Span;
 use crate::exchange::Secret;
 use crate::listener::ListenerConfig;
-use crate::target::{Auth, FhirConfig, FolderConfig, Layout, Sending, TargetConfig};
+use crate::target::{Auth, FhirConfig, FolderConfig, Layout, Proxy, Rate, SecretSource, Sending, TargetConfig, Tls};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,7 +33,9 @@ pub struct Site {
     pub targets: Vec<TargetSite>,
     /// `log:`.
     pub log: Log,
-    /// Files that were read besides the site file itself, and whose change is a change of the site: secrets.
+    /// Where the name of each target stands in the site file.
+    pub target_places: Vec<Span>,
+    /// Files that were read besides the site file itself, and whose change is a change of the site: secrets and certificates.
     pub files: Vec<PathBuf>,
 }
 
@@ -161,9 +164,17 @@ pub enum TargetKind {
         /// `auth:`.
         auth: Auth,
         /// `headers:`, sent with every request.
-        headers: Vec<(String, Secret<String>)>,
+        headers: Vec<(String, SecretSource)>,
+        /// `tls:`.
+        tls: Tls,
+        /// `proxy:`.
+        proxy: Proxy,
         /// `timeout:` of a request.
         timeout: Duration,
+        /// `connect-timeout:`; `None` for a third of `timeout`, at most 10 s.
+        connect_timeout: Option<Duration>,
+        /// `rate:`.
+        rate: Option<Rate>,
         /// `settle:`, how long an identity waits after an ambiguous outcome.
         settle: Duration,
         /// `send:`; `None` leaves it to the route.
@@ -199,9 +210,17 @@ impl TargetSite {
     pub fn config(&self, secret: &[u8; 32]) -> TargetConfig {
         let secret = Secret::new(*secret);
         match &self.kind {
-            TargetKind::Fhir { url, auth, headers, timeout, .. } => {
-                TargetConfig::Fhir(FhirConfig { base: url.clone(), auth: auth.clone(), headers: headers.clone(), timeout: *timeout, secret })
-            }
+            TargetKind::Fhir { url, auth, headers, tls, proxy, timeout, connect_timeout, rate, .. } => TargetConfig::Fhir(FhirConfig {
+                base: url.clone(),
+                auth: auth.clone(),
+                headers: headers.clone(),
+                tls: tls.clone(),
+                proxy: proxy.clone(),
+                timeout: *timeout,
+                connect_timeout: *connect_timeout,
+                rate: *rate,
+                secret,
+            }),
             TargetKind::Folder { path, layout } => {
                 TargetConfig::Folder(FolderConfig { path: path.clone(), layout: *layout, secret, max_file_bytes: NDJSON_BYTES_MAX })
             }

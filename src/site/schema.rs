@@ -43,6 +43,9 @@ fn value(key: &SiteKey) -> Value {
         Takes::Share => json!({ "type": ["string", "integer", "null"], "pattern": "^(0|[0-9]{1,2} *%|[0-9]+ *(B|[KMGT]iB|[kKMGT]B))$", "maximum": 0 }),
         Takes::Address => json!({ "type": ["string", "null"], "pattern": "^(off|([0-9.]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5})$" }),
         Takes::Number(least, most) => json!({ "type": ["integer", "null"], "minimum": least, "maximum": most }),
+        Takes::Rate => json!({ "type": ["string", "null"], "pattern": "^[0-9]+ */ *(s|m|min|h)$" }),
+        Takes::TextOr(keys) => json!({ "anyOf": [section(keys, key.meaning), { "type": "string" }] }),
+        Takes::Pairs => json!({ "type": ["object", "null"], "additionalProperties": { "type": ["string", "number", "boolean"] } }),
         Takes::Secret(plain) => secret(plain),
         Takes::Secrets => json!({ "type": ["object", "null"], "additionalProperties": secret(true) }),
         Takes::Section(keys, words) => with_words(section(keys, key.meaning), words),
@@ -70,7 +73,7 @@ fn choices(words: &[&str]) -> Vec<Value> {
     let typed = |word: &&str| match *word {
         "true" => Some(json!(true)),
         "false" => Some(json!(false)),
-        word => word.parse::<i64>().ok().map(|n| json!(n)),
+        word => word.parse::<i64>().ok().map(|n| json!(n)).or_else(|| word.parse::<f64>().ok().map(|n| json!(n))),
     };
     words.iter().map(|w| json!(w)).chain(words.iter().filter_map(typed)).chain([Value::Null]).collect()
 }

@@ -1,15 +1,13 @@
 //! One function per section of the site file.
 
 use crate::diagnostic::Diagnostic;
-use crate::exchange::Secret;
 use crate::hl7v2::Charset;
 use crate::listener::{AllowList, ListenerConfig, Network};
-use crate::site::files::words;
-use crate::site::keys::{AUTH, BASIC, JOURNAL, LIMITS, LISTEN, LISTENER, LOG, ROOT, SECRET, TARGET};
-use crate::site::model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, OnRemoval, Reload, Site, TargetKind, TargetSite, Unrouted, WhenFull};
+use crate::site::keys::{JOURNAL, LIMITS, LISTEN, LISTENER, LOG, ROOT};
+use crate::site::model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, OnRemoval, Reload, Site, Unrouted, WhenFull};
 use crate::site::reader::{Entry, Keys, Reader};
+use crate::site::target::targets;
 use crate::site::unit;
-use crate::target::{Auth, Layout, Sending};
 use config::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -55,11 +53,11 @@ pub(crate) fn site(r: &mut Reader<'_>, value: &Value, around: &Around<'_>) -> Si
     let on_removal = keys.get("on-removal").and_then(|e| r.word(&e, &words)).unwrap_or(OnRemoval::Refuse);
     let overlays = keys.get("use").map(|e| r.list(&e)).unwrap_or_default().iter().filter_map(|e| r.text(e).map(str::to_owned)).collect();
     let folders = ["routes", "tables"].iter().flat_map(|k| folders(r, &keys, k, around)).collect();
-    let targets = targets(r, &keys, around);
+    let (targets, target_places) = targets(r, &keys, around).into_iter().unzip();
     let listeners = listeners(r, &keys);
     let log = log(r, &keys);
     let files = std::mem::take(&mut r.files);
-    Site { language, journal, console, metrics, reload, on_removal, overlays, folders, listeners, targets, log, files }
+    Site { language, journal, console, metrics, reload, on_removal, overlays, folders, listeners, targets, log, target_places, files }
 }
 
 fn language(r: &mut Reader<'_>, keys: &Keys<'_>) -> u32 {
@@ -220,149 +218,6 @@ fn limits(r: &mut Reader<'_>, k: &Keys<'_>, socket: &mut ListenerConfig) {
     socket.keep_alive = k.get("keep-alive").and_then(|e| r.duration(&e)).unwrap_or(socket.keep_alive);
 }
 
-fn targets(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Vec<TargetSite> {
-    let mut all = Vec::new();
-    for entry in keys.get("targets").map(|e| r.entries(&e)).unwrap_or_default() {
-        name(r, &entry);
-        let k = r.keys(&entry, TARGET);
-        let kinds: Vec<_> = ["fhir", "folder", "null"].iter().filter_map(|n| k.get(n)).collect();
-        let [kind] = kinds.as_slice() else {
-            match kinds.get(1) {
-                None => {
-                    r.missing(entry.key, &format!("target `{}` says not what it is", entry.name()), "add `fhir: https://...`, `folder: PATH` or `null: true`")
-                }
-                Some(second) => {
-                    r.faults.push(Diagnostic::error("K728", second.key, "a target is one thing").label("a second one").help("make two targets of it"))
-                }
-            }
-            continue;
-        };
-        let of = kind.name().to_owned();
-        for key in ["auth", "headers", "timeout", "settle", "send", "layout"] {
-            let fits = if key == "layout" { of == "folder" } else { of == "fhir" };
-            if let Some(e) = k.get(key).filter(|_| !fits) {
-                r.faults.push(Diagnostic::error("K721", e.key, format!("`{key}` has no meaning for a target of kind `{of}`")).label("not known here"));
-            }
-        }
-        let kind = match of.as_str() {
-            "fhir" => fhir(r, kind, &k, around),
-            "folder" => r.text(kind).map(|path| TargetKind::Folder {
-                path: around.folder.join(path),
-                layout: k.get("layout").and_then(|e| r.word(&e, &[("json", Layout::Json), ("ndjson", Layout::Ndjson)])).unwrap_or(Layout::Json),
-            }),
-            _ => r.word(kind, &[("true", ())]).map(|()| TargetKind::Null),
-        };
-        let parallel = k.get("parallel").and_then(|e| r.number(&e, 1, 256)).unwrap_or(8);
-        if let Some(kind) = kind {
-            all.push(TargetSite { name: entry.name().to_owned(), kind, parallel });
-        }
-    }
-    all
-}
-
-fn fhir(r: &mut Reader<'_>, kind: &Entry<'_>, k: &Keys<'_>, around: &Around<'_>) -> Option<TargetKind> {
-    let read = |t: &str| (reqwest::Url::parse(t).ok()).filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host() && u.query().is_none());
-    let url = r.parsed(kind, read, "the base URL of a FHIR server", "write `https://fhir.example/r4`")?;
-    if !url.username().is_empty() || url.password().is_some() {
-        r.faults.push(
-            Diagnostic::error("K726", kind.span, "a password does not belong into a URL")
-                .help("use `auth: { basic: { user: kiln, password: { file: /run/secrets/fhir } } }`"),
-        );
-    }
-    let words = [("transaction", Sending::Transaction), ("batch", Sending::Batch), ("single", Sending::Single)];
-    let timeout = k.get("timeout").and_then(|e| r.duration(&e)).unwrap_or(Duration::from_secs(30));
-    let mut headers = Vec::new();
-    for e in k.get("headers").map(|e| r.entries(&e)).unwrap_or_default() {
-        if reqwest::header::HeaderName::from_bytes(e.name().as_bytes()).is_err() {
-            r.faults.push(Diagnostic::error("K725", e.key, format!("`{}` is not a header's name", e.name())));
-        }
-        let plain_allowed = !e.name().eq_ignore_ascii_case("authorization");
-        if let Some(value) = secret(r, &e, around, plain_allowed) {
-            headers.push((e.name().to_owned(), value));
-        }
-    }
-    Some(TargetKind::Fhir {
-        url: url.as_str().trim_end_matches('/').to_owned(),
-        auth: k.get("auth").map_or(Auth::None, |e| auth(r, &e, around)),
-        headers,
-        timeout,
-        settle: k.get("settle").and_then(|e| r.duration(&e)).unwrap_or(timeout),
-        send: k.get("send").and_then(|e| r.word(&e, &words)),
-    })
-}
-
-fn auth(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>) -> Auth {
-    let k = r.keys(entry, AUTH);
-    match (k.get("basic"), k.get("bearer")) {
-        (Some(_), Some(second)) => {
-            r.faults.push(Diagnostic::error("K728", second.key, "`auth` is one thing").label("a second one"));
-            Auth::None
-        }
-        (Some(e), None) => {
-            let b = r.keys(&e, BASIC);
-            let user = b.get("user").and_then(|e| r.text(&e));
-            let password = b.get("password").and_then(|e| secret(r, &e, around, false));
-            if b.get("user").is_none() || b.get("password").is_none() {
-                r.missing(b.key, "`basic` needs a user and a password", "write `basic: { user: kiln, password: { file: /run/secrets/fhir } }`");
-            }
-            match (user, password) {
-                (Some(user), Some(password)) => Auth::Basic { user: user.to_owned(), password },
-                _ => Auth::None,
-            }
-        }
-        (None, Some(e)) => secret(r, &e, around, false).map_or(Auth::None, Auth::Bearer),
-        (None, None) => {
-            r.missing(entry.key, "`auth` says not how", "write `basic: { user, password }` or `bearer: { file: PATH }`");
-            Auth::None
-        }
-    }
-}
-
-/// `{ file: PATH }`, `{ env: NAME }`, or a text that came from a variable rather than from the file.
-fn secret(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>, plain_allowed: bool) -> Option<Secret<String>> {
-    if let Some(text) = entry.scalar() {
-        if plain_allowed || entry.span.source != r.beginning.source {
-            return Some(Secret::new(text.to_owned()));
-        }
-        let fault = Diagnostic::error("K726", entry.span, format!("`{}` is a secret and does not belong into this file", entry.name()))
-            .label("readable by all who read the file");
-        r.faults.push(fault.help("write `{ file: /run/secrets/NAME }` or `{ env: NAME }`"));
-        return None;
-    }
-    let k = r.keys(entry, SECRET);
-    let (text, place) = match (k.get("file"), k.get("env")) {
-        (Some(e), None) => {
-            let path = around.folder.join(r.text(&e)?);
-            r.files.push(path.clone());
-            let text = std::fs::read_to_string(&path).map_err(|fault| format!("the secret's file `{}` cannot be read: {}", path.display(), words(&fault)));
-            (text.map(|t| t.trim_end_matches(['\n', '\r']).to_owned()), e.span)
-        }
-        (None, Some(e)) => {
-            let name = r.text(&e)?;
-            ((around.variable)(name).ok_or_else(|| format!("the environment has no variable `{name}`")), e.span)
-        }
-        _ => {
-            r.missing(entry.key, &format!("`{}` says not where it is kept", entry.name()), "write `{ file: /run/secrets/NAME }` or `{ env: NAME }`");
-            return None;
-        }
-    };
-    match text {
-        Ok(text) if !text.is_empty() => Some(Secret::new(text)),
-        Ok(_) => {
-            r.faults.push(Diagnostic::error("K727", place, "this secret is empty"));
-            None
-        }
-        Err(what) if around.secrets_needed => {
-            r.faults.push(Diagnostic::error("K727", place, what));
-            None
-        }
-        Err(what) => {
-            r.faults.push(Diagnostic::warning("K727", place, what).help("the daemon will not start without it"));
-            Some(Secret::default())
-        }
-    }
-}
-
 fn log(r: &mut Reader<'_>, keys: &Keys<'_>) -> Log {
     let mut log = Log { level: "info".to_owned(), json: false, unsafe_: false };
     let Some(entry) = keys.get("log") else { return log };
@@ -382,7 +237,7 @@ fn address(r: &mut Reader<'_>, e: &Entry<'_>) -> Option<SocketAddr> {
 }
 
 /// Names become metric labels and parts of paths.
-fn name(r: &mut Reader<'_>, e: &Entry<'_>) {
+pub(crate) fn name(r: &mut Reader<'_>, e: &Entry<'_>) {
     let fine = e.name().len() <= 64 && !e.name().is_empty() && e.name().chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     if !fine {
         r.faults.push(Diagnostic::error("K725", e.key, format!("`{}` is not a name", e.name())).help("up to 64 letters, digits, dashes and underscores"));

@@ -1,6 +1,8 @@
-//! What a target must be told, as plain data. The site files are read elsewhere; secrets arrive here already read.
+//! What a target must be told, as plain data. The site files are read elsewhere; what may change while Kiln runs (secrets, certificates) is
+//! told by where it is kept.
 
 use crate::exchange::Secret;
+use crate::target::SecretSource;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,28 +24,135 @@ pub struct FhirConfig {
     pub base: String,
     /// How Kiln says who it is.
     pub auth: Auth,
-    /// Headers for every request, such as an API key.
-    pub headers: Vec<(String, Secret<String>)>,
-    /// How long one request may take, the answer's body included. Connecting gets a third of it, at most 10 s.
+    /// Headers for every request to the FHIR server, such as an API key; the token server does not get them.
+    pub headers: Vec<(String, SecretSource)>,
+    /// Whom to trust, and Kiln's own certificate.
+    pub tls: Tls,
+    /// The way there.
+    pub proxy: Proxy,
+    /// How long one request may take, the answer's body included.
     pub timeout: Duration,
+    /// How long connecting may take, TLS included; `None`: a third of `timeout`, at most 10 s.
+    pub connect_timeout: Option<Duration>,
+    /// At most so many requests in a time; `None` for no limit.
+    pub rate: Option<Rate>,
     /// Site secret: ids made by `put by` are keyed with it, so that they tell nothing about the patient.
     pub secret: Secret<[u8; 32]>,
+}
+
+impl FhirConfig {
+    /// A server without credentials, with the defaults of a site file.
+    pub fn new(base: impl Into<String>, secret: Secret<[u8; 32]>) -> Self {
+        Self {
+            base: base.into(),
+            auth: Auth::None,
+            headers: Vec::new(),
+            tls: Tls::default(),
+            proxy: Proxy::Environment,
+            timeout: Duration::from_secs(30),
+            connect_timeout: None,
+            rate: None,
+            secret,
+        }
+    }
 }
 
 /// Credentials for a FHIR server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Auth {
-    /// None.
+    /// None, or a client certificate alone.
     None,
     /// HTTP Basic.
     Basic {
         /// The user's name.
         user: String,
         /// The password.
-        password: Secret<String>,
+        password: SecretSource,
     },
-    /// A fixed bearer token.
-    Bearer(Secret<String>),
+    /// A bearer token that somebody else renews, or that never ends.
+    Bearer(SecretSource),
+    /// An access token that Kiln gets from a token server, with the grant `client_credentials` (RFC 6749, section 4.4).
+    Token(TokenConfig),
+}
+
+/// How Kiln gets access tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenConfig {
+    /// The token endpoint; `None`: what the FHIR server's `.well-known/smart-configuration` says.
+    pub url: Option<String>,
+    /// The client ID.
+    pub client: String,
+    /// How the client proves who it is.
+    pub proof: ClientProof,
+    /// The scope that is asked for, `system/*.cruds`; `None` leaves it to the server.
+    pub scope: Option<String>,
+    /// Further parameters of the request, such as `audience` or `resource`.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// How a client proves to a token server who it is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientProof {
+    /// `client_secret_basic`: in the Authorization header (RFC 6749, section 2.3.1).
+    Basic(SecretSource),
+    /// `client_secret_post`: in the form.
+    Post(SecretSource),
+    /// `private_key_jwt`: SMART Backend Services (<https://hl7.org/fhir/smart-app-launch/client-confidential-asymmetric.html>).
+    Key {
+        /// The private key: PEM, a JWK or a JWKS.
+        key: SecretSource,
+        /// The `kid` under which the server knows it; `None`: the key file's, else its thumbprint.
+        id: Option<String>,
+        /// The assertion's `aud`; `None`: the token URL.
+        audience: Option<String>,
+    },
+}
+
+/// TLS towards a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// A file of PEM certificates: these authorities are trusted, and no others. `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// Files with Kiln's own certificate (and its chain), and its private key, both PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The oldest version that is spoken.
+    pub minimum: TlsVersion,
+}
+
+/// A version of TLS; older ones are never spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    #[default]
+    V12,
+    /// TLS 1.3 (RFC 8446).
+    V13,
+}
+
+/// The way to a server.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Proxy {
+    /// As `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
+    #[default]
+    Environment,
+    /// Directly, whatever the environment says.
+    None,
+    /// Through this proxy.
+    Url {
+        /// `http://proxy.example:3128`.
+        url: String,
+        /// User and password, if it wants any.
+        login: Option<(String, SecretSource)>,
+    },
+}
+
+/// So many requests in so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many; never 0.
+    pub requests: u32,
+    /// In how long.
+    pub per: Duration,
 }
 
 /// A folder of files.

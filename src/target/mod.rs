@@ -8,12 +8,14 @@ mod config;
 mod fhir;
 mod folder;
 mod outcome;
+mod secret;
 
 pub use crate::fhir::KnownId;
-pub use config::{Auth, FhirConfig, FolderConfig, Layout, Sending, TargetConfig, TargetError};
-pub use fhir::FhirTarget;
+pub use config::{Auth, ClientProof, FhirConfig, FolderConfig, Layout, Proxy, Rate, Sending, TargetConfig, TargetError, Tls, TlsVersion, TokenConfig};
+pub use fhir::{FhirTarget, SigningKey};
 pub use folder::FolderTarget;
 pub use outcome::{Fault, Job, Receipt, Retry, Saved, Setback};
+pub use secret::SecretSource;
 
 /// An open target. Cheap to share behind an `Arc`; all methods may run at the same time.
 pub enum Target {

@@ -14,7 +14,7 @@ use kiln::listener::{Listener, ListenerConfig};
 use kiln::metrics::Metrics;
 use kiln::route::LoadOptions;
 use kiln::site::{Acknowledge, ListenerSite, Unrouted, WhenFull};
-use kiln::target::{Auth, FhirConfig, Target, TargetConfig};
+use kiln::target::{FhirConfig, Target, TargetConfig};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -305,13 +305,7 @@ impl StandIn {
     }
 
     pub(crate) fn target(&self) -> Target {
-        let config = FhirConfig {
-            base: format!("http://{}/fhir", self.address),
-            auth: Auth::None,
-            headers: Vec::new(),
-            timeout: Duration::from_secs(5),
-            secret: Secret::new([7; 32]),
-        };
+        let config = FhirConfig { timeout: Duration::from_secs(5), ..FhirConfig::new(format!("http://{}/fhir", self.address), Secret::new([7; 32])) };
         Target::open(TargetConfig::Fhir(config)).expect("the target opens")
     }
 

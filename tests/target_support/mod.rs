@@ -4,7 +4,7 @@
 
 use kiln::exchange::{DeliveryId, MessageId, Secret};
 use kiln::fhir::{Identity, KnownId, ListMerge, Node, Save, SaveMode, Saves};
-use kiln::target::{Auth, FhirConfig, Job, Receipt, Saved, Sending, Setback, Target, TargetConfig};
+use kiln::target::{FhirConfig, Job, Receipt, Saved, Sending, Setback, Target, TargetConfig};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -84,6 +84,6 @@ impl Delivery {
 }
 
 pub(crate) fn fhir_target(base: &str, timeout: Duration) -> Target {
-    let config = FhirConfig { base: base.to_owned(), auth: Auth::None, headers: Vec::new(), timeout, secret: Secret::new(SECRET) };
+    let config = FhirConfig { timeout, ..FhirConfig::new(base, Secret::new(SECRET)) };
     Target::open(TargetConfig::Fhir(config)).expect("the target opens")
 }

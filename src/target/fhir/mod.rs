@@ -2,28 +2,33 @@
 //!
 //! Patient data travels in bodies and headers; a URL holds types and logical ids only.
 
+mod access;
 mod answer;
+mod connection;
+mod der;
+mod failure;
 mod http;
 mod judge;
+mod key;
 mod locks;
+mod pace;
 mod read;
 mod stepwise;
+mod token;
 mod transaction;
+
+pub use key::SigningKey;
 
 use crate::exchange::{Phi, Secret};
 use crate::fhir::{SaveMode, Saves, Step, plan};
-use crate::target::{Auth, Fault, FhirConfig, Job, Receipt, Retry, Saved, Sending, Setback, TargetError};
-use reqwest::Client;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use crate::target::{Fault, FhirConfig, Job, Receipt, Retry, Saved, Sending, Setback, TargetError};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-/// Connecting never takes longer than this.
-const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A FHIR server.
 pub struct FhirTarget {
-    client: Client,
+    client: connection::Connection,
+    access: access::Access,
+    pace: Option<pace::Pace>,
     /// Without a slash at its end.
     base: String,
     secret: Secret<[u8; 32]>,
@@ -40,15 +45,10 @@ impl FhirTarget {
         if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
             return Err(TargetError::Setting("a FHIR base URL is http(s)://host/path, without user, password and query".to_owned()));
         }
-        let client = Client::builder()
-            .default_headers(headers(&config)?)
-            .timeout(config.timeout)
-            .connect_timeout(CONNECT_WAIT_MAX.min(config.timeout / 3))
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| TargetError::Setting(format!("the HTTP client cannot be made: {}", e.without_url())))?;
-        Ok(Self { client, base, secret: config.secret, locks: locks::IdentityLocks::new(), post_search: AtomicBool::new(true) })
+        let client = connection::Connection::open(&config)?;
+        let access = access::Access::open(&config, &base)?;
+        let pace = config.rate.map(pace::Pace::new);
+        Ok(Self { client, access, pace, base, secret: config.secret, locks: locks::IdentityLocks::new(), post_search: AtomicBool::new(true) })
     }
 
     /// One attempt at a delivery.
@@ -86,6 +86,9 @@ impl FhirTarget {
         }
     }
 
+    /// The server answered, whatever it said.
+    fn was_reached(&self) {}
+
     fn takes_post_search(&self) -> bool {
         self.post_search.load(Ordering::Relaxed)
     }
@@ -93,31 +96,6 @@ impl FhirTarget {
     fn never_post_search_again(&self) {
         self.post_search.store(false, Ordering::Relaxed);
     }
-}
-
-fn headers(config: &FhirConfig) -> Result<HeaderMap, TargetError> {
-    let mut all = HeaderMap::new();
-    for (name, value) in &config.headers {
-        let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| TargetError::Setting(format!("'{name}' is not a header's name")))?;
-        all.insert(header, secret_value(name, value.expose())?);
-    }
-    let authorization = match &config.auth {
-        Auth::None => return Ok(all),
-        Auth::Basic { user, password } => {
-            use base64::Engine as _;
-            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.expose())))
-        }
-        Auth::Bearer(token) => format!("Bearer {}", token.expose()),
-    };
-    all.insert(AUTHORIZATION, secret_value("Authorization", &authorization)?);
-    Ok(all)
-}
-
-fn secret_value(name: &str, value: &str) -> Result<HeaderValue, TargetError> {
-    let mut value =
-        HeaderValue::from_str(value).map_err(|_| TargetError::Setting(format!("the value of header '{name}' has characters that no header may have")))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// One attempt under way: the steps as they become known, and what is done already.
