@@ -27,6 +27,18 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("pv1.txt", 1, &["explain", "admit.hl7", "PV1", "--routes", "ward.yaml", "--route", "ward"]),
     ("pv2-3.json", 1, &["explain", "admit.hl7", "PV2-3", "--routes", "ward.yaml", "--route", "ward", "--json"]),
     ("pid-12.txt", 1, &["explain", "admit.hl7", "PID-12", "--routes", "ward.yaml", "--route", "ward"]),
+    ("onward.txt", 0, &["explain", "oru.hl7", "message[1]", "--routes", "onward.yaml", "--route", "onward"]),
+    ("onward-pid.json", 0, &["explain", "oru.hl7", "message[2].PID-3", "--routes", "onward.yaml", "--route", "onward", "--json"]),
+    ("onward-nte.txt", 1, &["explain", "oru.hl7", "message.NTE-3", "--routes", "onward.yaml", "--route", "onward"]),
+    ("onward-pid-19.txt", 1, &["explain", "oru.hl7", "message.PID-19", "--routes", "onward.yaml", "--route", "onward"]),
+    ("onward-from-pid.txt", 1, &["explain", "oru.hl7", "PID", "--routes", "onward.yaml", "--route", "onward"]),
+    ("onward-from-obx.json", 1, &["explain", "oru.hl7", "OBX-3", "--routes", "onward.yaml", "--route", "onward", "--json"]),
+    ("onward-rest.txt", 0, &["explain", "oru.hl7", "--routes", "onward.yaml", "--route", "onward"]),
+    ("onward-coverage.txt", 0, &["coverage", "oru.hl7", "--routes", "onward.yaml", "--route", "onward", "--top", "0"]),
+    ("order-orc.txt", 0, &["explain", "oru.hl7", "message.ORC", "--routes", "onward.yaml", "--route", "order"]),
+    ("order-header.txt", 0, &["explain", "oru.hl7", "message.MSH-10", "--routes", "onward.yaml", "--route", "order"]),
+    ("order-pid.json", 0, &["explain", "oru.hl7", "message[1].PID-3.5", "--routes", "onward.yaml", "--route", "order", "--json"]),
+    ("order-rest.txt", 0, &["explain", "oru.hl7", "--routes", "onward.yaml", "--route", "order"]),
     ("shipped-name.txt", 0, &["explain", "admit.hl7", "Patient.name[0].family"]),
     ("coverage.txt", 0, &["coverage", "admit.hl7", "--routes", "ward.yaml", "--route", "ward", "--top", "0"]),
     ("coverage.json", 0, &["coverage", "admit.hl7", "--routes", "ward.yaml", "--route", "ward", "--json"]),
@@ -70,6 +82,17 @@ fn what_does_not_exist_is_told_with_what_was_meant() {
         assert_eq!(ran.code, 2, "{place}: {}{}", ran.out, ran.err);
         assert!(ran.err.contains(told), "{place}: {}", ran.err);
     }
+    for (place, told) in [
+        ("message.PDI-3", "there is no segment PDI; did you mean P"),
+        ("message[3].PID-3", "there is no message[3]: this one becomes 2 messages"),
+        ("message[0]", "messages are counted from 1"),
+        ("message.Patient", "Patient is no place in a message"),
+    ] {
+        let ran = run(&folder(), &["explain", "oru.hl7", place, "--routes", "onward.yaml", "--route", "onward"]).expect(2);
+        assert!(ran.err.contains(told), "{place}: {}", ran.err);
+    }
+    let ran = run(&folder(), &["explain", "admit.hl7", "message.PID-3", "--routes", "ward.yaml", "--route", "ward"]).expect(2);
+    assert!(ran.err.contains("route ward makes resources and no messages"), "{}", ran.err);
     assert!(run(&folder(), &["explain", "none.hl7"]).expect(2).err.contains("there is no file none.hl7"));
     assert!(run(&folder(), &["explain", "K999"]).expect(2).err.contains("there is no code K999"));
     assert!(run(&folder(), &["explain", "K203"]).expect(0).out.contains("K203"));

@@ -138,6 +138,58 @@ fn what_was_not_changed_is_what_was_sent() {
     assert!(same > 2_000 && constants > 1_000, "{same} values, {constants} constants, {other} others");
 }
 
+/// Messages that routes make: recording changes nothing, every value is told, and a copied one is what stands at the place that is told.
+#[test]
+fn each_value_of_a_message_that_is_made_has_its_lineage() {
+    let mut sources = Sources::default();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lineage");
+    for file in ["onward.yaml", "plainly.yaml"] {
+        sources.add(file, std::fs::read_to_string(folder.join(file)).expect("routes"));
+    }
+    let loaded = load(sources, &LoadOptions::default());
+    let set = loaded.set.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
+    let context = context();
+    let (mut copied, mut other, mut drafts) = (0, 0, 0);
+    for (name, message) in messages() {
+        for (route, info) in set.routes() {
+            let lineage = set.lineage(route, &message, &context);
+            let Ok(output) = set.run(route, &message, &context) else {
+                assert!(lineage.stop.is_some(), "{name}");
+                continue;
+            };
+            assert_eq!((lineage.messages.len(), &lineage.findings), (output.drafts.len(), &output.findings), "{name}");
+            for (told, draft) in lineage.messages.iter().zip(&output.drafts) {
+                drafts += 1;
+                let made = Message::parse(draft.bytes.clone().into(), &ParseOptions { charset: Some(message.charset()) }).expect("what is written can be read");
+                let mut there = Vec::new();
+                for segment in 0..made.segment_count() {
+                    let leaves = made.valued_leaves(segment).into_iter().filter(|(field, _)| segment > 0 || *field > 2);
+                    there.extend(leaves.map(|(field, part)| (made.address(segment, field, part).to_string(), made.text(part).into_owned())));
+                }
+                let fields: Vec<_> =
+                    told.fields.iter().filter(|f| f.value != "\"\"").map(|f| (f.path.clone(), f.value.as_str().expect("text").to_owned())).collect();
+                assert_eq!(fields, there, "{name}: route {}", info.name);
+                for field in &told.fields {
+                    assert!(!field.stages.is_empty(), "{name}: {} has no stage", field.path);
+                    let changed = field.stages.iter().flat_map(|s| &s.steps).any(|s| !matches!(s, Step::Condition { .. } | Step::Otherwise));
+                    match (&field.from[..], field.value.as_str()) {
+                        ([(_, part)], Some(value)) if !changed && *info.name != *"order" => {
+                            assert!(message.text(*part) == value || message.is_null(*part), "{name}: route {}: {}", info.name, field.path);
+                            copied += 1;
+                        }
+                        _ => other += 1,
+                    }
+                }
+            }
+            if *info.name == *"copies" {
+                let lost: Vec<_> = lineage.values.iter().filter(|v| v.used != Use::Carried).map(|v| v.place.to_string()).collect();
+                assert!(lost.is_empty(), "{name}: {lost:?}");
+            }
+        }
+    }
+    assert!(drafts > 500 && copied > 50_000 && other > 500, "{drafts} messages, {copied} copied, {other} others");
+}
+
 fn is_time(value: &str) -> bool {
     value.as_bytes().get(10) == Some(&b'T')
 }

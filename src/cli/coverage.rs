@@ -229,9 +229,9 @@ fn show(counts: &Counts, top: usize) {
             })
             .collect();
         if cells.is_empty() {
-            out!("  {}", paint(FAINT, "everything that it sends is in FHIR"));
+            out!("  {}", paint(FAINT, "everything that it sends is carried"));
         } else {
-            table(&["  place", "not in FHIR", "%", "valued", "because", "name"], &[false, true, true, true, false, false], &cells);
+            table(&["  place", "not carried", "%", "valued", "because", "name"], &[false, true, true, true, false, false], &cells);
         }
         if shown < rows.len() {
             out!("  {}", paint(FAINT, &format!("{} more; --top 0 shows all", rows.len() - shown)));
@@ -258,8 +258,8 @@ fn as_json(counts: &Counts) -> serde_json::Value {
                 .map(|row| {
                     let share = (row.lost as f64 * 1000.0 / group.messages.max(1) as f64).round() / 10.0;
                     json!({
-                        "place": row.place.to_string(), "name": row.place.standard_name(), "valued": row.valued, "notInFhir": row.lost, "percent": share,
-                        "unread": row.by[0], "conditionsOnly": row.by[1], "identityOnly": row.by[2], "lost": row.by[3],
+                        "place": row.place.to_string(), "name": row.place.standard_name(), "valued": row.valued, "notCarried": row.lost, "percent": share,
+                        "unread": row.by[0], "conditionsOnly": row.by[1], "identityOnly": row.by[2], "lost": row.by[3], "dropped": row.by[4],
                     })
                 })
                 .collect();

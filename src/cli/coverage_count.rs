@@ -32,7 +32,7 @@ pub(crate) struct Group {
 #[derive(Clone, Copy, Default)]
 struct Place {
     valued: u64,
-    by: [u64; 4],
+    by: [u64; 5],
 }
 
 /// A place that did not reach FHIR, with its counts in messages.
@@ -41,16 +41,16 @@ pub(crate) struct Row<'a> {
     pub place: &'a Address,
     /// Messages that value it.
     pub valued: u64,
-    /// Messages in which it reached no element.
+    /// Messages in which it reached no element, and no message that a route makes.
     pub lost: u64,
-    /// The same by cause: unread, in conditions only, in an identity only, read in vain.
-    pub by: [u64; 4],
+    /// The same by cause: unread, in conditions only, in an identity only, read in vain, taken away by a line.
+    pub by: [u64; 5],
 }
 
 impl Row<'_> {
     /// The most frequent cause, in words.
     pub(crate) fn why(&self) -> &'static str {
-        let words = ["no route reads it", "only conditions read it", "only an identity has it", "read, not taken"];
+        let words = ["no route reads it", "only conditions read it", "only an identity has it", "read, not taken", "a line takes it away"];
         let most = self.by.iter().enumerate().max_by_key(|(n, count)| (**count, usize::MAX - n)).map_or(0, |(n, _)| n);
         words.get(most).copied().unwrap_or("")
     }
@@ -85,6 +85,7 @@ impl Counts {
                 Use::Condition => 1,
                 Use::Identity => 2,
                 Use::Lost => 3,
+                Use::Dropped => 4,
                 Use::Deletes | Use::Carried => continue,
             };
             if let Some(n) = counted.by.get_mut(cause) {

@@ -3,7 +3,7 @@
 use crate::cli::explain_subject::Subject;
 use crate::cli::paint::{NAME, STRONG, err, out, paint, plain};
 use crate::cli::route_choice::{self, Choice, Chosen};
-use crate::cli::{Exit, explain_element, explain_field, explain_journal, explain_rest, message_file};
+use crate::cli::{Exit, explain_element, explain_field, explain_journal, explain_message, explain_rest, message_file};
 use crate::diagnostic::{CODES, page, suggest};
 use crate::hl7v2::{Address, Message, newest_segment};
 use crate::site::words;
@@ -15,19 +15,21 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Examples:
   kiln explain admit.hl7 Patient.birthDate     where an element comes from: value, field, map, line, each step
   kiln explain admit.hl7 encounter.location    the same by the resource's name in the route
+  kiln explain oru.hl7 message.OBX[2]-5        where a value of a message comes from that a route with `message:` makes
   kiln explain admit.hl7 PID-7                 everywhere that a field went, or why it went nowhere
   kiln explain admit.hl7                       what no route reads, what is read in conditions only, findings
   kiln explain 1042 PID-3 --journal journal    a message of the journal, with the routes that it was delivered by
   kiln explain K203                            a diagnostic's code
   kiln explain                                 all codes
 
-Elements are written as in FHIR (Patient.name.family, Patient.name[0].given), fields as in HL7 (PID, PID-5.1, OBX[2]-5).
+Elements are written as in FHIR (Patient.name.family, Patient.name[0].given), fields as in HL7 (PID, PID-5.1, OBX[2]-5),
+fields of a message that is made with `message.` before them; where there are several, message[2].PID-5 is one of the second.
 This prints patient data. Exits 1 if the element or value is nowhere, or a message cannot be read or mapped; 2 if there is no such element or field.")]
 pub(crate) struct Args {
     /// A file with messages (`-` is standard input), a message's number in the journal, or a code such as K203
     #[arg(value_name = "MESSAGE or CODE")]
     subject: Option<String>,
-    /// An element (Patient.birthDate) or a field (PID-7)
+    /// An element (Patient.birthDate), a field (PID-7), or a field of what a route makes (message.PID-7)
     #[arg(value_name = "ELEMENT or FIELD")]
     place: Option<String>,
     #[command(flatten)]
@@ -105,11 +107,17 @@ fn place(subject: &Subject, args: &Args) -> Exit {
     let Some(written) = &args.place else { return explain_rest::explain(subject, args.json) };
     let there = |name: &str| subject.message.segments_named(name).next().is_some();
     let resource = subject.runs.iter().flat_map(|r| &r.lineage.resources).any(|r| r.name == *written);
+    if let Some(wanted) = explain_message::Wanted::read(written, subject).filter(|_| !resource) {
+        return told(wanted.map(|wanted| explain_message::explain(subject, &wanted, args.json)));
+    }
     let field = Address::read(written).filter(|a| !resource && (written.contains('-') || newest_segment(&a.segment).is_some() || there(&a.segment)));
-    let told = match field {
+    told(match field {
         Some(address) => explain_field::check(&address, &subject.message).map(|()| explain_field::explain(subject, &address, args.json)),
         None => explain_element::Wanted::read(written, subject).map(|wanted| explain_element::explain(subject, &wanted, args.json)),
-    };
+    })
+}
+
+fn told(told: Result<Exit, String>) -> Exit {
     told.unwrap_or_else(|fault| {
         err!("kiln: {fault}");
         Exit::CouldNot

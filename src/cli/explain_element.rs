@@ -168,7 +168,7 @@ pub(crate) fn explain(subject: &Subject, wanted: &Wanted, json: bool) -> Exit {
             missing = nothing(run, wanted);
         }
         if json {
-            let why: Vec<_> = missing.iter().map(|w| json!({ "text": w.text, "at": w.at.as_ref().map(|at| shape::spot(run, at)), "steps": w.steps.iter().map(shape::step).collect::<Vec<_>>() })).collect();
+            let why: Vec<_> = missing.iter().map(|w| shape::why(run, w)).collect();
             routes.push(json!({ "route": &*run.lineage.route, "taken": run.lineage.taken, "stop": run.lineage.stop.as_ref().map(shape::stop), "resources": resources, "why": why }));
         } else if !missing.is_empty() {
             out!("{} makes no {}", paint(WARN, &format!("route {}", run.lineage.route)), plain(&wanted.written()));

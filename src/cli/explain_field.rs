@@ -8,7 +8,7 @@ use crate::cli::explain_why::{Why, why};
 use crate::cli::paint::{FAINT, STRONG, WARN, out, paint, plain};
 use crate::diagnostic::suggest;
 use crate::hl7v2::{Address, Message, Part, newest_datatype, newest_field, newest_segment, segment_ids};
-use crate::route::{ElementLineage, ResourceLineage, Survey, Use, ValueUse};
+use crate::route::{ElementLineage, Survey, Use, ValueUse};
 use serde_json::{Value, json};
 
 /// Is the place one that some release or this message has?
@@ -65,6 +65,7 @@ pub(crate) fn explain(subject: &Subject, wanted: &Address, json: bool) -> Exit {
         }
         for (run, survey) in subject.runs.iter().zip(&surveys) {
             let to = targets(run, *part);
+            let made = if run.set.info(run.route).messages { "message" } else { "element" };
             let value = run.lineage.values.iter().find(|v| v.part == *part);
             let used = value.map_or(Use::Unread, |v| v.used);
             let deletes: Vec<_> = run.lineage.resources.iter().flat_map(|r| &r.deletes).filter(|d| d.from.contains(address)).collect();
@@ -77,8 +78,8 @@ pub(crate) fn explain(subject: &Subject, wanted: &Address, json: bool) -> Exit {
                 went.push(one(run, message, used, &to, &reasons));
                 continue;
             }
-            for (resource, element) in &to {
-                out!("  → {} {}  {}", paint(FAINT, &plain(&resource.name)), paint(STRONG, &element.path), text::value(&element.value));
+            for (names, element) in alike(&to) {
+                out!("  → {} {}  {}", paint(FAINT, &plain(&names)), paint(STRONG, &element.path), text::value(&element.value));
                 if let Some(stage) = element.stages.last() {
                     let at = stage.at.as_ref().map_or(String::new(), |at| format!("  {}", text::line(run, at)));
                     out!("      {}{at}", stage.map);
@@ -99,7 +100,7 @@ pub(crate) fn explain(subject: &Subject, wanted: &Address, json: bool) -> Exit {
                 out!("  → {}", paint(FAINT, "a resource that this message describes twice in the same words"));
             }
             if !reasons.is_empty() {
-                out!("  {}", paint(WARN, "in no element"));
+                out!("  {}", paint(WARN, &format!("in no {made}")));
                 reasons.iter().for_each(|w| text::reason(run, w, "    "));
             }
         }
@@ -153,12 +154,31 @@ fn values(subject: &Subject, wanted: &Address) -> Vec<(Address, Part)> {
     found
 }
 
-/// The elements that hold a value, with their resources.
-fn targets(run: &Run, part: Part) -> Vec<(&ResourceLineage, &ElementLineage)> {
+/// The elements and fields that hold a value, with the names of their resources and messages.
+fn targets(run: &Run, part: Part) -> Vec<(&str, &ElementLineage)> {
     let holds = |e: &&ElementLineage| {
         e.from.iter().any(|(_, p)| if e.refers { p.start == part.start && p.end == part.end } else { p.start <= part.start && part.end <= p.end })
     };
-    run.lineage.resources.iter().flat_map(|r| r.elements.iter().filter(holds).map(move |e| (r, e))).collect()
+    let resources = run.lineage.resources.iter().flat_map(|r| r.elements.iter().map(move |e| (r.name.as_str(), e)));
+    let messages = run.lineage.messages.iter().flat_map(|m| m.fields.iter().map(move |f| (m.name.as_str(), f)));
+    resources.chain(messages).filter(|(_, e)| holds(e)).collect()
+}
+
+/// The same place of several messages in one, where it came about in the same way.
+fn alike<'r>(to: &[(&str, &'r ElementLineage)]) -> Vec<(String, &'r ElementLineage)> {
+    const NAMED: usize = 3;
+    let mut found: Vec<(Vec<&str>, &ElementLineage)> = Vec::new();
+    for (name, element) in to {
+        match found.iter_mut().find(|(_, known)| known == element) {
+            Some((names, _)) => names.push(name),
+            None => found.push((vec![name], element)),
+        }
+    }
+    let names = |names: &[&str]| match names.len().checked_sub(NAMED) {
+        Some(more) if more > 0 => format!("{} and {more} more", names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ")),
+        _ => names.join(", "),
+    };
+    found.into_iter().map(|(all, element)| (names(&all), element)).collect()
 }
 
 /// Which lines would read a place that is empty.
@@ -173,21 +193,19 @@ fn readers(run: &Run, survey: &Survey, wanted: &Address) {
     }
 }
 
-fn one(run: &Run, message: &Message, used: Use, to: &[(&ResourceLineage, &ElementLineage)], reasons: &[Why]) -> Value {
+fn one(run: &Run, message: &Message, used: Use, to: &[(&str, &ElementLineage)], reasons: &[Why]) -> Value {
+    let key = if run.set.info(run.route).messages { "message" } else { "resource" };
     let to: Vec<_> = to
         .iter()
-        .map(|(resource, element)| {
+        .map(|(name, element)| {
             let mut shape = shape::element(run, message, element);
             if let Some(fields) = shape.as_object_mut() {
-                fields.insert("resource".to_owned(), json!(resource.name));
+                fields.insert(key.to_owned(), json!(name));
             }
             shape
         })
         .collect();
-    let why: Vec<_> = reasons
-        .iter()
-        .map(|w| json!({ "text": w.text, "at": w.at.as_ref().map(|at| shape::spot(run, at)), "steps": w.steps.iter().map(shape::step).collect::<Vec<_>>() }))
-        .collect();
+    let why: Vec<_> = reasons.iter().map(|w| shape::why(run, w)).collect();
     json!({ "route": &*run.lineage.route, "used": shape::use_word(used), "to": to, "why": why })
 }
 

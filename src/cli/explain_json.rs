@@ -1,6 +1,7 @@
 //! The JSON of `kiln explain`: shapes of their own, so that a change inside never changes what scripts read.
 
 use crate::cli::explain_subject::Run;
+use crate::cli::explain_why::Why;
 use crate::hl7v2::{Address, Message, Part};
 use crate::route::{ElementLineage, Finding, Spot, Stage, Step, Stop, Use};
 use serde_json::{Value, json};
@@ -42,6 +43,12 @@ pub(crate) fn step(step: &Step) -> Value {
     }
 }
 
+/// Why something is not there.
+pub(crate) fn why(run: &Run, why: &Why) -> Value {
+    let steps: Vec<_> = why.steps.iter().map(step).collect();
+    json!({ "text": why.text, "at": why.at.as_ref().map(|at| spot(run, at)), "steps": steps })
+}
+
 /// A finding.
 pub(crate) fn finding(f: &Finding) -> Value {
     json!({ "kind": f.kind, "place": f.place, "text": f.text, "line": f.line })
@@ -56,6 +63,7 @@ pub(crate) fn stop(s: &Stop) -> Value {
 pub(crate) fn use_word(used: Use) -> &'static str {
     match used {
         Use::Unread => "unread",
+        Use::Dropped => "dropped",
         Use::Condition => "condition",
         Use::Identity => "identity",
         Use::Lost => "lost",

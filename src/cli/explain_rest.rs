@@ -1,4 +1,4 @@
-//! `kiln explain MESSAGE`: what of a message is not in FHIR.
+//! `kiln explain MESSAGE`: what of a message is in nothing that its routes make.
 
 use crate::cli::Exit;
 use crate::cli::explain_field::uses;
@@ -20,13 +20,24 @@ pub(crate) fn is_content(value: &ValueUse) -> bool {
 }
 
 /// The sections, from the worst.
-const SECTIONS: [(Use, &str, &str); 5] = [
+const SECTIONS: [(Use, &str, &str); 6] = [
     (Use::Unread, "unread", "Read by no route"),
+    (Use::Dropped, "dropped", "Taken away by a line"),
     (Use::Condition, "conditionsOnly", "Read in conditions only"),
-    (Use::Lost, "lost", "Read, but in no element"),
+    (Use::Lost, "lost", "Read, but in nothing that is made"),
     (Use::Identity, "identityOnly", "In an identity only"),
     (Use::Deletes, "deletes", "Deletes an element"),
 ];
+
+/// What the routes make: FHIR, messages, or both.
+fn made(subject: &Subject) -> &'static str {
+    let messages = |r: &crate::cli::explain_subject::Run| r.set.info(r.route).messages;
+    match (subject.runs.iter().any(messages), subject.runs.iter().all(messages)) {
+        (true, true) if !subject.runs.is_empty() => "the messages that are made",
+        (true, _) => "FHIR or in a message that is made",
+        _ => "FHIR",
+    }
+}
 
 /// Explains what is left.
 pub(crate) fn explain(subject: &Subject, json: bool) -> Exit {
@@ -87,8 +98,9 @@ pub(crate) fn explain(subject: &Subject, json: bool) -> Exit {
     }
     let others = values.len() - content.len();
     out!(
-        "{carried} of {} values are in FHIR {}",
+        "{carried} of {} values are in {} {}",
         content.len(),
+        made(subject),
         paint(FAINT, &format!("({others} more: Kiln's own header fields, and numbers that only count)"))
     );
     exit

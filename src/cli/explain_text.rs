@@ -19,6 +19,8 @@ pub(crate) fn quoted(text: &str) -> String {
 /// A JSON value: texts in quotes, the rest as it is.
 pub(crate) fn value(value: &serde_json::Value) -> String {
     match value {
+        // HL7's own notation for "remove it".
+        serde_json::Value::String(text) if text == "\"\"" => paint(GOOD, text),
         serde_json::Value::String(text) => quoted(text),
         other => paint(GOOD, &other.to_string()),
     }

@@ -25,6 +25,13 @@ pub(crate) fn why(run: &Run, survey: &Survey, value: &ValueUse) -> Vec<Why> {
     let mut found = Vec::new();
     let lineage = &run.lineage;
     let route = &lineage.route;
+    if value.used == Use::Dropped {
+        // The line that takes the least: of a field, not of the whole segment.
+        let holding = lineage.dropped.iter().filter(|d| d.part.start <= value.part.start && value.part.end <= d.part.end);
+        if let Some(dropped) = holding.min_by_key(|d| d.part.end - d.part.start) {
+            return vec![Why::new(format!("{} takes it away", dropped.map), Some(&dropped.at))];
+        }
+    }
     for f in lineage.findings.iter().filter(|f| about(&f.place, &value.place)) {
         found.push(Why::new(format!("{}: {}", f.kind, f.text), spot_of(run, &f.line).as_ref()));
     }

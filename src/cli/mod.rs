@@ -11,6 +11,7 @@ mod explain_element;
 mod explain_field;
 mod explain_journal;
 mod explain_json;
+mod explain_message;
 mod explain_rest;
 mod explain_subject;
 mod explain_text;

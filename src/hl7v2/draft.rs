@@ -197,7 +197,7 @@ impl Message {
             }
             _ => self.recoded(bytes, coding),
         };
-        DraftSegment { is_header, name, sent: Some(bytes), fields: BTreeMap::new() }
+        DraftSegment { is_header, name, tag: 0, sent: Some(bytes), fields: BTreeMap::new() }
     }
 
     fn recoded(&self, bytes: &[u8], coding: &Coding) -> Vec<u8> {
@@ -255,6 +255,8 @@ impl Message {
 pub struct DraftSegment {
     name: String,
     is_header: bool,
+    /// Its maker's number for it; 0 is none. No part of the message.
+    tag: u32,
     /// As sent, in the draft's coding.
     sent: Option<Vec<u8>>,
     /// Fields that were set, with their repetitions.
@@ -268,12 +270,22 @@ fn is_header(name: &str) -> bool {
 impl DraftSegment {
     /// A new one without fields.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), is_header: is_header(name), sent: None, fields: BTreeMap::new() }
+        Self { name: name.to_owned(), is_header: is_header(name), tag: 0, sent: None, fields: BTreeMap::new() }
     }
 
     /// `PID`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The number that its maker gave it; 0 if none.
+    pub fn tag(&self) -> u32 {
+        self.tag
+    }
+
+    /// A number by which its maker knows it again.
+    pub fn set_tag(&mut self, tag: u32) {
+        self.tag = tag;
     }
 
     /// True if no line set anything and nothing was copied.

@@ -1,9 +1,12 @@
 //! Lineage: how a run's result came about. Never stored: a run is deterministic, so it is run again and recorded.
 
+mod message;
+
 use crate::fhir::{Identity, Node, SaveMode};
 use crate::hl7v2::{Address, Message, Part};
 use crate::route::program::{Context, Finding, Output, RouteId, RouteSet, Stop};
 use crate::route::run::{Birth, Fate, How, Leaf, Trace, leaves};
+pub use message::MessageLineage;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -162,6 +165,8 @@ pub struct Deletion {
 pub enum Use {
     /// No line read it.
     Unread,
+    /// A line takes it away from the message that is made, or puts something else in its place.
+    Dropped,
     /// It was read in conditions only.
     Condition,
     /// It is part of an identity only.
@@ -172,6 +177,17 @@ pub enum Use {
     Deletes,
     /// An element holds it.
     Carried,
+}
+
+/// What a line of a route took away from a message that is made, or replaced.
+#[derive(Clone, PartialEq)]
+pub struct Dropped {
+    /// Its bytes: those of a segment, a field or a component.
+    pub part: Part,
+    /// The map.
+    pub map: Arc<str>,
+    /// The line.
+    pub at: Spot,
 }
 
 /// A value of the message, as deep as it goes.
@@ -225,6 +241,10 @@ pub struct Lineage {
     pub taken: bool,
     /// All resources in the order they were made.
     pub resources: Vec<ResourceLineage>,
+    /// The messages that the route makes, in order.
+    pub messages: Vec<MessageLineage>,
+    /// What lines took away from the messages that are made: where it stands, its bytes, the map and the line.
+    pub dropped: Vec<Dropped>,
     /// Every valued place of the message, in order. MSH-1 and MSH-2 are no values.
     pub values: Vec<ValueUse>,
     /// Every line that ran.
@@ -249,10 +269,12 @@ impl RouteSet {
             Err(stop) => (Output::default(), Some(stop)),
         };
         let resources = resources(&trace, &output, stop.is_some(), &fields);
-        let values = values(&trace, &resources, &fields);
+        let messages = message::messages(&trace, stop.is_some(), &fields);
+        let values = values(&trace, &resources, &messages, &fields);
         let lines = lines(&trace, &fields);
+        let dropped = trace.drafts.dropped.iter().map(|(part, at, map)| Dropped { part: *part, map: Arc::clone(map), at: at.clone() }).collect();
         let conditions = trace.conditions.into_iter().map(|(at, (text, held, failed))| ConditionUse { at, text, held, failed }).collect();
-        Lineage { route: Arc::clone(&self.info(route).name), taken, resources, values, lines, conditions, findings: output.findings, stop }
+        Lineage { route: Arc::clone(&self.info(route).name), taken, resources, messages, dropped, values, lines, conditions, findings: output.findings, stop }
     }
 }
 
@@ -399,11 +421,11 @@ fn element(leaf: Leaf<'_>, fields: &Fields<'_>, name: &dyn Fn(usize) -> String) 
 }
 
 /// What became of each valued place of the message.
-fn values(trace: &Trace, resources: &[ResourceLineage], fields: &Fields<'_>) -> Vec<ValueUse> {
+fn values(trace: &Trace, resources: &[ResourceLineage], messages: &[MessageLineage], fields: &Fields<'_>) -> Vec<ValueUse> {
     let message = fields.message;
-    let carried: BTreeSet<(u32, u32)> =
-        resources.iter().flat_map(|r| &r.elements).filter(|e| !e.refers).flat_map(|e| &e.from).map(|(_, p)| (p.start, p.end)).collect();
-    let mut read: BTreeMap<(u32, u32), Use> = BTreeMap::new();
+    let elements = resources.iter().flat_map(|r| &r.elements).chain(messages.iter().flat_map(|m| &m.fields));
+    let carried: BTreeSet<(u32, u32)> = elements.filter(|e| !e.refers).flat_map(|e| &e.from).map(|(_, p)| (p.start, p.end)).collect();
+    let mut read: BTreeMap<(u32, u32), Use> = trace.drafts.dropped.iter().map(|(p, ..)| ((p.start, p.end), Use::Dropped)).collect();
     for r in &trace.reads {
         let how = purpose(r.how);
         let known = read.entry((r.part.start, r.part.end)).or_insert(how);

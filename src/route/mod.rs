@@ -25,7 +25,9 @@ mod yaml;
 pub use assist::{Assist, Hover, Suggestion, SuggestionKind, View};
 pub use compile::load;
 pub use functions::function_reference;
-pub use lineage::{ConditionUse, Deletion, ElementLineage, LineUse, Lineage, Outcome, ResourceLineage, Spot, Stage, Step, Use, ValueUse};
+pub use lineage::{
+    ConditionUse, Deletion, Dropped, ElementLineage, LineUse, Lineage, MessageLineage, Outcome, ResourceLineage, Spot, Stage, Step, Use, ValueUse,
+};
 pub use program::{AfterDeadLetter, Context, Finding, LoadOptions, Loaded, Matches, Output, RouteId, RouteInfo, RouteSet, Send, Stop};
 pub use schema::schema;
 pub use survey::{CodeCondition, CodeLine, Survey};

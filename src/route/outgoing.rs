@@ -9,6 +9,8 @@ pub(crate) struct MessageX {
     pub(crate) each: Option<X>,
     pub(crate) when: Option<X>,
     pub(crate) copy: Copied,
+    /// Where `$copy` stands, and its column.
+    pub(crate) copy_at: Option<(Line, u32)>,
     /// MSH-9 and the structure of a message that does not begin as a copy: `RSP^K22^RSP_K21`.
     pub(crate) kind: Option<String>,
     /// The answer goes back to where the message came from.
@@ -43,6 +45,17 @@ pub(crate) struct PartLine {
     pub(crate) lookup: Option<usize>,
     pub(crate) append: bool,
     pub(crate) item: PartItem,
+    pub(crate) line: Line,
+    pub(crate) column: u32,
+    /// The v2 places that the right side reads, as written, for lineage.
+    pub(crate) places: Vec<String>,
+}
+
+impl PartLine {
+    /// `PID-3: ...` among the lines of a message: the line of the field says everything.
+    pub(crate) fn is_field(&self) -> bool {
+        matches!(&self.item, PartItem::Fields(body) if matches!(body.lines.as_slice(), [only] if only.line == self.line && only.column == self.column))
+    }
 }
 
 pub(crate) enum PartItem {
@@ -59,6 +72,8 @@ pub(crate) enum PartItem {
 /// Where whole segments come from.
 pub(crate) struct SegmentSource {
     pub(crate) values: X,
+    /// The v2 places that are read, as written.
+    pub(crate) places: Vec<String>,
     pub(crate) map: Option<(usize, Vec<X>)>,
 }
 
@@ -95,8 +110,11 @@ pub(crate) struct ValueLine {
     pub(crate) repeats: bool,
     pub(crate) item: ValueItem,
     /// `PID-3`, for findings.
-    pub(crate) place: Arc<str>,
+    pub(crate) place: &'static str,
     pub(crate) line: Line,
+    pub(crate) column: u32,
+    /// The v2 places that the right side reads, as written, for lineage.
+    pub(crate) places: Vec<String>,
 }
 
 pub(crate) enum ValueItem {
@@ -137,6 +155,8 @@ pub(crate) enum OutJoin {
 
 /// `map: PID -> PID`, `map: CX -> CX`.
 pub(crate) struct V2Map {
+    /// As it is written, for lineage.
+    pub(crate) head: Arc<str>,
     pub(crate) body: V2MapBody,
 }
 

@@ -1,5 +1,7 @@
 //! All lines and conditions of a route set that can run: what a coverage is measured against, and why a value went nowhere.
 
+mod message;
+
 use crate::route::code::{Body, Code, Item, Join, Map, Route, Said, SaveX, X};
 use crate::route::lineage::Spot;
 use crate::route::program::{RouteId, RouteSet};
@@ -55,6 +57,7 @@ impl RouteSet {
     pub fn survey_all(&self) -> Survey {
         let mut walk = Walk::new(&self.code);
         walk.wanted = (0..self.code.maps.len()).collect();
+        walk.wanted_v2 = (0..self.code.v2_maps.len()).collect();
         walk.reached();
         for (id, info) in self.routes() {
             let Some((code, _, route)) = self.program(id) else { continue };
@@ -62,6 +65,7 @@ impl RouteSet {
             if !std::ptr::eq(walk.code, code) {
                 walk.code = code;
                 walk.seen.clear();
+                walk.seen_v2.clear();
             }
             walk.route(route, &info.name);
             walk.reached();
@@ -74,6 +78,9 @@ struct Walk<'c> {
     code: &'c Code,
     wanted: Vec<usize>,
     seen: BTreeSet<usize>,
+    /// The same for maps to v2.
+    wanted_v2: Vec<usize>,
+    seen_v2: BTreeSet<usize>,
     head: Arc<str>,
     under: Vec<Spot>,
     lines: BTreeMap<Spot, CodeLine>,
@@ -82,7 +89,17 @@ struct Walk<'c> {
 
 impl<'c> Walk<'c> {
     fn new(code: &'c Code) -> Self {
-        Self { code, wanted: Vec::new(), seen: BTreeSet::new(), head: Arc::from(""), under: Vec::new(), lines: BTreeMap::new(), conditions: BTreeMap::new() }
+        Self {
+            code,
+            wanted: Vec::new(),
+            seen: BTreeSet::new(),
+            wanted_v2: Vec::new(),
+            seen_v2: BTreeSet::new(),
+            head: Arc::from(""),
+            under: Vec::new(),
+            lines: BTreeMap::new(),
+            conditions: BTreeMap::new(),
+        }
     }
 
     fn survey(self) -> Survey {
@@ -104,6 +121,7 @@ impl<'c> Walk<'c> {
             self.under.truncate(around);
             self.wanted.extend(resource.maps.iter().map(|(_, map)| *map));
         }
+        route.message.iter().for_each(|m| self.message(m));
     }
 
     /// The maps that are called, and those that they call.
@@ -116,6 +134,11 @@ impl<'c> Walk<'c> {
             self.head = Arc::clone(head);
             self.body(body);
             save.iter().for_each(|s| self.save(s));
+        }
+        while let Some(n) = self.wanted_v2.pop() {
+            if self.seen_v2.insert(n) {
+                self.v2_map(n);
+            }
         }
     }
 
@@ -194,7 +217,7 @@ impl<'c> Walk<'c> {
                 self.x(inner);
                 self.join(&conversion.join);
             }
-            X::Out(inner, _) => self.x(inner),
+            X::Out(inner, join) => self.out(inner, join),
             X::Body(body, _) => self.body(body),
             X::Nothing
             | X::Null

@@ -11,6 +11,7 @@ use crate::route::outgoing::{Copied, GroupBody, MessageX, PartItem, PartLine, Se
 use crate::route::scope::Lookup;
 use crate::route::tree::{self, Expr, ExprKind, Item, Key, Line, Literal, RouteDoc, Target};
 use crate::route::types::{FieldType, Ty};
+use std::sync::Arc;
 
 /// What the head of a map to v2 promises.
 pub(crate) struct V2MapHead<'a> {
@@ -69,7 +70,9 @@ impl<'a> Compiler<'a> {
                 let out = Out::of(FieldType { datatype: into, table: None, repeats: true }, Level::Repetition, into.to_owned());
                 V2MapBody::Value(self.value_body(&mut scope, body, &out).0)
             };
-            maps.push(V2Map { body });
+            let head = &self.v2_maps[n];
+            let head = Arc::from(format!("{} -> {}", head.source.text, head.target.written()));
+            maps.push(V2Map { head, body });
         }
         self.current_v2_map = None;
         self.check_v2_circles();
@@ -153,7 +156,8 @@ impl<'a> Compiler<'a> {
             self.check_control_id(&scope, from, &lines, values.values.span);
         }
         let line = self.line(body.span);
-        Some(MessageX { each, when, copy, kind: kind.map(|k| k.text.clone()), reply: doc.reply.is_some(), lines, line })
+        let copy_at = body.copy.first().map(|key| self.spot(key.span));
+        Some(MessageX { each, when, copy, copy_at, kind: kind.map(|k| k.text.clone()), reply: doc.reply.is_some(), lines, line })
     }
 
     fn check_kind(&mut self, kind: &Key) {
@@ -223,9 +227,24 @@ impl<'a> Compiler<'a> {
             let (made, constant) = made?;
             body.constant = constant;
             body.lines.push(made);
-            return Some(PartLine { name: key.name, is_group: false, lookup, append: false, item: PartItem::Fields(Box::new(body)) });
+            let (line, column) = self.spot(line.element.span);
+            return Some(PartLine {
+                name: key.name,
+                is_group: false,
+                lookup,
+                append: false,
+                item: PartItem::Fields(Box::new(body)),
+                line,
+                column,
+                places: Vec::new(),
+            });
         };
-        Some(PartLine { name: key.name, is_group: key.is_group, lookup, append: line.append, item })
+        let places = match &item {
+            PartItem::Segments(source) => source.places.clone(),
+            _ => Vec::new(),
+        };
+        let (spot, column) = self.spot(line.element.span);
+        Some(PartLine { name: key.name, is_group: key.is_group, lookup, append: line.append, item, line: spot, column, places })
     }
 
     /// What a key of a message means; `None` after a diagnostic.
@@ -345,10 +364,10 @@ impl<'a> Compiler<'a> {
         });
         if let Some(map) = map {
             let arguments = self.v2_arguments(map);
-            return Some(SegmentSource { values: raw.x, map: Some((map, arguments)) });
+            return Some(SegmentSource { values: raw.x, places: raw.places, map: Some((map, arguments)) });
         }
         match &raw.typed.ty {
-            Ty::Segment(from) if *from == name && variant.is_none() => Some(SegmentSource { values: raw.x, map: None }),
+            Ty::Segment(from) if *from == name && variant.is_none() => Some(SegmentSource { values: raw.x, places: raw.places, map: None }),
             Ty::Nothing => None,
             other => {
                 let from = crate::route::compile::join::bare(other);

@@ -9,10 +9,10 @@ use crate::route::compile::expression::Compiled;
 use crate::route::compile::join::{bare, fits};
 use crate::route::compile::path::same_type;
 use crate::route::compile::scope::{Entry, Let, Scope};
+use crate::route::names::intern;
 use crate::route::outgoing::{OutJoin, ValueBody, ValueItem, ValueLine};
 use crate::route::tree::{self, Expr, ExprKind, Item, Key, Literal, Target};
 use crate::route::types::{FieldType, Ty, Typed};
-use std::sync::Arc;
 
 /// What a field or component wants.
 #[derive(Clone, Debug)]
@@ -37,11 +37,13 @@ pub(crate) struct Made {
     pub(crate) item: ValueItem,
     pub(crate) many: bool,
     pub(crate) constant: bool,
+    /// The v2 places that it reads.
+    pub(crate) places: Vec<String>,
 }
 
 impl Made {
     fn nothing() -> Self {
-        Self { item: ValueItem::Nothing, many: false, constant: true }
+        Self { item: ValueItem::Nothing, many: false, constant: true, places: Vec::new() }
     }
 }
 
@@ -71,8 +73,9 @@ impl<'a> Compiler<'a> {
             let help = if short { format!("say which: first({text}), or join(\" \", {text})") } else { "say which: first(...), [1] or join(...)".to_owned() };
             self.report(Diagnostic::error("K405", span, format!("{} takes one value, and this may yield several", out.path)).label("may be many").help(help));
         }
-        let place = self.line(line.element.span);
-        let compiled = ValueLine { at, append: line.append, repeats: out.repeats, item: made.item, place: Arc::from(out.path.as_str()), line: place };
+        let (place, column) = self.spot(line.element.span);
+        let compiled =
+            ValueLine { at, append: line.append, repeats: out.repeats, item: made.item, place: intern(&out.path), line: place, column, places: made.places };
         (compiled, made.constant)
     }
 
@@ -80,23 +83,24 @@ impl<'a> Compiler<'a> {
     pub(crate) fn value_item(&mut self, scope: &mut Scope<'a>, item: &'a Item, out: &Out) -> Made {
         match item {
             Item::Expr(Expr { kind: ExprKind::Literal(Literal::Nothing), .. }) => Made::nothing(),
-            Item::Expr(Expr { kind: ExprKind::Literal(Literal::Null), .. }) => Made { item: ValueItem::X(X::Null), many: false, constant: true },
+            Item::Expr(Expr { kind: ExprKind::Literal(Literal::Null), .. }) => Made { item: ValueItem::X(X::Null), ..Made::nothing() },
             Item::Expr(expr) => {
                 let compiled = self.out_wanted(scope, expr, out);
-                Made { many: compiled.typed.many, constant: compiled.constant, item: ValueItem::X(compiled.x) }
+                Made { many: compiled.typed.many, constant: compiled.constant, item: ValueItem::X(compiled.x), places: compiled.places }
             }
             Item::Constant(key) => match self.out_constant(&key.text, out, key.span) {
-                Some(x) => Made { item: ValueItem::X(x), many: false, constant: true },
+                Some(x) => Made { item: ValueItem::X(x), ..Made::nothing() },
                 None => Made::nothing(),
             },
             Item::List(items, _) => {
                 let made: Vec<Made> = items.iter().map(|i| self.value_item(scope, i, out)).collect();
                 let constant = made.iter().all(|m| m.constant);
-                Made { item: ValueItem::List(made.into_iter().map(|m| m.item).collect()), many: true, constant }
+                let places = made.iter().flat_map(|m| m.places.clone()).collect();
+                Made { item: ValueItem::List(made.into_iter().map(|m| m.item).collect()), many: true, constant, places }
             }
             Item::Body(body) => {
                 let (compiled, many) = self.value_body(scope, body, out);
-                Made { constant: compiled.constant, item: ValueItem::Body(Box::new(compiled)), many }
+                Made { constant: compiled.constant, item: ValueItem::Body(Box::new(compiled)), many, places: Vec::new() }
             }
         }
     }
@@ -179,7 +183,7 @@ impl<'a> Compiler<'a> {
             self.report(fault.label("which component?").help(help));
             return None;
         };
-        let datatype = if out.datatype == "varies" { crate::route::names::intern(name) } else { out.datatype };
+        let datatype = if out.datatype == "varies" { intern(name) } else { out.datatype };
         let start = FieldType { datatype, table: None, repeats: false };
         let facts = self.walk(start, &numbers, key.span)?;
         let level = numbers.iter().fold(out.level, |level, _| below(level));
@@ -262,7 +266,7 @@ impl<'a> Compiler<'a> {
         });
         match found {
             Some(map) => self.by_v2_map(raw, map, out),
-            None if target.variant.is_none() => self.out_join(raw, &Out { datatype: crate::route::names::intern(&target.name), ..out.clone() }, span),
+            None if target.variant.is_none() => self.out_join(raw, &Out { datatype: intern(&target.name), ..out.clone() }, span),
             None => {
                 self.no_out_join(&raw.typed.ty, out, span);
                 Compiled::nothing()

@@ -176,7 +176,7 @@ impl<'m> Run<'m> {
     }
 
     /// A segment from its first field to its last.
-    fn whole(&self, segment: usize) -> Part {
+    pub(crate) fn whole(&self, segment: usize) -> Part {
         let (first, last) = (self.message.field(segment, 1), self.message.field(segment, self.message.field_count(segment)));
         Part { start: first.start, end: last.end.max(first.end), level: Level::Field }
     }

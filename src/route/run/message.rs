@@ -1,13 +1,16 @@
 //! Messages out: a copy that its lines change, or a new one; split into several, each with its own control ID.
 
-use crate::hl7v2::{Charset, Coding, Draft, DraftSegment, Piece};
+use crate::hl7v2::{Charset, Coding, Draft, DraftSegment, Part, Piece};
+use crate::route::lineage::Spot;
 use crate::route::outgoing::{Copied, GroupBody, MessageX, PartItem, PartLine, SegmentBody};
 use crate::route::program::{Output, Stop};
 use crate::route::run::outgoing::place;
 use crate::route::run::sheet::{Found, Sheet};
+use crate::route::run::trace::Source;
 use crate::route::run::value::Value;
 use crate::route::run::{Env, Run, moment};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// The most messages that one may become.
 const DRAFTS_MAX: usize = 10_000;
@@ -56,6 +59,7 @@ impl<'m> Run<'m> {
                 }
             }
             let (bytes, well) = sheet.write(&self.coding);
+            self.note(|t| t.draft(bytes.clone(), sheet.segments().map(DraftSegment::tag).collect()));
             if !well {
                 self.finding("conversion", "a letter that the message's character set lacks, or a component that had no place", "", &x.line);
             }
@@ -72,18 +76,23 @@ impl<'m> Run<'m> {
     }
 
     /// What the message begins with: what `$copy` takes, without the groups of the other values of a split.
-    fn sheet(&self, x: &'m MessageX, current: Option<u32>, split: &[u32]) -> Sheet {
+    fn sheet(&mut self, x: &'m MessageX, current: Option<u32>, split: &[u32]) -> Sheet {
         if x.copy == Copied::Nothing {
             let structure = x.kind.as_deref().and_then(|kind| target_structure(kind, self.message.version()));
             return Sheet::empty(structure.or(self.structure), &self.code.segment_places);
         }
         let dropped = current.map(|c| self.others(c, split)).unwrap_or_default();
         let mut sheet = Sheet::empty(self.structure, &self.code.segment_places);
+        let by = self.noted(|_| {
+            let spot = x.copy_at.as_ref().map(|(line, column)| Spot { line: Arc::clone(line), column: *column });
+            Source::at(spot, &self.route_head())
+        });
         for n in 0..self.message.segment_count() {
             let number = u32::try_from(n).unwrap_or(u32::MAX);
             let name = self.message.segment_name(n);
             if x.copy.covers(&name.to_ascii_uppercase()) && !dropped.contains(&number) {
-                sheet.copy(&self.placement, number, self.message.draft_segment(n, &self.coding));
+                let segment = self.copied(number, by.as_ref());
+                sheet.copy(&self.placement, number, segment);
             }
         }
         sheet
@@ -135,51 +144,84 @@ impl<'m> Run<'m> {
     }
 
     fn part_line(&mut self, line: &'m PartLine, env: &Env<'_, 'm>, sheet: &mut Sheet, group: usize) {
+        if line.is_field() {
+            self.part_item(line, env, sheet, group);
+            return;
+        }
+        self.note(|t| t.open_at(Spot { line: Arc::clone(&line.line), column: line.column }, line.name));
+        let made = self.part_item(line, env, sheet, group);
+        self.note(|t| t.close_at(made));
+    }
+
+    /// How many segments or groups the line made or changed.
+    fn part_item(&mut self, line: &'m PartLine, env: &Env<'_, 'm>, sheet: &mut Sheet, group: usize) -> usize {
         if line.is_group {
-            return self.group_line(line, &line.item, env, sheet, group);
+            return self.group_line(line, env, sheet, group);
         }
         let only: Option<HashSet<u32>> = line.lookup.map(|lookup| self.segments(lookup, None).into_iter().collect());
         let found = sheet.find(group, line.name, only.as_ref());
         match &line.item {
-            PartItem::Nothing => sheet.remove(&found),
+            PartItem::Nothing => {
+                self.take_away(sheet, &found);
+                found.len()
+            }
             PartItem::Fields(body) if body.each.is_none() && body.from.is_none() && !line.append => {
                 if !found.is_empty() {
                     self.change(body, env, sheet, &found);
-                } else if only.is_none() && (!body.current || sheet.may_add(line.name)) {
-                    for segment in self.new_segments(body, env) {
-                        sheet.insert(group, None, segment);
-                    }
+                    return found.len();
                 }
+                if only.is_some() || (body.current && !sheet.may_add(line.name)) {
+                    return 0;
+                }
+                let made = self.new_segments(body, env);
+                let count = made.len();
+                made.into_iter().for_each(|segment| sheet.insert(group, None, segment));
+                count
             }
             item => {
                 let mut made = Vec::new();
                 self.whole_segments(item, line.name, env, &mut made);
-                if made.is_empty() {
-                    return;
+                let count = made.len();
+                if count > 0 && !line.append {
+                    self.take_away(sheet, &found);
                 }
-                if !line.append {
-                    sheet.remove(&found);
-                }
-                for (origin, segment) in made {
-                    sheet.insert(group, origin, segment);
-                }
+                made.into_iter().for_each(|(origin, segment)| sheet.insert(group, origin, segment));
+                count
             }
         }
+    }
+
+    /// Removes segments by the line under way.
+    fn take_away(&self, sheet: &mut Sheet, found: &[Found]) {
+        self.note(|t| t.drop_segments(found.iter().filter_map(|at| sheet.origin(*at)).map(|n| self.whole(n as usize))));
+        sheet.remove(found);
+    }
+
+    fn take_groups_away(&self, sheet: &mut Sheet, group: usize, name: &str) {
+        self.note(|t| t.drop_segments(sheet.in_groups(group, name).into_iter().map(|n| self.whole(n as usize))));
+        sheet.remove_groups(group, name);
     }
 
     /// The lines change each segment that is there.
     fn change(&mut self, body: &'m SegmentBody, env: &Env<'_, 'm>, sheet: &mut Sheet, found: &[Found]) {
         for at in found {
+            let mark = self.noted(|t| t.mark());
             let before = body.current.then(|| env.set(body.slot, sheet.origin(*at).map(Value::Segment)));
             if body.when.as_ref().is_none_or(|when| self.holds(when, env))
                 && let Some(mut segment) = sheet.take(*at)
             {
+                self.note(|t| {
+                    let frame = t.frame();
+                    t.around(Some(frame));
+                });
                 self.field_lines(&body.lines, env, &mut segment);
+                self.note(|t| t.around(None));
                 sheet.put(*at, segment);
             }
             if let Some(before) = before {
                 env.set(body.slot, before);
             }
+            self.note(|t| mark.iter().for_each(|m| t.forget_steps(*m)));
         }
     }
 
@@ -192,94 +234,121 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn group_line(&mut self, line: &'m PartLine, item: &'m PartItem, env: &Env<'_, 'm>, sheet: &mut Sheet, group: usize) {
-        match item {
-            PartItem::Nothing => sheet.remove_groups(group, line.name),
+    fn group_line(&mut self, line: &'m PartLine, env: &Env<'_, 'm>, sheet: &mut Sheet, group: usize) -> usize {
+        let bodies: Vec<&'m GroupBody> = match &line.item {
+            PartItem::Nothing => Vec::new(),
             PartItem::Group(body) => {
                 let there = sheet.groups(group, line.name);
                 if body.each.is_none() && !line.append && !there.is_empty() {
-                    for inner in there {
+                    for inner in &there {
                         if body.when.as_ref().is_none_or(|when| self.holds(when, env)) {
-                            self.part_lines(&body.lines, env, sheet, inner);
+                            self.part_lines(&body.lines, env, sheet, *inner);
                         }
                     }
-                    return;
+                    return there.len();
                 }
-                if !line.append {
-                    sheet.remove_groups(group, line.name);
-                }
-                self.new_groups(line, body, env, sheet, group);
+                vec![body]
             }
-            PartItem::List(items) => items.iter().for_each(|i| {
-                if let PartItem::Group(body) = i {
-                    self.new_groups(line, body, env, sheet, group);
-                }
-            }),
-            _ => {}
+            PartItem::List(items) => items.iter().filter_map(|i| if let PartItem::Group(body) = i { Some(&**body) } else { None }).collect(),
+            PartItem::Fields(_) | PartItem::Segments(_) => return 0,
+        };
+        if !line.append {
+            self.take_groups_away(sheet, group, line.name);
         }
+        bodies.into_iter().map(|body| self.new_groups(line, body, env, sheet, group)).sum()
     }
 
-    fn new_groups(&mut self, line: &'m PartLine, body: &'m GroupBody, env: &Env<'_, 'm>, sheet: &mut Sheet, group: usize) {
+    fn new_groups(&mut self, line: &'m PartLine, body: &'m GroupBody, env: &Env<'_, 'm>, sheet: &mut Sheet, group: usize) -> usize {
         let values: Vec<Option<Value<'m>>> = match &body.each {
             Some(each) => self.eval(each, env).into_iter().map(Some).collect(),
             None => vec![None],
         };
+        let mut made = 0;
         for value in values {
+            let mark = self.noted(|t| t.mark());
             let before = body.each.is_some().then(|| env.set(body.slot, value));
             if body.when.as_ref().is_none_or(|when| self.holds(when, env)) {
                 let inner = sheet.begin_group(group, line.name);
                 self.part_lines(&body.lines, env, sheet, inner);
+                made += 1;
             }
             if let Some(before) = before {
                 env.set(body.slot, before);
             }
+            self.note(|t| mark.iter().for_each(|m| t.forget_steps(*m)));
         }
+        made
     }
 
     /// What a header must have: a new one gets its time, type, control ID, processing ID and version; a copied one keeps what it has.
     fn header(&mut self, x: &'m MessageX, sheet: &mut Sheet, place: &str) {
-        let copied = x.copy.covers("MSH");
         let mut header = sheet.take_header();
         let text = |text: &str| vec![Piece::Text(text.to_owned())];
-        let fill = |header: &mut DraftSegment, field: u16, pieces: Vec<Piece>| {
-            if header.repetitions(field, &self.coding.delimiters).iter().all(Piece::is_empty) {
-                header.set(field, pieces);
-            }
-        };
-        if copied {
+        if x.copy.covers("MSH") {
             // Text that had to be decoded before it could be read goes on as UTF-8, and says so (table 0211).
             if self.message.bytes() != self.message.write() {
                 header.set(18, text(Charset::UTF_8.name()));
+                self.filled(&header, 18, "the text goes on in UTF-8", None);
             }
             sheet.put_header(header);
             return;
         }
-        let sent = |n: usize| {
-            let part = self.message.repetition(self.message.field(0, n), 1);
-            vec![self.message.draft_piece(part, &self.coding)]
-        };
+        if header.tag() == 0 {
+            self.note(|t| header.set_tag(t.segment(None, Source::own(&self.route_head(), "Kiln makes the header", Vec::new()))));
+        }
         if x.reply {
             for (field, from) in [(3, 5), (4, 6), (5, 3), (6, 4)] {
-                fill(&mut header, field, sent(from));
+                self.fill_sent(&mut header, field, from, "an answer goes to where the question came from");
             }
         }
-        fill(&mut header, 7, text(&moment::from_timestamp(self.context.received)));
+        self.fill(&mut header, 7, text(&moment::from_timestamp(self.context.received)), "when the message was received");
         if let Some(kind) = &x.kind {
-            fill(&mut header, 9, vec![Piece::standard(kind, crate::hl7v2::Level::Repetition)]);
+            let spot = "the type that the route names";
+            self.fill(&mut header, 9, vec![Piece::standard(kind, crate::hl7v2::Level::Repetition)], spot);
         }
-        fill(&mut header, 10, text(&self.control_id(place)));
-        fill(&mut header, 11, sent(11));
-        fill(&mut header, 11, text("P"));
-        fill(&mut header, 12, sent(12));
-        fill(&mut header, 12, text("2.5"));
+        self.fill(&mut header, 10, text(&self.control_id(place)), "made from the message, the route and the place that it was split by");
+        self.fill_sent(&mut header, 11, 11, "as the message has it");
+        self.fill(&mut header, 11, text("P"), "P where the message says nothing");
+        self.fill_sent(&mut header, 12, 12, "as the message has it");
+        self.fill(&mut header, 12, text("2.5"), "2.5 where the message says nothing");
         let mut rest = Vec::new();
         for segment in sheet.segments() {
             segment.write(&self.coding, &mut rest);
         }
         if !rest.is_ascii() {
-            fill(&mut header, 18, text(Charset::UTF_8.name()));
+            self.fill(&mut header, 18, text(Charset::UTF_8.name()), "Kiln writes UTF-8");
         }
         sheet.put_header(header);
+    }
+
+    /// Gives a field of the header a value if it has none.
+    fn fill(&self, header: &mut DraftSegment, field: u16, pieces: Vec<Piece>, why: &str) -> bool {
+        let empty = header.repetitions(field, &self.coding.delimiters).iter().all(Piece::is_empty);
+        let fills = empty && !pieces.iter().all(Piece::is_empty);
+        if fills {
+            header.set(field, pieces);
+            self.filled(header, field, why, None);
+        }
+        fills
+    }
+
+    /// The same from a field of the header that came in.
+    fn fill_sent(&self, header: &mut DraftSegment, field: u16, from: usize, why: &str) {
+        let part = self.message.repetition(self.message.field(0, from), 1);
+        if self.fill(header, field, vec![self.message.draft_piece(part, &self.coding)], why) {
+            self.filled(header, field, why, Some(part));
+        }
+    }
+
+    fn filled(&self, header: &DraftSegment, field: u16, why: &str, of: Option<Part>) {
+        self.note(|t| {
+            let source = Source::own(&self.route_head(), &format!("Kiln fills it in: {why}"), of.into_iter().collect());
+            t.put_field(header.tag(), &[field], false, vec![source], self.message);
+        });
+    }
+
+    fn route_head(&self) -> Arc<str> {
+        Arc::from(format!("route {}", self.route_name))
     }
 
     /// A control ID of Kiln's own: the same whenever this message is mapped again, and at most 20 characters, which all versions allow.

@@ -25,7 +25,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{PoisonError, RwLock};
-pub(crate) use trace::{Birth, Fate, How, Trace};
+pub(crate) use trace::{Birth, DraftNotes, Fate, How, Source, Trace};
 use value::{At, Value};
 
 /// Look-ups resolved so far: (structure, group, look-up) -> place. Shared by all runs of a set; each is resolved once.

@@ -1,11 +1,14 @@
 //! Values of a message that is being written: expressions and bodies become pieces without delimiters.
 
-use crate::hl7v2::{DraftSegment, Level, Piece};
+use crate::hl7v2::{DraftSegment, Level, Part, Piece};
 use crate::route::code::{Row, X};
-use crate::route::outgoing::{OutJoin, SegmentBody, SegmentSource, V2MapBody, ValueBody, ValueItem, ValueLine};
+use crate::route::lineage::Spot;
+use crate::route::outgoing::{OutJoin, SegmentBody, SegmentSource, V2Map, V2MapBody, ValueBody, ValueItem, ValueLine};
+use crate::route::run::trace::Source;
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{Env, Run};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// What a right side made.
 #[derive(Default)]
@@ -13,6 +16,16 @@ pub(crate) struct Pieces {
     pub(crate) pieces: Vec<Piece>,
     /// Did the message contribute?
     pub(crate) alive: bool,
+    /// How each came about, when somebody asks.
+    pub(crate) sources: Vec<Source>,
+}
+
+impl Pieces {
+    fn extend(&mut self, more: Pieces) {
+        self.alive |= more.alive;
+        self.pieces.extend(more.pieces);
+        self.sources.extend(more.sources);
+    }
 }
 
 impl<'m> Run<'m> {
@@ -36,10 +49,19 @@ impl<'m> Run<'m> {
                     other => out.push(other),
                 },
                 OutJoin::Map(map, arguments) => {
-                    let Some(V2MapBody::Value(body)) = self.code.v2_maps.get(*map).map(|m| &m.body) else { continue };
+                    let Some(V2Map { head, body: V2MapBody::Value(body) }) = self.code.v2_maps.get(*map) else { continue };
+                    let part = part_of(&value);
                     let inner = Env::map(Some(value), arguments, Some(env));
+                    let mark = self.noted(|t| t.mark());
+                    self.note(|t| t.enter(head));
                     let made = self.value_body(body, &inner);
+                    self.note(|t| {
+                        t.leave();
+                        mark.iter().for_each(|m| t.forget_steps(*m));
+                    });
+                    let mut sources = made.sources.into_iter();
                     for piece in made.pieces {
+                        self.note(|t| t.loose_piece(&piece, sources.next(), part));
                         out.push(Value::Piece(Box::new(piece)));
                     }
                 }
@@ -68,14 +90,17 @@ impl<'m> Run<'m> {
         match item {
             ValueItem::Nothing => Pieces::default(),
             ValueItem::X(x) => {
+                let mark = self.noted(|t| t.mark());
                 let values = self.eval(x, env);
-                let mut made = Pieces { alive: values.alive, pieces: Vec::new() };
+                self.note(|t| mark.iter().for_each(|m| t.evaluated(*m, values.len())));
+                let mut made = Pieces { alive: values.alive, ..Pieces::default() };
                 for value in values {
-                    made.pieces.extend(self.piece_of(value).filter(|p| !p.is_empty()));
+                    self.put(value, &mut made);
                 }
+                self.note(|t| t.converted());
                 // The sender's "" is carried on.
                 if made.pieces.is_empty() && self.is_deleted(x, env) {
-                    return Pieces { alive: true, pieces: vec![Piece::Null] };
+                    return self.null();
                 }
                 made.alive &= !made.pieces.is_empty();
                 made
@@ -83,9 +108,9 @@ impl<'m> Run<'m> {
             ValueItem::List(items) => {
                 let mut made = Pieces::default();
                 for item in items {
-                    let more = self.value_item(item, env);
-                    made.alive |= more.alive;
-                    made.pieces.extend(more.pieces);
+                    let mark = self.noted(|t| t.mark());
+                    made.extend(self.value_item(item, env));
+                    self.note(|t| mark.iter().for_each(|m| t.forget_steps(*m)));
                 }
                 made
             }
@@ -98,13 +123,31 @@ impl<'m> Run<'m> {
         let Some(each) = &body.each else { return self.value_once(body, env) };
         let mut made = Pieces::default();
         for value in self.eval(each, env) {
+            let mark = self.noted(|t| t.mark());
             let before = env.set(body.slot, Some(value));
-            let more = self.value_once(body, env);
-            made.alive |= more.alive;
-            made.pieces.extend(more.pieces);
+            made.extend(self.value_once(body, env));
             env.set(body.slot, before);
+            self.note(|t| mark.iter().for_each(|m| t.forget_steps(*m)));
         }
         made
+    }
+
+    /// A value is put into place; nothing for what has no v2 form.
+    fn put(&mut self, value: Value<'m>, made: &mut Pieces) {
+        let (since, part) = (self.noted(|t| t.next_value()), part_of(&value));
+        self.note(|t| part.iter().for_each(|p| t.read(*p)));
+        let Some(piece) = self.piece_of(value).filter(|p| !p.is_empty()) else { return };
+        made.sources.extend(since.and_then(|s| self.noted(|t| t.source(s, part, &piece))));
+        made.pieces.push(piece);
+    }
+
+    /// `""`, as the sender wrote it.
+    fn null(&mut self) -> Pieces {
+        let source = self.noted(|t| {
+            let mark = t.mark();
+            t.source(mark, None, &Piece::Null)
+        });
+        Pieces { alive: true, pieces: vec![Piece::Null], sources: source.into_iter().collect() }
     }
 
     fn value_once(&mut self, body: &'m ValueBody, env: &Env<'_, 'm>) -> Pieces {
@@ -128,40 +171,59 @@ impl<'m> Run<'m> {
         let Some((values, conversion)) = &body.from else {
             let forced = matches!(body.when, Some(X::Bool(true)));
             let mut piece = Piece::empty();
-            let alive = self.value_lines(&body.lines, env, &mut piece);
-            let made = (alive || body.constant || forced) && !piece.is_empty();
-            return Pieces { alive: made && (alive || forced), pieces: if made { vec![piece] } else { Vec::new() } };
+            let mut source = self.noted(|t| t.frame());
+            let alive = self.value_lines(&body.lines, env, &mut piece, source.as_mut());
+            if !(alive || body.constant || forced) || piece.is_empty() {
+                return Pieces::default();
+            }
+            return Pieces { alive: alive || forced, pieces: vec![piece], sources: source.into_iter().collect() };
         };
         let mut made = Pieces::default();
-        for value in self.eval(values, env) {
+        let mark = self.noted(|t| t.mark());
+        let current = self.eval(values, env);
+        self.note(|t| mark.iter().for_each(|m| t.evaluated(*m, current.len())));
+        for value in current {
+            let mark = self.noted(|t| t.mark());
             let before = env.set(body.from_slot, Some(value));
             for converted in self.eval(conversion, env) {
-                let Some(mut piece) = self.piece_of(converted) else { continue };
-                self.value_lines(&body.lines, env, &mut piece);
-                made.pieces.push(piece);
-                made.alive = true;
+                let mut base = Pieces::default();
+                self.put(converted, &mut base);
+                for mut piece in base.pieces {
+                    self.value_lines(&body.lines, env, &mut piece, base.sources.first_mut());
+                    made.pieces.push(piece);
+                    made.alive = true;
+                }
+                made.sources.append(&mut base.sources);
             }
             env.set(body.from_slot, before);
+            self.note(|t| mark.iter().for_each(|m| t.forget_steps(*m)));
         }
+        self.note(|t| t.converted());
         if made.pieces.is_empty() && self.is_deleted(values, env) {
-            return Pieces { alive: true, pieces: vec![Piece::Null] };
+            return self.null();
         }
         made
     }
 
     /// Lines of a composite; true if the message contributed.
-    fn value_lines(&mut self, lines: &'m [ValueLine], env: &Env<'_, 'm>, piece: &mut Piece) -> bool {
+    fn value_lines(&mut self, lines: &'m [ValueLine], env: &Env<'_, 'm>, piece: &mut Piece, mut source: Option<&mut Source>) -> bool {
         let mut alive = false;
         for line in lines {
             if matches!(line.item, ValueItem::Nothing) {
                 piece.set(&line.at, Piece::empty(), &self.coding.delimiters);
+                source.iter_mut().for_each(|s| s.put(&line.at, None));
                 continue;
             }
+            self.note(|t| t.open_at(line.spot(), line.place));
             let made = self.value_item(&line.item, env);
+            self.note(|t| t.close_at(made.pieces.len()));
             self.too_many(line, made.pieces.len());
             if let Some(value) = made.pieces.into_iter().next() {
                 alive |= made.alive;
                 piece.set(&line.at, value, &self.coding.delimiters);
+                if let (Some(source), Some(put)) = (&mut source, made.sources.into_iter().next()) {
+                    source.put(&line.at, Some(put));
+                }
             }
         }
         alive
@@ -169,7 +231,7 @@ impl<'m> Run<'m> {
 
     fn too_many(&mut self, line: &'m ValueLine, count: usize) {
         if count > 1 {
-            self.finding("not-carried", format!("{} more than the one value that fits", count - 1), &line.place, &line.line);
+            self.finding("not-carried", format!("{} more than the one value that fits", count - 1), line.place, &line.line);
         }
     }
 
@@ -180,7 +242,15 @@ impl<'m> Run<'m> {
         for line in lines {
             let Some((field, rest)) = line.at.split_first() else { continue };
             let nothing = matches!(line.item, ValueItem::Nothing);
+            self.note(|t| t.open_at(line.spot(), line.place));
             let mut made = if nothing { Pieces::default() } else { self.value_item(&line.item, env) };
+            let sources = std::mem::take(&mut made.sources);
+            self.note(|t| {
+                if nothing || !made.pieces.is_empty() {
+                    t.put_field(segment.tag(), &line.at, line.append, sources, self.message);
+                }
+                t.close_at(made.pieces.len());
+            });
             if made.pieces.is_empty() && !nothing {
                 continue;
             }
@@ -213,16 +283,32 @@ impl<'m> Run<'m> {
             let origin = if let Value::Segment(n) = value { Some(n) } else { None };
             match &source.map {
                 Some((map, arguments)) => {
-                    let Some(V2MapBody::Segment(body)) = self.code.v2_maps.get(*map).map(|m| &m.body) else { continue };
+                    let Some(V2Map { head, body: V2MapBody::Segment(body) }) = self.code.v2_maps.get(*map) else { continue };
                     let inner = Env::map(Some(value), arguments, Some(env));
+                    let frame = self.noted(|t| t.frame());
+                    self.note(|t| t.enter(head));
                     let segments = self.new_segments(body, &inner);
+                    self.note(|t| {
+                        t.leave();
+                        segments.iter().for_each(|s| frame.iter().for_each(|f| t.made_by(s.tag(), f)));
+                    });
                     made.extend(segments.into_iter().map(|s| (origin, s)));
                 }
-                None => made.extend(origin.map(|n| (origin, self.message.draft_segment(n as usize, &self.coding)))),
+                None => made.extend(origin.map(|n| (origin, self.copied(n, None)))),
             }
         }
         made.retain(|(_, segment)| segment.name().eq_ignore_ascii_case(name));
         made
+    }
+
+    /// A segment of the message for the one that is made; `spot` is the place of what says so, if it is not the line under way.
+    pub(crate) fn copied(&mut self, segment: u32, spot: Option<&Source>) -> DraftSegment {
+        let mut draft = self.message.draft_segment(segment as usize, &self.coding);
+        self.note(|t| {
+            let made = spot.cloned().unwrap_or_else(|| t.frame());
+            draft.set_tag(t.segment(Some(segment), made));
+        });
+        draft
     }
 
     /// New segments that a body makes.
@@ -233,11 +319,13 @@ impl<'m> Run<'m> {
             None => vec![None],
         };
         for value in values {
+            let mark = self.noted(|t| t.mark());
             let before = body.each.is_some().then(|| env.set(body.slot, value));
             self.new_segment(body, env, &mut made);
             if let Some(before) = before {
                 env.set(body.slot, before);
             }
+            self.note(|t| mark.iter().for_each(|m| t.forget_steps(*m)));
         }
         made
     }
@@ -258,11 +346,25 @@ impl<'m> Run<'m> {
             return;
         }
         let mut segment = DraftSegment::new(body.name);
+        self.note(|t| {
+            let made = t.frame();
+            segment.set_tag(t.segment(None, made));
+        });
         let alive = self.field_lines(&body.lines, env, &mut segment);
         let forced = matches!(body.when, Some(X::Bool(true)));
         if (alive || body.constant || forced) && !segment.is_empty() {
             made.push(segment);
         }
+    }
+}
+
+fn part_of(value: &Value<'_>) -> Option<Part> {
+    if let Value::Part(part, _) = value { Some(*part) } else { None }
+}
+
+impl ValueLine {
+    fn spot(&self) -> Spot {
+        Spot { line: Arc::clone(&self.line), column: self.column }
     }
 }
 

@@ -150,6 +150,13 @@ impl Sheet {
         found
     }
 
+    /// The segments of the message that stand in groups of that name.
+    pub(crate) fn in_groups(&self, group: usize, name: &str) -> Vec<u32> {
+        let mut slots = Vec::new();
+        self.groups(group, name).into_iter().for_each(|inner| self.below(inner, &mut slots));
+        slots.into_iter().filter_map(|slot| self.slots.get(slot)?.origin).collect()
+    }
+
     pub(crate) fn remove_groups(&mut self, group: usize, name: &str) {
         let gone = self.groups(group, name);
         for group in &mut self.groups {

@@ -1,9 +1,12 @@
 //! The recorder: what a run notes down when somebody asks how its result came about. Absent when nobody asks.
 
+mod draft;
+
 use crate::fhir::Node;
 use crate::hl7v2::Part;
 use crate::route::code::{BodyLine, Said};
 use crate::route::lineage::{Spot, Step};
+pub(crate) use draft::{DraftNotes, Drafts, Source};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -48,6 +51,15 @@ pub(crate) struct Trace {
     /// Resources that were described more than once in the same words: the later descriptions.
     pub(crate) again: Vec<(usize, Birth)>,
     nulls: Vec<Part>,
+    /// Messages that are made.
+    pub(crate) drafts: Drafts,
+}
+
+/// What a value is owed to.
+struct Account {
+    part: Option<Part>,
+    reads: Vec<Part>,
+    steps: Vec<Step>,
 }
 
 /// A place that was read.
@@ -261,10 +273,7 @@ impl Trace {
 
     pub(crate) fn open(&mut self, line: &BodyLine) {
         let spot = Spot { line: line.line.clone(), column: line.column };
-        let head = self.head();
-        self.lines.push(OpenLine { spot: spot.clone(), steps: self.steps.len(), loose: self.loose.len(), run: self.runs.len() });
-        self.runs.push(LineRun { spot, head, name: line.name, made: 0, steps: Vec::new() });
-        self.births.push(Vec::new());
+        self.open_at(spot, line.name);
     }
 
     /// The line has made so many; what it says of them, or nothing if it made none.
@@ -340,6 +349,15 @@ impl Trace {
 
     /// A value became a node. `loose`: it is not yet known where it goes.
     pub(crate) fn born(&mut self, since: Mark, part: Option<Part>, name: &'static str, node: &Node, loose: bool) {
+        let Account { part, reads, steps } = self.account(since, part);
+        let inner = self.child.take().unwrap_or(Inner::Leaf);
+        let translated = std::mem::take(&mut self.translated);
+        let birth = Birth { node: node.clone(), name, part, reads, steps, spot: self.spot(), head: self.head(), inner, translated };
+        self.add(birth, loose);
+    }
+
+    /// What was read for the value at hand since, and what happened on the way.
+    fn account(&mut self, since: Mark, part: Option<Part>) -> Account {
         let deep = self.lines.len();
         let before = self.steps_from();
         let mut part = part;
@@ -370,10 +388,7 @@ impl Trace {
                 reads.push(read);
             }
         }
-        let inner = self.child.take().unwrap_or(Inner::Leaf);
-        let translated = std::mem::take(&mut self.translated);
-        let birth = Birth { node: node.clone(), name, part, reads, steps, spot: self.spot(), head: self.head(), inner, translated };
-        self.add(birth, loose);
+        Account { part, reads, steps }
     }
 
     fn values_read(&self, from: usize, to: usize, deep: usize) -> Vec<Part> {
