@@ -1,6 +1,7 @@
 //! Running a compiled route: message in, resources out. Total: no failure but a typed `Stop` with a place.
 
 mod body;
+mod contained;
 mod convert;
 mod evaluate;
 mod function;
@@ -19,7 +20,7 @@ use crate::fhir::{Identity, Node, Save};
 use crate::hl7v2::{Coding, Message, NodeId, Part, Placement, Structure};
 use crate::route::code::{Code, Line, Needs, On, Route, X};
 use crate::route::program::{Context, Finding, Matches, Output, RouteId, RouteInfo, RouteSet, Stop};
-use crate::route::scope::{Place, resolve};
+use crate::route::scope::{Lookup, Place, resolve};
 pub(crate) use replay::{Leaf, leaves};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -351,7 +352,7 @@ impl<'m> Run<'m> {
         let key = (structure, instance.node, lookup);
         let known = self.places.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         let place = known.unwrap_or_else(|| {
-            let found = resolve(structure, instance.node, wanted).map(std::sync::Arc::new);
+            let found = resolve(structure, instance.node, wanted).or_else(|| elsewhere(structure, instance.node, wanted)).map(std::sync::Arc::new);
             self.places.write().unwrap_or_else(PoisonError::into_inner).insert(key, found.clone());
             found
         });
@@ -412,6 +413,13 @@ impl<'m> Run<'m> {
         known.push((name.to_owned(), Rc::clone(&found)));
         found
     }
+}
+
+/// `PATIENT_OBSERVATION.OBX` in a version without that group, whose OBX stand elsewhere: a place without nodes, so that those are not taken for it.
+fn elsewhere(structure: Structure, context: NodeId, wanted: &Lookup) -> Option<Place> {
+    let plain = Lookup { all: false, anchors: Vec::new(), segment: wanted.segment.clone() };
+    let other = (!wanted.anchors.is_empty()).then(|| resolve(structure, context, &plain)).flatten();
+    other.map(|_| Place { up: 0, nodes: Vec::new(), many: false, tied: false })
 }
 
 /// A group of so few segments is searched one by one.

@@ -5,6 +5,7 @@ use crate::route::code::{Body, Missing, Resource, SaveX, Shared, X};
 use crate::route::lineage::{Step, save_words};
 use crate::route::program::{Output, Stop};
 use crate::route::run::body::{Building, missing_text};
+use crate::route::run::contained::referred;
 use crate::route::run::trace::{Birth, Facts, Put};
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{Env, Instance, Made, Run, identity_of};
@@ -332,6 +333,12 @@ impl<'m> Run<'m> {
     }
 
     fn attach_contained(&mut self, building: &mut Building) {
+        if !self.contained.is_empty() {
+            let kept = referred(building.elements.iter().map(|(_, node)| node), &self.contained);
+            let mut keep = kept.iter().copied();
+            self.contained.retain(|_| keep.next().unwrap_or(true));
+            self.note(|t| t.keep_contained(&kept));
+        }
         if !self.contained.is_empty() {
             self.note(|t| building.puts.push(t.attach_contained()));
             building.add("contained", Node::List(std::mem::take(&mut self.contained)));

@@ -544,6 +544,12 @@ impl Trace {
         self.contained.push(birth);
     }
 
+    /// Those that nobody refers to were left out.
+    pub(crate) fn keep_contained(&mut self, kept: &[bool]) {
+        let mut kept = kept.iter().copied();
+        self.contained.retain(|_| kept.next().unwrap_or(true));
+    }
+
     pub(crate) fn attach_contained(&mut self) -> Put {
         Put::Line { name: "contained", list: true, append: true, branches: Vec::new(), births: std::mem::take(&mut self.contained) }
     }
