@@ -91,7 +91,8 @@ fn anchored(structure: Structure, group: NodeId, anchor: &str, rest: &[String], 
     for (home, after) in homes {
         let found = match rest.split_first() {
             Some((next, further)) => anchored(structure, home, next, further, name),
-            None => within(structure, home, name, after),
+            // A segment may stand in a group that only says which of several it is (OBR among the details of an ORM): then what follows that group.
+            None => around(structure, group, home).find_map(|at| within(structure, at, name, after)),
         };
         if let Some((more, t)) = found {
             tied |= t;
@@ -99,6 +100,11 @@ fn anchored(structure: Structure, group: NodeId, anchor: &str, rest: &[String], 
         }
     }
     if nodes.is_empty() { None } else { Some((nodes, tied)) }
+}
+
+/// `home` and the groups around it, up to `group`.
+fn around(structure: Structure, group: NodeId, home: NodeId) -> impl Iterator<Item = NodeId> {
+    std::iter::successors(Some(home), move |at| structure.node(*at).parent.filter(|_| *at != group))
 }
 
 /// All subgroups, by distance.
