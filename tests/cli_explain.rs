@@ -128,6 +128,23 @@ fn coverage_prints_no_content() {
     }
 }
 
+/// The figures of the guide are those of the page that a test writes, and exit 1 says that rows are missing.
+#[test]
+fn coverage_of_the_guide_is_what_the_page_says() {
+    let ran = run(&folder(), &["coverage", "--guide", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    let figure = |name: &str| told["total"][name].as_u64().expect("a figure");
+    assert_eq!(figure("rows"), figure("done") + figure("reasons") + figure("missing"));
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guide-coverage.md")).expect("the page");
+    let row = format!("| in all | {} | {} | {} | {} |", figure("rows"), figure("done"), figure("reasons"), figure("missing"));
+    assert!(page.contains(&row), "{row}");
+    assert_eq!(ran.code, i32::from(figure("missing") > 0), "{}", ran.err);
+    let text = run(&folder(), &["coverage", "--guide"]).out;
+    for kind in ["messages", "segments", "datatypes", "codes", "in all"] {
+        assert!(text.contains(kind), "{text}");
+    }
+}
+
 /// A journaled message is explained by the routes that it was delivered by, also when the files have changed since.
 #[test]
 fn a_message_of_the_journal_is_explained_by_its_own_routes() {

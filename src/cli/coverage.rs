@@ -6,7 +6,7 @@ use crate::cli::explain_journal;
 use crate::cli::explain_subject::Subject;
 use crate::cli::paint::{FAINT, NAME, STRONG, WARN, count, err, out, paint, plain, plural, table};
 use crate::cli::route_choice::{self, Choice, Chosen};
-use crate::cli::{Exit, explain_rest};
+use crate::cli::{Exit, coverage_guide, explain_rest};
 use crate::hl7v2::{self, Message};
 use crate::journal::{JournalError, Query};
 use crate::site::words;
@@ -22,10 +22,11 @@ use std::path::{Path, PathBuf};
   kiln coverage adt.hl7 oru.hl7 --routes site/routes
   kiln coverage --journal journal --sender LAB7
   kiln coverage messages/ --json | jq '.senders[].places[0]'
+  kiln coverage --guide
 
 A field counts where it is valued and no element of any route holds it; a component where the rest of its field is held.
 Fields that Kiln itself reads (MSH-9, 10, 12, 15, 16, 18) and numbers that only count (set IDs) are left out.
-Places and counts are printed, never what a message says. Exits 1 if a message could not be read, 2 if there is none.")]
+Places and counts are printed, never what a message says. Exits 1 if a message could not be read, 2 if there is none; with --guide 1 if rows of the guide are missing.")]
 pub(crate) struct Args {
     /// Files with messages, or folders of them: plain, MLLP-wrapped, batches, any line ends
     #[arg(value_name = "PATH")]
@@ -36,9 +37,12 @@ pub(crate) struct Args {
     /// Only senders whose MSH-3 or MSH-4 is this, or both as APPLICATION/FACILITY
     #[arg(long, value_name = "NAME")]
     sender: Option<String>,
+    /// Tell how much of HL7's v2-to-FHIR guide the routes do, and which of its rows are missing
+    #[arg(long, conflicts_with_all = ["paths", "journal", "sender"])]
+    guide: bool,
     #[command(flatten)]
     choice: Choice,
-    /// At most so many rows for each sender and type; 0 is all
+    /// At most so many rows for each sender and type, or sheets of the guide; 0 is all
     #[arg(long, default_value_t = 20, value_name = "N")]
     top: usize,
     /// Print JSON, with all rows
@@ -48,6 +52,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Exit {
     let Some(chosen) = args.choice.load() else { return Exit::CouldNot };
+    if args.guide {
+        return coverage_guide::run(&chosen.set, args.json, args.top);
+    }
     let mut work = Work { args, chosen: &chosen, counts: Counts::default() };
     let done = if args.paths.is_empty() || args.journal.is_some() { work.journal() } else { Ok(()) };
     if let Err(exit) = done.and_then(|()| work.files()) {

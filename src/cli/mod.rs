@@ -5,6 +5,7 @@ mod check;
 mod control;
 mod coverage;
 mod coverage_count;
+mod coverage_guide;
 mod daemon;
 mod explain;
 mod explain_element;

@@ -485,6 +485,8 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<String>,
     /// By column: does it hold numbers?
     pub(crate) numbers: Vec<bool>,
+    /// Where it stands.
+    pub(crate) line: Line,
 }
 
 #[derive(Clone)]

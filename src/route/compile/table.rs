@@ -64,7 +64,7 @@ impl<'a> Compiler<'a> {
         self.check_columns(doc);
         let columns = doc.columns.iter().map(|(name, _)| name.text.clone()).collect();
         let numbers = doc.columns.iter().map(|(_, ty)| matches!(ty.text.as_str(), "decimal" | "integer")).collect();
-        Table { name: Arc::from(doc.name.text.as_str()), from, to, rows, senders: Vec::new(), unmapped, columns, numbers }
+        Table { name: Arc::from(doc.name.text.as_str()), from, to, rows, senders: Vec::new(), unmapped, columns, numbers, line: self.line(doc.name.span) }
     }
 
     /// A column's type is a word that is known here, and each of its values is of that type.

@@ -1,0 +1,110 @@
+//! Reading the guide's FHIR column: `contact.organization(Organization.contact.name)`, `extension[1].valueString`, `status="finished"`.
+
+use crate::fhir;
+use crate::route::guide::at::At;
+use std::collections::HashMap;
+
+/// What a row wants.
+pub(crate) struct Wanted {
+    pub(crate) at: At,
+    /// The value, where the row assigns one.
+    pub(crate) constant: Option<String>,
+    /// The row says that something is there, not what.
+    pub(crate) hangs: bool,
+}
+
+/// The alternatives of a row (`who(Organization|Device)`); none if its type is none of FHIR's. `urls` learns what `extension[1]` means in this sheet.
+pub(crate) fn wanted(base: &str, text: &str, assigned: &str, urls: &mut HashMap<String, String>) -> Vec<Wanted> {
+    let (text, inline) = match text.split_once('=') {
+        Some((text, value)) => (text, Some(value)),
+        None => (text, None),
+    };
+    // A corrected target may name its own type.
+    let first = text.split(['.', '[', '(']).next().unwrap_or("");
+    let (base, text) = match fhir::type_named(first) {
+        Some(_) if first != base && first.starts_with(|c: char| c.is_ascii_uppercase()) => (first, text),
+        _ => (base, text),
+    };
+    let Some(root) = At::root(base) else { return Vec::new() };
+    let constant = inline.and_then(quoted).or_else(|| quoted(assigned));
+    let (stem, is_url) = match text.strip_suffix(".url").or_else(|| text.strip_suffix(".uri")) {
+        Some(stem) if stem.rsplit('.').next().is_some_and(|s| s.starts_with("extension")) => (stem, true),
+        _ => (text, false),
+    };
+    if is_url && let Some(url) = &constant {
+        urls.insert(stem.to_owned(), url.clone());
+    }
+    let words = !assigned.is_empty() && constant.is_none();
+    // That one place is part of another hangs on the inner one.
+    let refers = stem.contains(".reference(");
+    let made = places(root, stem, urls);
+    // The guide's assignment sometimes stands a row too high, beside a whole resource or type, which is no constant.
+    let simple = |at: &At| at.types.last().and_then(|t| fhir::type_named(t)).is_none_or(|t| t.kind() == fhir::Kind::Primitive);
+    made.into_iter()
+        .map(|at| {
+            let constant = constant.clone().filter(|_| !is_url && simple(&at));
+            Wanted { at, constant, hangs: is_url || words || refers }
+        })
+        .collect()
+}
+
+/// `"home"`; what is put together from several is no constant.
+fn quoted(text: &str) -> Option<String> {
+    let inner = text.trim().strip_prefix('"')?.strip_suffix('"')?;
+    (!inner.contains('"')).then(|| inner.to_owned())
+}
+
+fn places(root: At, text: &str, urls: &HashMap<String, String>) -> Vec<At> {
+    let mut all = vec![root];
+    let mut token = String::new();
+    let mut opened = false;
+    let mut begun = false;
+    let mut indexed = false;
+    let mut end = 0;
+    let mut flush = |token: &mut String, opened: &mut bool, end: usize, next: Option<char>, all: &mut Vec<At>| {
+        if token.is_empty() {
+            return;
+        }
+        let word = std::mem::take(token);
+        let first = !std::mem::replace(&mut begun, true);
+        if std::mem::take(opened) {
+            let alternatives: Vec<At> = all.iter().flat_map(|at| word.split('|').map(|w| at.resource(w.trim()))).collect();
+            *all = alternatives;
+            return;
+        }
+        // `.reference(Location)` is the reference itself; `Quantity.code` names its own type; `$this` is the whole.
+        if word == "reference" && next == Some('(') || word.starts_with('$') || first && all.iter().all(|at| at.root == word) {
+            return;
+        }
+        let url = word.starts_with("extension").then(|| urls.get(text.get(..end).unwrap_or("").trim_end_matches('.'))).flatten();
+        for at in all.iter_mut() {
+            *at = match url {
+                Some(url) => at.extension(url),
+                // `value.CodeableConcept` is `valueCodeableConcept`.
+                None if fhir::type_named(&word).is_some() && at.types.last() == Some(&"") => at.parent().step(&format!("{}{word}", at.last())),
+                None => at.step(&word),
+            };
+        }
+    };
+    for (at, c) in text.char_indices() {
+        match c {
+            '[' => indexed = true,
+            ']' | '}' => {
+                indexed = false;
+                end = at + c.len_utf8();
+            }
+            _ if indexed => end = at + c.len_utf8(),
+            '.' | ')' | ':' => flush(&mut token, &mut opened, end, Some(c), &mut all),
+            '(' => {
+                flush(&mut token, &mut opened, end, Some(c), &mut all);
+                opened = true;
+            }
+            c => {
+                token.push(c);
+                end = at + c.len_utf8();
+            }
+        }
+    }
+    flush(&mut token, &mut opened, end, None, &mut all);
+    all
+}
