@@ -102,8 +102,13 @@ impl Charset {
         well
     }
 
+    /// Are its bytes UTF-8 as they are?
+    pub(in crate::hl7v2) fn is_utf8(self) -> bool {
+        matches!(self.0, Kind::Ascii | Kind::Utf8)
+    }
+
     /// True when pure ASCII bytes may still stand for other characters (ISO 2022 shifts with escape sequences).
-    fn has_shifts(self) -> bool {
+    pub(in crate::hl7v2) fn has_shifts(self) -> bool {
         self.0 == Kind::Multiple(encoding_rs::ISO_2022_JP)
     }
 

@@ -219,6 +219,17 @@ impl Message {
         unescape(self.raw(part), &self.delimiters, self.text_charset, self.charset)
     }
 
+    /// The whole text where the bytes that were scanned are its UTF-8: then a part without an escape character is a slice of it.
+    pub fn as_utf8(&self) -> Option<&str> {
+        let same = self.text_charset.is_utf8() || (self.text.is_ascii() && !self.text_charset.has_shifts());
+        if same { std::str::from_utf8(&self.text).ok() } else { None }
+    }
+
+    /// Does an escape character stand anywhere behind MSH-2?
+    pub fn has_escapes(&self) -> bool {
+        self.delimiters.escape.is_some_and(|escape| memchr(escape, self.text.get(self.header_end as usize..).unwrap_or_default()).is_some())
+    }
+
     /// The part as it was sent, decoded but with delimiters and escape sequences.
     pub fn raw_text(&self, part: Part) -> Cow<'_, str> {
         self.text_charset.decode(self.raw(part))

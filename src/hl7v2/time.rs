@@ -63,26 +63,39 @@ impl<'a> Moment<'a> {
 
     /// FHIR date: `2026`, `2026-03` or `2026-03-09`; the time is left out.
     pub fn fhir_date(&self) -> String {
-        match self.precision {
-            Precision::Year => format!("{:04}", self.year),
-            Precision::Month => format!("{:04}-{:02}", self.year, self.month),
-            _ => format!("{:04}-{:02}-{:02}", self.year, self.month, self.day),
+        let mut out = String::with_capacity(DATETIME_LENGTH);
+        self.push_date(&mut out);
+        out
+    }
+
+    fn push_date(&self, out: &mut String) {
+        push_pair(self.year / 100, out);
+        push_pair(self.year % 100, out);
+        if self.precision >= Precision::Month {
+            out.push('-');
+            push_pair(u16::from(self.month), out);
+        }
+        if self.precision >= Precision::Day {
+            out.push('-');
+            push_pair(u16::from(self.day), out);
         }
     }
 
     /// FHIR dateTime. One with a time needs an offset: the sender's, else `offset_minutes`; without either only the date is left.
     pub fn fhir_datetime(&self, offset_minutes: Option<i16>) -> String {
-        let date = self.fhir_date();
-        match self.clock.offset_minutes.or(offset_minutes) {
-            Some(offset) if self.has_time() => format!("{date}T{}{}", self.clock.fhir_time(), fhir_offset(offset)),
-            _ => date,
+        let mut out = self.fhir_date();
+        if let Some(offset) = self.clock.offset_minutes.or(offset_minutes).filter(|_| self.has_time()) {
+            out.push('T');
+            self.clock.push_time(&mut out);
+            push_offset(offset, &mut out);
         }
+        out
     }
 
     /// FHIR instant: nothing unless the second was said and an offset is known.
     pub fn fhir_instant(&self, offset_minutes: Option<i16>) -> Option<String> {
-        let offset = self.clock.offset_minutes.or(offset_minutes)?;
-        (self.precision == Precision::Second).then(|| format!("{}T{}{}", self.fhir_date(), self.clock.fhir_time(), fhir_offset(offset)))
+        self.clock.offset_minutes.or(offset_minutes)?;
+        (self.precision == Precision::Second).then(|| self.fhir_datetime(offset_minutes))
     }
 
     /// Was at least the hour said?
@@ -101,17 +114,44 @@ impl<'a> ClockTime<'a> {
 
     /// FHIR time, `14:25:01.5`; minutes and seconds that were not said are zero, as FHIR's type needs them.
     pub fn fhir_time(&self) -> String {
-        let point = if self.fraction.is_empty() { "" } else { "." };
-        format!("{:02}:{:02}:{:02}{point}{}", self.hour, self.minute, self.second, self.fraction)
+        let mut out = String::with_capacity(DATETIME_LENGTH);
+        self.push_time(&mut out);
+        out
+    }
+
+    fn push_time(&self, out: &mut String) {
+        push_pair(u16::from(self.hour), out);
+        out.push(':');
+        push_pair(u16::from(self.minute), out);
+        out.push(':');
+        push_pair(u16::from(self.second), out);
+        if !self.fraction.is_empty() {
+            out.push('.');
+            out.push_str(self.fraction);
+        }
     }
 }
 
+/// Room for a dateTime to the second with its offset.
+const DATETIME_LENGTH: usize = "2026-03-09T14:25:01+01:00".len();
+
 /// `+01:00`; Greenwich is `Z`.
-fn fhir_offset(minutes: i16) -> String {
-    match minutes {
-        0 => "Z".to_owned(),
-        m => format!("{}{:02}:{:02}", if m < 0 { '-' } else { '+' }, m.unsigned_abs() / 60, m.unsigned_abs() % 60),
+fn push_offset(minutes: i16, out: &mut String) {
+    if minutes == 0 {
+        out.push('Z');
+        return;
     }
+    out.push(if minutes < 0 { '-' } else { '+' });
+    push_pair(minutes.unsigned_abs() / 60, out);
+    out.push(':');
+    push_pair(minutes.unsigned_abs() % 60, out);
+}
+
+/// Two digits; `format!` takes ten times as long, and every message has some times.
+fn push_pair(number: u16, out: &mut String) {
+    let digit = |n: u16| char::from(b'0' + u8::try_from(n % 10).unwrap_or(0));
+    out.push(digit(number / 10));
+    out.push(digit(number));
 }
 
 fn digits<const N: usize>(input: &str) -> IResult<&str, u16> {

@@ -1,7 +1,7 @@
 //! The compiled form: expressions and bodies with every position resolved. Nothing in here is looked up by name per message.
 
 use crate::fhir::{self, ListMerge, Node, SaveMode};
-use crate::hl7v2::Piece;
+use crate::hl7v2::{self, Piece};
 use crate::route::outgoing::{MessageX, OutJoin, V2Map};
 use crate::route::program::{AfterDeadLetter, Send};
 use crate::route::scope::Lookup;
@@ -180,6 +180,13 @@ pub(crate) struct Required {
     pub(crate) names: Vec<&'static str>,
     pub(crate) places: Vec<String>,
     pub(crate) line: Line,
+}
+
+impl Required {
+    /// Is it among these elements, if only as a primitive's extensions?
+    pub(crate) fn met_by(&self, elements: &[(&'static str, Node)]) -> bool {
+        elements.iter().any(|(n, _)| self.names.contains(n) || n.strip_prefix('_').is_some_and(|p| self.names.contains(&p)))
+    }
 }
 
 /// `element: item`.
@@ -366,7 +373,7 @@ pub(crate) enum Join {
     /// A coded primitive or text to CodeableConcept or Coding.
     Concept {
         coding: bool,
-        table: Option<&'static str>,
+        table: Option<CodeTable>,
         translate: Option<usize>,
         text: bool,
     },
@@ -393,8 +400,28 @@ pub(crate) enum Join {
 /// For CWE and CE to CodeableConcept and Coding.
 pub(crate) struct Coded {
     pub(crate) coding: bool,
-    pub(crate) table: Option<&'static str>,
+    pub(crate) table: Option<CodeTable>,
     pub(crate) translate: Option<usize>,
+}
+
+/// A v2 code table, found before a message needs it.
+#[derive(Clone)]
+pub(crate) struct CodeTable {
+    pub(crate) id: &'static str,
+    pub(crate) newest: Option<hl7v2::Table>,
+    /// Its URI as a code system.
+    pub(crate) system: Arc<str>,
+}
+
+impl CodeTable {
+    pub(crate) fn new(id: &'static str) -> Self {
+        Self { id, newest: hl7v2::newest_table(id), system: table_system(id).into() }
+    }
+}
+
+/// The FHIR URI of an HL7 v2 table (terminology.hl7.org).
+pub(crate) fn table_system(number: &str) -> String {
+    format!("http://terminology.hl7.org/CodeSystem/v2-{number}")
 }
 
 /// A path with resolved positions.

@@ -3,7 +3,7 @@
 use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir::{self, Kind, Strength, Type};
 use crate::hl7v2;
-use crate::route::code::{Coded, Conversion, Function, Join, X};
+use crate::route::code::{CodeTable, Coded, Conversion, Function, Join, X};
 use crate::route::compile::expression::Compiled;
 use crate::route::compile::path::same_type;
 use crate::route::compile::{Compiler, Wanted};
@@ -308,7 +308,7 @@ impl<'a> Compiler<'a> {
         if let Some(n) = translate {
             self.uses_table(n);
         }
-        Some(Join::Concept { coding, table, translate, text })
+        Some(Join::Concept { coding, table: table.map(CodeTable::new), translate, text })
     }
 
     /// Step 5: a map that makes a resource which the element may refer to.
@@ -348,7 +348,7 @@ impl<'a> Compiler<'a> {
                 (Ty::V2 { table, .. }, _) => (*table, None),
                 _ => (None, None),
             };
-            Coded { coding: name == "Coding", table, translate }
+            Coded { coding: name == "Coding", table: table.map(CodeTable::new), translate }
         });
         Join::Map { map, arguments, coded }
     }

@@ -311,7 +311,7 @@ impl<'m> Run<'m> {
     /// What FHIR requires of a body that is made: its absence stops the delivery and names the v2 fields.
     pub(crate) fn check_required(&mut self, body: &'m Body, building: &Building) {
         for required in &body.required {
-            if !building.elements.iter().any(|(n, _)| required.names.contains(n) || n.strip_prefix('_').is_some_and(|p| required.names.contains(&p))) {
+            if !required.met_by(&building.elements) {
                 let (text, places) = missing_text(&body.path, required.element, &required.places);
                 self.halt("required-empty", text, places, &required.line);
             }

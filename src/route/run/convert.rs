@@ -2,9 +2,8 @@
 
 use crate::fhir::{Node, is_plain};
 use crate::hl7v2::{Moment, Part, Precision};
-use crate::route::code::{Coded, Conversion, Join, Row, UnmappedX, decimal};
+use crate::route::code::{CodeTable, Coded, Conversion, Join, Row, UnmappedX, decimal};
 use crate::route::lineage::Step;
-use crate::route::run::systems::table_system;
 use crate::route::run::trace::Inner;
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{Env, Run};
@@ -178,14 +177,14 @@ impl<'m> Run<'m> {
                 }
             }
             Join::Uri => self.uri(&value, conversion),
-            Join::Concept { coding, table, translate, text } => self.concept(&value, *coding, *table, *translate, *text, conversion, env),
+            Join::Concept { coding, table, translate, text } => self.concept(&value, *coding, table.as_ref(), *translate, *text, conversion, env),
             Join::Map { map, arguments, coded } => return self.by_map(value, *map, arguments, coded.as_ref(), conversion, env),
             Join::Reference { map, arguments, .. } => self.make_shared(*map, value, arguments, env, None),
             Join::Varies(joins) => {
                 let Value::Part(_, at) = &value else { return None };
                 let kind = self.message.component(self.message.field(at.segment as usize, 2), 1);
                 self.note(|t| t.touch(kind));
-                let kind = self.message.text(kind).into_owned();
+                let kind = self.text_at(kind);
                 self.note(|t| t.step(Step::Converted(format!("OBX-2 says that it is {}", kind.trim())), None));
                 // A value whose type nobody named is text: nothing else can be said of it, and it must not be lost.
                 let kind = if kind.trim().is_empty() { "ST" } else { kind.trim() };
@@ -422,7 +421,7 @@ impl<'m> Run<'m> {
         });
         let first = |node: Node, run: &Self| match translated {
             Translated::To(ref coding) => Some(coding.clone()),
-            Translated::Keep => Some(run.with_table(node, coded.table)),
+            Translated::Keep => Some(run.with_table(node, coded.table.as_ref())),
             Translated::Text | Translated::Nothing => None,
         };
         if coded.coding {
@@ -475,22 +474,19 @@ impl<'m> Run<'m> {
     }
 
     /// A coding without a system gets that of the field's v2 table, if the table has the code; an HL7 table's code gets its display.
-    fn with_table(&self, coding: Node, table: Option<&'static str>) -> Node {
+    fn with_table(&self, coding: Node, table: Option<&CodeTable>) -> Node {
         let Node::Object(mut elements) = coding else { return coding };
         if elements.iter().any(|(n, _)| *n == "system") {
             return Node::Object(elements);
         }
-        let code = elements.iter().find_map(|(n, v)| if let (&"code", Node::Text(t)) = (n, v) { Some(t.clone()) } else { None });
+        let code = elements.iter().find_map(|(n, v)| if let (&"code", Node::Text(t)) = (n, v) { Some(t.as_str()) } else { None });
         if let (Some(table), Some(code)) = (table, code)
-            && let Some(found) = crate::hl7v2::newest_table(table)
-                .filter(|t| t.contains(&code))
-                .or_else(|| crate::hl7v2::table(self.message.version(), table).filter(|t| t.contains(&code)))
+            && let Some(display) =
+                (table.newest.and_then(|t| t.display(code))).or_else(|| crate::hl7v2::table(self.message.version(), table.id).and_then(|t| t.display(code)))
         {
-            self.note(|t| t.step(Step::Converted(format!("v2 table {table} has the code: its system and display are HL7's")), None));
-            elements.insert(0, ("system", Node::Text(table_system(table))));
-            if !elements.iter().any(|(n, _)| *n == "display")
-                && let Some(display) = found.display(&code).filter(|d| !d.is_empty())
-            {
+            self.note(|t| t.step(Step::Converted(format!("v2 table {} has the code: its system and display are HL7's", table.id)), None));
+            elements.insert(0, ("system", Node::Text(table.system.to_string())));
+            if !elements.iter().any(|(n, _)| *n == "display") && !display.is_empty() {
                 elements.push(("display", Node::Text(display.to_owned())));
             }
         }
@@ -527,7 +523,7 @@ impl<'m> Run<'m> {
         &mut self,
         value: &Value<'m>,
         coding: bool,
-        table: Option<&'static str>,
+        table: Option<&'m CodeTable>,
         translate: Option<usize>,
         text: bool,
         conversion: &'m Conversion,
@@ -569,7 +565,7 @@ impl<'m> Run<'m> {
             Some(Value::Part(part, _)) => {
                 let kind = self.down(part, 5);
                 self.note(|t| t.touch(kind));
-                if self.message.is_valued(kind) { self.message.text(self.leaf(kind)).trim().to_owned() } else { String::new() }
+                if self.message.is_valued(kind) { self.text_at(self.leaf(kind)).trim().to_owned() } else { String::new() }
             }
             _ => String::new(),
         }

@@ -18,7 +18,7 @@ mod value;
 
 use crate::fhir::{Identity, Node, Save};
 use crate::hl7v2::{Coding, Message, NodeId, Part, Placement, Structure};
-use crate::route::code::{Code, Line, Needs, On, Route, X};
+use crate::route::code::{Code, Line, Needs, On, Required, Route, X};
 use crate::route::program::{Context, Finding, Matches, Output, RouteId, RouteInfo, RouteSet, Stop};
 use crate::route::scope::{Lookup, Place, resolve};
 pub(crate) use replay::{Leaf, leaves};
@@ -31,7 +31,7 @@ pub(crate) use trace::{Birth, DraftNotes, Fate, How, Source, Trace};
 use value::{At, Value};
 
 /// Look-ups resolved so far: (structure, group, look-up) -> place. Shared by all runs of a set; each is resolved once.
-pub(crate) type Places = RwLock<HashMap<(Structure, NodeId, usize), Option<std::sync::Arc<Place>>>>;
+pub(crate) type Places = RwLock<HashMap<(Structure, NodeId, usize), Option<std::sync::Arc<Place>>, rustc_hash::FxBuildHasher>>;
 
 /// One run of one route over one message.
 pub(crate) struct Run<'m> {
@@ -40,11 +40,15 @@ pub(crate) struct Run<'m> {
     pub(crate) route_name: &'m str,
     pub(crate) places: &'m Places,
     pub(crate) message: &'m Message,
+    /// The message as text, where what was sent is read without a change.
+    pub(crate) text: Option<&'m str>,
+    /// May a slice of that text hold escape sequences?
+    pub(crate) escapes: bool,
     pub(crate) structure: Option<Structure>,
     pub(crate) placement: Placement,
     pub(crate) context: &'m Context<'m>,
     pub(crate) findings: Vec<Finding>,
-    pub(crate) made: Vec<Made>,
+    pub(crate) made: Vec<Made<'m>>,
     pub(crate) zone: Option<Option<jiff::tz::TimeZone>>,
     /// The route's resources of this run: resource index -> entries of `made`.
     pub(crate) instances: Vec<Vec<Instance>>,
@@ -88,12 +92,13 @@ pub(crate) struct KnownUri<'m> {
 }
 
 /// A resource of this run, saved or only referred to.
-pub(crate) struct Made {
+pub(crate) struct Made<'m> {
     pub(crate) save: Save,
     /// `Reference.identifier` instead of an entry of its own.
     pub(crate) logical: bool,
     pub(crate) dropped: bool,
-    pub(crate) required: Vec<(Vec<&'static str>, Vec<String>, Line)>,
+    /// What FHIR requires of it, and the route's lines set.
+    pub(crate) required: &'m [Required],
     pub(crate) skip_when_missing: bool,
 }
 
@@ -253,6 +258,8 @@ impl RouteSet {
             route_name: self.routes.get(id.0).map_or("", |r| &r.name),
             places,
             message,
+            text: message.as_utf8(),
+            escapes: message.has_escapes(),
             structure,
             placement,
             context,

@@ -14,7 +14,7 @@ impl Run<'_> {
         if let Some(offset) = moment.clock.offset_minutes {
             return offset;
         }
-        let header = self.message.text(self.message.field(0, 7));
+        let header = self.text_at(self.message.field(0, 7));
         if let Some(offset) = Moment::read(&header).and_then(|m| m.clock.offset_minutes) {
             self.note(|t| t.step(Step::Converted("the zone is that of MSH-7".to_owned()), None));
             return offset;

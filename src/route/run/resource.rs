@@ -1,7 +1,7 @@
 //! The resources of a message: made in the route's order, identified, joined where they are one, and linked.
 
 use crate::fhir::{Identity, ListMerge, Node, Save, SaveMode};
-use crate::route::code::{Body, Missing, Resource, SaveX, Shared, X};
+use crate::route::code::{Body, Missing, Required, Resource, SaveX, Shared, X};
 use crate::route::lineage::{Step, save_words};
 use crate::route::program::{Output, Stop};
 use crate::route::run::body::{Building, missing_text};
@@ -13,6 +13,9 @@ use std::collections::{HashMap, HashSet};
 
 /// The system of derived identities: URIs (FHIR R4, Identifier.system).
 const URI: &str = "urn:ietf:rfc:3986";
+
+/// So few are compared with each other faster than they are hashed.
+const FEW: usize = 24;
 
 /// The most resources that one message may become; more than any server takes in one transaction.
 const RESOURCES_MAX: usize = 10_000;
@@ -93,10 +96,6 @@ impl<'m> Run<'m> {
             self.drop_entry(entry, "the message has nothing to make it from");
             return;
         }
-        let mut required = Vec::new();
-        for r in &resource.body.required {
-            required.push((r.names.clone(), r.places.clone(), r.line.clone()));
-        }
         let skip = resource.save.missing == Missing::Skip;
         let deletes = std::mem::take(&mut self.deletes);
         let initial = resource.save.initial.as_ref().and_then(|body| {
@@ -123,7 +122,7 @@ impl<'m> Run<'m> {
             made.save.identity = identity;
             made.save.deletes = deletes;
             made.save.initial = initial;
-            made.required = required;
+            made.required = &resource.body.required;
             made.skip_when_missing = skip;
             made.logical = matches!(resource.save.shared, Some(Shared::Logical));
         }
@@ -308,7 +307,7 @@ impl<'m> Run<'m> {
                     save: Save { name, resource_type: resource, mode, identity, body, deletes: Vec::new(), merge, initial: None },
                     logical: false,
                     dropped: false,
-                    required: Vec::new(),
+                    required: &[],
                     skip_when_missing: false,
                 });
                 self.reference_node(entry)
@@ -421,19 +420,25 @@ impl<'m> Run<'m> {
             }
         });
         let mut to: Vec<Option<usize>> = (0..count).map(Some).collect();
-        let mut owners: HashMap<(&'static str, &Identity), usize> = HashMap::with_capacity(2 * count);
+        let mut owners: HashMap<(&'static str, &Identity), usize> = HashMap::new();
         let mut differing = Vec::new();
-        for (n, place) in to.iter_mut().enumerate() {
+        for n in 0..count {
             let Some(made) = self.made.get(n) else { continue };
             if made.dropped {
-                *place = None;
+                to[n] = None;
                 continue;
             }
             let names = made.save.identity.iter().map(|i| (made.save.resource_type, i));
-            match names.clone().filter_map(|name| owners.get(&name)).min().copied() {
+            let owner = if count <= FEW {
+                (0..n).find(|m| to[*m] == Some(*m) && self.made.get(*m).is_some_and(|m| m.save.same_resource(&made.save)))
+            } else {
+                names.clone().filter_map(|name| owners.get(&name)).min().copied()
+            };
+            match owner {
+                None if count <= FEW => {}
                 None => owners.extend(names.map(|name| (name, n))),
                 Some(first) => {
-                    *place = Some(first);
+                    to[n] = Some(first);
                     if self.made.get(first).is_some_and(|f| f.save.body != made.save.body) {
                         let text = format!("{} and another {} of this message have one identity; the first was taken", made.save.name, made.save.resource_type);
                         differing.push(text);
@@ -459,11 +464,12 @@ impl<'m> Run<'m> {
                     }
                     lost_requirement(made)
                 };
-                if let Some((element, places, line)) = lost {
+                if let Some(Required { names, places, line, .. }) = lost {
+                    let element = names.first().copied().unwrap_or("");
                     let Some(made) = self.made.get(n) else { continue };
                     if made.skip_when_missing {
                         let text = format!("{} was left out: {element} stayed empty", made.save.name);
-                        self.finding("skipped", text, &places.join(", "), &line);
+                        self.finding("skipped", text, &places.join(", "), line);
                         (again, complete) = (true, false);
                         for link in &mut to {
                             if *link == Some(n) {
@@ -472,8 +478,8 @@ impl<'m> Run<'m> {
                         }
                         continue;
                     }
-                    let (text, places) = missing_text(made.save.resource_type, element, &places);
-                    self.halt("required-empty", text, places, &line);
+                    let (text, places) = missing_text(made.save.resource_type, element, places);
+                    self.halt("required-empty", text, places, line);
                 }
             }
             if !again {
@@ -521,7 +527,7 @@ fn place_of(head: &str, value: &Value<'_>) -> String {
     }
 }
 
-fn placeholder(resource: &Resource) -> Made {
+fn placeholder<'m>(resource: &Resource) -> Made<'m> {
     Made {
         save: Save {
             name: resource.name.to_string(),
@@ -535,7 +541,7 @@ fn placeholder(resource: &Resource) -> Made {
         },
         logical: false,
         dropped: false,
-        required: Vec::new(),
+        required: &[],
         skip_when_missing: false,
     }
 }
@@ -570,6 +576,18 @@ fn add_identifier(building: &mut Building, identity: &Identity, resource_type: &
 
 fn dedup(identity: &mut Vec<Identity>) {
     if identity.len() < 2 {
+        return;
+    }
+    if identity.len() <= FEW {
+        let mut n = 1;
+        while n < identity.len() {
+            match identity.split_at(n) {
+                (before, [one, ..]) if before.contains(one) => {
+                    identity.remove(n);
+                }
+                _ => n += 1,
+            }
+        }
         return;
     }
     let mut seen = HashSet::with_capacity(identity.len());
@@ -660,16 +678,13 @@ fn strip(node: &mut Node, to: &[Option<usize>]) {
     }
 }
 
-fn lost_requirement(made: &Made) -> Option<(&'static str, Vec<String>, std::sync::Arc<str>)> {
+fn lost_requirement<'m>(made: &Made<'m>) -> Option<&'m Required> {
     let Node::Object(elements) = &made.save.body else { return None };
     let initial = match &made.save.initial {
         Some(Node::Object(initial)) => initial.as_slice(),
         _ => &[],
     };
-    made.required.iter().find_map(|(names, places, line)| {
-        let there = |list: &[(&'static str, Node)]| list.iter().any(|(n, _)| names.contains(n) || n.strip_prefix('_').is_some_and(|p| names.contains(&p)));
-        if there(elements) || there(initial) { None } else { Some((names.first().copied().unwrap_or(""), places.clone(), line.clone())) }
-    })
+    made.required.iter().find(|required| !required.met_by(elements) && !required.met_by(initial))
 }
 
 fn renumber(node: &mut Node, links: &[Option<usize>]) {

@@ -1,6 +1,7 @@
 //! Assigning authorities and coding systems to URIs, by `systems:` documents and HL7's own rules.
 
 use crate::hl7v2::{Level, Part};
+use crate::route::code::table_system;
 use crate::route::run::value::Value;
 use crate::route::run::{KnownUri, Run};
 
@@ -171,11 +172,6 @@ fn by_rule(id: &str, kind: &str) -> Option<String> {
 fn table_uri(name: &str) -> Option<String> {
     let number = name.strip_prefix("HL7").or_else(|| name.strip_prefix("hl7"))?;
     (number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit())).then(|| table_system(number))
-}
-
-/// The FHIR URI of an HL7 v2 table (terminology.hl7.org).
-pub(crate) fn table_system(number: &str) -> String {
-    format!("http://terminology.hl7.org/CodeSystem/v2-{number}")
 }
 
 /// What may stand in a URI's path segment stays, the rest is percent-encoded.

@@ -104,7 +104,16 @@ impl<'m> Run<'m> {
             return Cow::Borrowed("");
         }
         self.note(|t| t.read(leaf));
-        self.message.text(leaf)
+        self.text_at(leaf)
+    }
+
+    /// A part as a person reads it: nearly always a slice of the message.
+    pub(crate) fn text_at(&self, part: Part) -> Cow<'m, str> {
+        let slice = self.text.and_then(|text| text.get(part.start as usize..part.end as usize));
+        match slice {
+            Some(slice) if !self.escapes || !slice.bytes().any(|b| Some(b) == self.message.delimiters().escape) => Cow::Borrowed(slice),
+            _ => self.message.text(part),
+        }
     }
 
     pub(crate) fn is_valued(&self, part: Part) -> bool {
