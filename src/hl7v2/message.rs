@@ -133,6 +133,13 @@ impl Message {
         Part { start: *start + 1, end: separators.get(n).copied().unwrap_or(place.end), level: Level::Field }
     }
 
+    /// The segment and field that a part stands in; the outermost ones for a part that is not there.
+    pub fn place_of(&self, part: Part) -> (usize, usize) {
+        let segment = self.index.segments.partition_point(|s| s.start <= part.start).saturating_sub(1);
+        let before = self.separators(segment).partition_point(|s| *s < part.start);
+        (segment, before + usize::from(self.is_header(segment)))
+    }
+
     /// All repetitions of a field, empty ones between others included; none for an empty field. A lower part gives itself.
     pub fn repetitions(&self, part: Part) -> Repetitions<'_> {
         let delimiter = if part.level == Level::Field && !self.is_in_header(part) { self.delimiters.repetition } else { None };

@@ -3,6 +3,7 @@
 use crate::fhir::{Node, Type};
 use crate::route::code::{Body, BodyLine, Item, Needs, X};
 use crate::route::lineage::Step;
+use crate::route::run::out::Out;
 use crate::route::run::trace::{Inner, Put};
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{Env, Run};
@@ -25,7 +26,7 @@ pub(crate) struct Building {
 
 impl<'m> Run<'m> {
     /// Makes what the body says, once per value of `$each` and `$from`; true if the message contributed.
-    pub(crate) fn body(&mut self, body: &'m Body, env: &Env<'_, 'm>, name: &'static str, out: &mut Vec<(&'static str, Node)>) -> bool {
+    pub(crate) fn body(&mut self, body: &'m Body, env: &Env<'_, 'm>, name: &'static str, out: &mut Out<'_>) -> bool {
         let Some((each, by)) = &body.each else { return self.once(body, env, name, out) };
         let mut alive = false;
         for value in self.each(each, by.as_ref(), body.slot, env) {
@@ -63,7 +64,7 @@ impl<'m> Run<'m> {
         out
     }
 
-    fn once(&mut self, body: &'m Body, env: &Env<'_, 'm>, name: &'static str, out: &mut Vec<(&'static str, Node)>) -> bool {
+    fn once(&mut self, body: &'m Body, env: &Env<'_, 'm>, name: &'static str, out: &mut Out<'_>) -> bool {
         if let Some(when) = &body.when
             && !self.holds(when, env)
         {
@@ -103,20 +104,12 @@ impl<'m> Run<'m> {
             return false;
         }
         self.check_required(body, &building);
-        out.push((name, self.finished(&mut building, name)));
+        out.push(name, self.finished(&mut building, name));
         building.alive || forced || (body.constant && body.when.is_some())
     }
 
     /// `$from`: the converted value, then the lines upon it.
-    fn from(
-        &mut self,
-        body: &'m Body,
-        value: Value<'m>,
-        from: &'m crate::route::code::X,
-        env: &Env<'_, 'm>,
-        name: &'static str,
-        out: &mut Vec<(&'static str, Node)>,
-    ) -> bool {
+    fn from(&mut self, body: &'m Body, value: Value<'m>, from: &'m crate::route::code::X, env: &Env<'_, 'm>, name: &'static str, out: &mut Out<'_>) -> bool {
         if let (Some(map), crate::route::code::X::Convert(_, conversion)) = (body.from_resource, from)
             && let crate::route::code::Join::Reference { arguments, .. } = &conversion.join
         {
@@ -124,7 +117,7 @@ impl<'m> Run<'m> {
             let made = node.is_some();
             if let Some(node) = node {
                 self.note(|t| t.refers(name, &node));
-                out.push((name, node));
+                out.push(name, node);
             }
             return made;
         }
@@ -138,7 +131,7 @@ impl<'m> Run<'m> {
             let Node::Object(elements) = node else {
                 let branch = named(branch, name);
                 self.note(|t| t.put_back(branch, birth, &node));
-                out.push((branch, node));
+                out.push(branch, node);
                 any = true;
                 continue;
             };
@@ -149,7 +142,7 @@ impl<'m> Run<'m> {
             if building.alive && !building.elements.is_empty() {
                 self.check_required(body, &building);
                 let name = if body.lines.is_empty() { named(branch, name) } else { name };
-                out.push((name, self.finished(&mut building, name)));
+                out.push(name, self.finished(&mut building, name));
                 any = true;
             }
         }
@@ -159,24 +152,23 @@ impl<'m> Run<'m> {
     /// Adds the lines' elements. `top`: the lines are a resource's own, where `""` deletes.
     pub(crate) fn lines(&mut self, body: &'m Body, env: &Env<'_, 'm>, building: &mut Building, top: bool) {
         building.ty = building.ty.or(body.ty);
-        let mut made = self.spare.pop().unwrap_or_default();
         // Whoever asks how it came about wants to hear of each line.
         let sent = if self.trace.is_some() { Needs::ANYTHING } else { self.sent(env) };
         for line in &body.lines {
             if !line.needs.met_by(sent) {
                 continue;
             }
-            made.clear();
             if matches!(line.item, Item::Nothing) {
                 building.remove(line);
                 self.note(|_| building.puts.push(Put::Remove { name: line.name, branches: line.branches.clone() }));
                 continue;
             }
-            self.note(|t| t.open(line));
-            let alive = self.item(&line.item, env, line.name, &mut made);
-            building.alive |= alive;
-            self.note(|t| building.puts.extend(t.close(line, &made)));
-            if made.is_empty() {
+            let made = if self.trace.is_none() && building.comes_next(line) {
+                self.line_in_order(line, env, building)
+            } else {
+                self.line_anywhere(line, env, building)
+            };
+            if made == 0 {
                 if top && self.item_is_deleted(&line.item, env) {
                     self.note(|t| t.delete(line, extension_url(&line.item).map_or(line.name, |_| "extension")));
                     match extension_url(&line.item) {
@@ -187,13 +179,48 @@ impl<'m> Run<'m> {
                 }
                 continue;
             }
-            if !line.list && made.len() > 1 {
-                self.finding("not-carried", format!("{} more than the one value that fits", made.len() - 1), &body.path, &line.line);
+            if !line.list && made > 1 {
+                self.finding("not-carried", format!("{} more than the one value that fits", made - 1), &body.path, &line.line);
             }
-            building.put(line, &mut made);
         }
-        made.clear();
-        self.spare.push(made);
+    }
+
+    /// The usual case: the line makes the next element in FHIR's order, which nothing has set before. How many values it had.
+    fn line_in_order(&mut self, line: &'m BodyLine, env: &Env<'_, 'm>, building: &mut Building) -> usize {
+        let made = if line.list {
+            let mut entries = Vec::new();
+            building.alive |= self.item(&line.item, env, line.name, &mut Out::Entries(&mut entries));
+            let made = entries.len();
+            if made > 0 {
+                Out::Elements(&mut building.elements).push(line.name, Node::List(entries));
+            }
+            made
+        } else {
+            let before = building.elements.len();
+            building.alive |= self.item(&line.item, env, line.name, &mut Out::Elements(&mut building.elements));
+            let made = building.elements.len() - before;
+            building.elements.truncate(before + 1);
+            made
+        };
+        if made > 0 {
+            building.last = line.position;
+        }
+        made
+    }
+
+    /// The line's values, put among what is already there. How many they were.
+    fn line_anywhere(&mut self, line: &'m BodyLine, env: &Env<'_, 'm>, building: &mut Building) -> usize {
+        let mut values = self.spare.pop().unwrap_or_default();
+        self.note(|t| t.open(line));
+        building.alive |= self.item(&line.item, env, line.name, &mut Out::Elements(&mut values));
+        self.note(|t| building.puts.extend(t.close(line, &values)));
+        let made = values.len();
+        if made > 0 {
+            building.put(line, &mut values);
+        }
+        values.clear();
+        self.spare.push(values);
+        made
     }
 
     /// The object that was built; the notes keep which line made what of it.
@@ -205,12 +232,12 @@ impl<'m> Run<'m> {
     }
 
     /// A right side; true if the message contributed.
-    pub(crate) fn item(&mut self, item: &'m Item, env: &Env<'_, 'm>, name: &'static str, out: &mut Vec<(&'static str, Node)>) -> bool {
+    pub(crate) fn item(&mut self, item: &'m Item, env: &Env<'_, 'm>, name: &'static str, out: &mut Out<'_>) -> bool {
         match item {
             Item::Nothing => false,
             Item::Constant(own, node) => {
                 self.note(|t| t.node(named(own, name), node, Inner::Leaf));
-                out.push((named(own, name), node.clone()));
+                out.push(named(own, name), node.clone());
                 false
             }
             Item::X(x) => self.emit(x, env, name, out),
@@ -227,12 +254,12 @@ impl<'m> Run<'m> {
             Item::Extension(url, inner) => {
                 let mut values = self.spare.pop().unwrap_or_default();
                 self.note(|t| t.collect());
-                let alive = self.item(inner, env, "value", &mut values);
+                let alive = self.item(inner, env, "value", &mut Out::Elements(&mut values));
                 let mut births = self.noted(|t| t.collected()).unwrap_or_default().into_iter();
                 for (branch, node) in values.drain(..) {
                     let node = Node::Object(vec![("url", Node::Text((*url).to_owned())), (branch, node)]);
                     self.note(|t| t.wrapped("extension", &node, births.next()));
-                    out.push(("extension", node));
+                    out.push("extension", node);
                 }
                 self.spare.push(values);
                 alive
@@ -241,10 +268,18 @@ impl<'m> Run<'m> {
     }
 
     /// An expression straight into an element.
-    fn emit(&mut self, x: &'m X, env: &Env<'_, 'm>, name: &'static str, out: &mut Vec<(&'static str, Node)>) -> bool {
+    fn emit(&mut self, x: &'m X, env: &Env<'_, 'm>, name: &'static str, out: &mut Out<'_>) -> bool {
         match x {
             X::Nothing => false,
             X::Convert(inner, conversion) => {
+                match self.one_part(inner, env) {
+                    Some(Some(part)) => return self.convert_part(part, conversion, env, name, out),
+                    Some(None) => {
+                        self.convert_nothing(conversion, env, name, out);
+                        return false;
+                    }
+                    None => {}
+                }
                 let mark = self.noted(|t| t.mark());
                 let values = self.eval(inner, env);
                 self.note(|t| mark.iter().for_each(|m| t.evaluated(*m, values.len())));
@@ -254,7 +289,7 @@ impl<'m> Run<'m> {
             }
             X::Node(branch, node) => {
                 self.note(|t| t.node(named(branch, name), node, Inner::Leaf));
-                out.push((named(branch, name), node.clone()));
+                out.push(named(branch, name), node.clone());
                 false
             }
             X::If(condition, then, otherwise) => {
@@ -279,12 +314,12 @@ impl<'m> Run<'m> {
                         Value::Node(node) => {
                             let (branch, node) = *node;
                             self.note(|t| t.placed(named(branch, name), &node));
-                            out.push((named(branch, name), node));
+                            out.push(named(branch, name), node);
                         }
                         Value::Made(entry) => {
                             if let Some(node) = self.reference_node(entry) {
                                 self.note(|t| t.node(name, &node, Inner::Leaf));
-                                out.push((name, node));
+                                out.push(name, node);
                             }
                         }
                         _ => {}
@@ -320,7 +355,7 @@ impl<'m> Run<'m> {
 }
 
 /// `value` is the name of what has none of its own yet: a `$first`'s alternative, a parameter.
-fn named(own: &'static str, outer: &'static str) -> &'static str {
+pub(crate) fn named(own: &'static str, outer: &'static str) -> &'static str {
     if own == "value" { outer } else { own }
 }
 
@@ -367,9 +402,13 @@ impl Building {
         self.elements.retain(|(name, _)| *name != line.name && !line.branches.contains(name));
     }
 
+    /// Is the line's element behind all that are there?
+    fn comes_next(&self, line: &BodyLine) -> bool {
+        self.last < line.position && !self.unsorted
+    }
+
     fn put(&mut self, line: &BodyLine, made: &mut Vec<(&'static str, Node)>) {
-        // The usual case: the next element in order, which nothing has set before.
-        if self.last < line.position && !self.unsorted {
+        if self.comes_next(line) {
             if line.list {
                 let nodes = made.drain(..).map(|(_, node)| node).collect();
                 self.push(line, line.name, Node::List(nodes));

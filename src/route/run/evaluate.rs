@@ -1,9 +1,10 @@
 //! Evaluating compiled expressions. Total: what cannot be said yields nothing.
 
-use crate::hl7v2::Part;
+use crate::hl7v2::{Level, Message, Part};
 use crate::route::code::{self, Path, Root, Said, X, decimal};
 use crate::route::lineage::Step;
-use crate::route::run::value::{At, Value, Values};
+use crate::route::run::out::Out;
+use crate::route::run::value::{Value, Values};
 use crate::route::run::{EVALUATION, Env, Run};
 use crate::route::tree::{Index, Op};
 use std::borrow::Cow;
@@ -84,7 +85,7 @@ impl<'m> Run<'m> {
             X::Body(body, name) => {
                 let mut out = Vec::new();
                 self.note(|t| t.collect());
-                let alive = self.body(body, env, name, &mut out);
+                let alive = self.body(body, env, name, &mut Out::Elements(&mut out));
                 self.note(|t| t.loosen());
                 let mut values = Values::none();
                 values.alive = alive;
@@ -110,17 +111,16 @@ impl<'m> Run<'m> {
             X::Not(a) => !self.holds(a, env),
             X::Valued(inner, wanted) => self.has_value(inner, env) == *wanted,
             X::Deleted(inner) => self.is_deleted(inner, env),
+            X::Compare(op @ (Op::Equal | Op::NotEqual), a, b) if let X::Text(text) = &**b => {
+                self.any_text(a, env, |sent| sent == &**text) == (*op == Op::Equal)
+            }
             X::Compare(op, a, b) => {
                 let a = self.eval(a, env);
                 let b = self.eval(b, env);
                 self.compare(*op, &a, &b)
             }
             X::In(inner, words, negated) => {
-                let values = self.eval(inner, env);
-                let found = values.as_slice().iter().any(|v| {
-                    let text = self.text_of(v);
-                    words.iter().any(|w| **w == *text)
-                });
+                let found = self.any_text(inner, env, |text| words.iter().any(|w| **w == *text));
                 found != *negated
             }
             X::InSystems(inner, negated) => {
@@ -129,14 +129,12 @@ impl<'m> Run<'m> {
                 found != *negated
             }
             X::InCodes(inner, set, negated) => {
-                let values = self.eval(inner, env);
-                let found = values.as_slice().iter().any(|v| set.find(&self.text_of(v)).is_some());
+                let found = self.any_text(inner, env, |text| set.find(text).is_some());
                 found != *negated
             }
             X::InTable(inner, table, negated) => {
-                let values = self.eval(inner, env);
                 let rows = self.code.tables.get(*table).map(|t| &t.rows);
-                let found = values.as_slice().iter().any(|v| rows.is_some_and(|r| r.contains_key(&*self.text_of(v))));
+                let found = self.any_text(inner, env, |text| rows.is_some_and(|r| r.contains_key(text)));
                 found != *negated
             }
             other => matches!(self.eval(other, env).first(), Some(Value::Bool(true))),
@@ -151,10 +149,22 @@ impl<'m> Run<'m> {
         holds
     }
 
+    /// Does the text of any of the values fit?
+    fn any_text(&mut self, x: &'m X, env: &Env<'_, 'm>, fits: impl Fn(&str) -> bool) -> bool {
+        if let Some(found) = self.one_part(x, env) {
+            return found.is_some_and(|part| fits(&self.leaf_text(part)));
+        }
+        let values = self.eval(x, env);
+        values.as_slice().iter().any(|v| fits(&self.text_of(v)))
+    }
+
     fn has_value(&mut self, x: &'m X, env: &Env<'_, 'm>) -> bool {
+        if let Some(found) = self.one_part(x, env) {
+            return found.is_some();
+        }
         let values = self.eval(x, env);
         values.as_slice().iter().any(|v| match v {
-            Value::Part(part, _) => {
+            Value::Part(part) => {
                 self.note(|t| t.touch(*part));
                 self.is_valued(*part)
             }
@@ -193,6 +203,52 @@ impl<'m> Run<'m> {
         }
     }
 
+    /// The valued part that an expression leads to, or that there is none: what most expressions say, without a list of values for it.
+    /// Nothing where it has to be evaluated, since there may be several, or something else; or since somebody wants notes.
+    pub(crate) fn one_part(&self, x: &'m X, env: &Env<'_, 'm>) -> Option<Option<Part>> {
+        if self.trace.is_some() {
+            return None;
+        }
+        match x {
+            X::Path(path) => self.one_part_of(path, env),
+            X::Argument(n) => match (env.caller, env.arguments.get(*n)) {
+                (Some(caller), Some(argument)) => self.one_part(argument, caller),
+                _ => Some(None),
+            },
+            X::Else(a, b) => match self.one_part(a, env)? {
+                None => self.one_part(b, env),
+                found => Some(found),
+            },
+            _ => None,
+        }
+    }
+
+    fn one_part_of(&self, path: &'m Path, env: &Env<'_, 'm>) -> Option<Option<Part>> {
+        if !self.spend(EVALUATION) {
+            return Some(None);
+        }
+        let (Root::Slot(slot) | Root::SegmentOf(slot)) = path.root else { return None };
+        let mut part = match path.field {
+            None => env.part(slot)?,
+            Some(field) => {
+                let whole = self.message.field(env.whole_segment(slot)? as usize, usize::from(field));
+                let repeats = self.message.delimiters().repetition.is_some_and(|d| self.message.raw(whole).contains(&d));
+                if repeats {
+                    return None;
+                }
+                Part { level: Level::Repetition, ..whole }
+            }
+        };
+        for step in &path.steps {
+            match step {
+                code::Step::Down(n) => part = self.down(part, *n),
+                code::Step::Index(Index::Last | Index::Nth(1)) if path.field.is_none() => {}
+                code::Step::Index(_) => return None,
+            }
+        }
+        Some(self.is_valued(part).then_some(part))
+    }
+
     /// Valued parts only.
     pub(crate) fn path(&mut self, path: &'m Path, env: &Env<'_, 'm>) -> Values<'m> {
         let Some(field) = path.field else { return self.path_from_value(path, env) };
@@ -201,12 +257,12 @@ impl<'m> Run<'m> {
             // The common case: a field of the segment at hand.
             Root::Slot(slot) | Root::SegmentOf(slot) => match env.group(slot) {
                 Some(group) => {
-                    for segment in distinct_segments(&group) {
+                    for segment in distinct_segments(&group, self.message) {
                         self.push_field(segment, field, &path.steps, &mut values);
                     }
                 }
                 None => {
-                    if let Some(segment) = env.segment(slot) {
+                    if let Some(segment) = env.segment(slot, self.message) {
                         self.push_field(segment, field, &path.steps, &mut values);
                     }
                 }
@@ -229,7 +285,7 @@ impl<'m> Run<'m> {
             }
             return values;
         };
-        if let Some((mut part, at)) = env.part(slot) {
+        if let Some(mut part) = env.part(slot) {
             for step in &path.steps {
                 match step {
                     code::Step::Down(n) => part = self.down(part, *n),
@@ -237,7 +293,7 @@ impl<'m> Run<'m> {
                     code::Step::Index(_) => return Values::none(),
                 }
             }
-            return if self.is_valued(part) { Values::one(Value::Part(part, at)) } else { Values::none() };
+            return if self.is_valued(part) { Values::one(Value::Part(part)) } else { Values::none() };
         }
         match env.slot(slot) {
             Some(Value::Group(group)) => {
@@ -252,7 +308,6 @@ impl<'m> Run<'m> {
     }
 
     fn push_field(&self, segment: u32, field: u16, steps: &[code::Step], values: &mut Values<'m>) {
-        let at = At { segment, field };
         let whole = self.message.field(segment as usize, usize::from(field));
         if whole.start == whole.end {
             return;
@@ -260,22 +315,22 @@ impl<'m> Run<'m> {
         match steps.split_first() {
             Some((code::Step::Index(Index::Nth(n)), rest)) => {
                 let part = self.message.repetition(whole, *n as usize);
-                self.push_part(part, at, rest, values);
+                self.push_part(part, rest, values);
             }
             Some((code::Step::Index(Index::Last), rest)) => {
                 if let Some(part) = self.message.repetitions(whole).last() {
-                    self.push_part(part, at, rest, values);
+                    self.push_part(part, rest, values);
                 }
             }
             _ => {
                 for part in self.message.repetitions(whole) {
-                    self.push_part(part, at, steps, values);
+                    self.push_part(part, steps, values);
                 }
             }
         }
     }
 
-    fn push_part(&self, part: Part, at: At, steps: &[code::Step], values: &mut Values<'m>) {
+    fn push_part(&self, part: Part, steps: &[code::Step], values: &mut Values<'m>) {
         let mut part = part;
         let mut pick = None;
         for step in steps {
@@ -285,7 +340,7 @@ impl<'m> Run<'m> {
             }
         }
         if self.is_valued(part) && !matches!(pick, Some(Index::Nth(n)) if n > 1) {
-            values.push(Value::Part(part, at));
+            values.push(Value::Part(part));
         }
     }
 
@@ -295,8 +350,8 @@ impl<'m> Run<'m> {
         if path.field.is_none() {
             if let Root::Slot(slot) = path.root {
                 match env.slot(slot) {
-                    Some(Value::Part(part, _)) => starts.push(part),
-                    Some(Value::Group(group)) => starts.extend(group.iter().filter_map(|v| if let Value::Part(part, _) = v { Some(*part) } else { None })),
+                    Some(Value::Part(part)) => starts.push(part),
+                    Some(Value::Group(group)) => starts.extend(group.iter().filter_map(|v| if let Value::Part(part) = v { Some(*part) } else { None })),
                     _ => {}
                 }
             }
@@ -319,8 +374,8 @@ impl<'m> Run<'m> {
     fn root_segments(&mut self, root: Root, env: &Env<'_, 'm>) -> Vec<u32> {
         match root {
             Root::Slot(slot) | Root::SegmentOf(slot) => match env.group(slot) {
-                Some(group) => distinct_segments(&group),
-                None => env.segment(slot).into_iter().collect(),
+                Some(group) => distinct_segments(&group, self.message),
+                None => env.segment(slot, self.message).into_iter().collect(),
             },
             Root::Lookup { lookup, from, index } => {
                 let from = from.and_then(|slot| self.segment_of(env.slot(slot)));
@@ -335,7 +390,7 @@ impl<'m> Run<'m> {
     }
 
     pub(crate) fn segment_of(&self, value: Option<Value<'m>>) -> Option<u32> {
-        value.and_then(|v| v.segment())
+        value.and_then(|v| v.segment(self.message))
     }
 
     pub(crate) fn steps(&mut self, values: Values<'m>, steps: &[code::Step]) -> Values<'m> {
@@ -349,10 +404,10 @@ impl<'m> Run<'m> {
                     let mut below = Values { alive, ..Values::none() };
                     for value in values {
                         match value {
-                            Value::Part(part, at) => {
+                            Value::Part(part) => {
                                 let part = self.down(part, *n);
                                 if self.is_valued(part) {
-                                    below.push(Value::Part(part, at));
+                                    below.push(Value::Part(part));
                                 }
                             }
                             Value::Sn(sn) => {
@@ -382,7 +437,7 @@ impl<'m> Run<'m> {
             };
             let before = env.set(slot, current);
             let fits = match (condition, &candidate) {
-                (X::Said(inner, said), Value::Part(part, _)) => self.answered(inner, said, Some(*part), env),
+                (X::Said(inner, said), Value::Part(part)) => self.answered(inner, said, Some(*part), env),
                 _ => self.holds(condition, env),
             };
             if fits {
@@ -405,7 +460,7 @@ impl<'m> Run<'m> {
         if matches!((a, b), (Value::Null, _) | (_, Value::Null)) {
             let null = |v: &Value<'m>| match v {
                 Value::Null => true,
-                Value::Part(part, _) => self.message.is_null(*part),
+                Value::Part(part) => self.message.is_null(*part),
                 _ => false,
             };
             return op == Op::Equal && null(a) && null(b);
@@ -475,7 +530,7 @@ impl<'m> Run<'m> {
             self.note(|t| {
                 let found = row.map(|r| column.map_or_else(|| r.code.clone(), |c| r.columns.get(c).cloned().flatten().unwrap_or_default()));
                 let name = self.code.tables.get(table).map_or_else(|| Arc::from(""), |t| Arc::clone(&t.name));
-                let about = if let Value::Part(part, _) = &value { Some(*part) } else { None };
+                let about = if let Value::Part(part) = &value { Some(*part) } else { None };
                 t.step(Step::Table { table: name, code: text.clone(), found, unmapped: row.is_none().then_some("nothing") }, about);
             });
             let Some(row) = row else { continue };
@@ -497,8 +552,8 @@ impl<'m> Run<'m> {
 }
 
 /// The segments of a group's values, each once.
-fn distinct_segments(group: &[Value<'_>]) -> Vec<u32> {
-    let mut segments: Vec<u32> = group.iter().filter_map(Value::segment).collect();
+fn distinct_segments(group: &[Value<'_>], message: &Message) -> Vec<u32> {
+    let mut segments: Vec<u32> = group.iter().filter_map(|value| value.segment(message)).collect();
     segments.dedup();
     segments
 }

@@ -4,7 +4,7 @@ use crate::hl7v2::{Level, Part};
 use crate::route::code::{Decimal, Function, X, decimal};
 use crate::route::lineage::Step;
 use crate::route::run::moment;
-use crate::route::run::value::{At, Value, Values};
+use crate::route::run::value::{Value, Values};
 use crate::route::run::{Env, Run};
 use base64::Engine;
 use bigdecimal::ToPrimitive;
@@ -19,7 +19,7 @@ impl<'m> Run<'m> {
                 let n = values.len();
                 self.note(|t| {
                     for value in values {
-                        if let Value::Part(part, _) = value {
+                        if let Value::Part(part) = value {
                             t.touch(part);
                         }
                     }
@@ -109,8 +109,8 @@ impl<'m> Run<'m> {
                 let separator = self.one_text(argument(1), env);
                 self.each_text(argument(0), env, |t| t.split_once(&*separator).map_or("", |(_, a)| a).to_owned())
             }
-            Function::Starts => self.any_text(arguments, env, |t, p| t.starts_with(p)),
-            Function::Contains => self.any_text(arguments, env, |t, p| t.contains(p)),
+            Function::Starts => self.any_fits(arguments, env, |t, p| t.starts_with(p)),
+            Function::Contains => self.any_fits(arguments, env, |t, p| t.contains(p)),
             Function::Matches(pattern) => {
                 let values = self.eval(argument(0), env);
                 let found = values.as_slice().iter().any(|v| pattern.is_match(&self.text_of(v)));
@@ -183,7 +183,7 @@ impl<'m> Run<'m> {
 
     fn raw_of(&self, value: &Value<'m>) -> Cow<'m, str> {
         match value {
-            Value::Part(part, _) => {
+            Value::Part(part) => {
                 self.note(|t| t.read(*part));
                 self.message.raw_text(*part)
             }
@@ -202,19 +202,24 @@ impl<'m> Run<'m> {
         let mut any = false;
         let mut alive = false;
         for x in rest {
-            let values = self.eval(x, env);
-            alive |= values.alive && !values.is_empty();
-            for value in values {
-                let piece = self.text_of(&value);
+            let mut add = |piece: &str| {
                 if piece.is_empty() {
-                    continue;
+                    return;
                 }
                 if any {
                     text.push_str(&separator);
                 }
                 any = true;
-                text.push_str(&piece);
+                text.push_str(piece);
+            };
+            if let Some(found) = self.one_part(x, env) {
+                alive |= found.is_some();
+                found.iter().for_each(|part| add(&self.leaf_text(*part)));
+                continue;
             }
+            let values = self.eval(x, env);
+            alive |= values.alive && !values.is_empty();
+            values.as_slice().iter().for_each(|value| add(&self.text_of(value)));
         }
         if any { Values::option(Some(Value::Text(Cow::Owned(text))), alive) } else { Values::none() }
     }
@@ -231,7 +236,7 @@ impl<'m> Run<'m> {
         out
     }
 
-    fn any_text(&mut self, arguments: &'m [X], env: &Env<'_, 'm>, fits: impl Fn(&str, &str) -> bool) -> Values<'m> {
+    fn any_fits(&mut self, arguments: &'m [X], env: &Env<'_, 'm>, fits: impl Fn(&str, &str) -> bool) -> Values<'m> {
         let (Some(x), Some(pattern)) = (arguments.first(), arguments.get(1)) else { return Values::none() };
         let pattern = self.one_text(pattern, env);
         let values = self.eval(x, env);
@@ -240,6 +245,12 @@ impl<'m> Run<'m> {
     }
 
     pub(crate) fn one_text(&mut self, x: &'m X, env: &Env<'_, 'm>) -> Cow<'m, str> {
+        if let X::Text(text) = x {
+            return Cow::Borrowed(text);
+        }
+        if let Some(found) = self.one_part(x, env) {
+            return found.map_or(Cow::Borrowed(""), |part| self.leaf_text(part));
+        }
         let value = self.eval(x, env).first();
         value.map_or(Cow::Borrowed(""), |v| self.text_of(&v))
     }
@@ -268,18 +279,18 @@ impl<'m> Run<'m> {
     pub(crate) fn event(&self) -> Option<Value<'m>> {
         let part = self.message.component(self.message.field(0, 9), 2);
         if self.message.is_valued(part) {
-            return Some(Value::Part(part, At { segment: 0, field: 9 }));
+            return Some(Value::Part(part));
         }
         let evn = self.message.segments_named("EVN").next()?;
         let part = self.message.field(evn, 1);
-        self.message.is_valued(part).then(|| Value::Part(part, At { segment: u32::try_from(evn).unwrap_or(0), field: 1 }))
+        self.message.is_valued(part).then(|| Value::Part(part))
     }
 
     /// MSH-4, else MSH-3.
     pub(crate) fn sender(&self) -> Option<Value<'m>> {
         [4u16, 3].into_iter().find_map(|field| {
             let part = self.message.repetition(self.message.field(0, usize::from(field)), 1);
-            self.message.is_valued(part).then_some(Value::Part(part, At { segment: 0, field }))
+            self.message.is_valued(part).then_some(Value::Part(part))
         })
     }
 

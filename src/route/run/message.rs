@@ -43,7 +43,7 @@ impl<'m> Run<'m> {
             {
                 continue;
             }
-            let place = format!("{}/{}", self.route_name, place(value.as_ref(), n));
+            let place = format!("{}/{}", self.route_name, place(self.message, value.as_ref(), n));
             let current = if let Some(Value::Segment(segment)) = value { Some(segment) } else { None };
             let mut sheet = self.sheet(x, current, &split);
             self.part_lines(&x.lines, &env, &mut sheet, 0);

@@ -1,12 +1,14 @@
 //! Running a compiled route: message in, resources out. Total: no failure but a typed `Stop` with a place.
 
 mod body;
+mod coded;
 mod contained;
 mod convert;
 mod evaluate;
 mod function;
 mod message;
 mod moment;
+mod out;
 mod outgoing;
 mod replay;
 mod resource;
@@ -28,7 +30,7 @@ use std::rc::Rc;
 use std::sync::{PoisonError, RwLock};
 pub(crate) use systems::table_system;
 pub(crate) use trace::{Birth, DraftNotes, Fate, How, Source, Trace};
-use value::{At, Value};
+use value::Value;
 
 /// Look-ups resolved so far: (structure, group, look-up) -> place. Shared by all runs of a set; each is resolved once.
 pub(crate) type Places = RwLock<HashMap<(Structure, NodeId, usize), Option<std::sync::Arc<Place>>, rustc_hash::FxBuildHasher>>;
@@ -57,8 +59,8 @@ pub(crate) struct Run<'m> {
     pub(crate) deletes: Vec<Vec<&'static str>>,
     /// Resources inside the one being made.
     pub(crate) contained: Vec<Node>,
-    /// The field that the value being converted stands in.
-    pub(crate) at: Option<At>,
+    /// The value being converted.
+    pub(crate) at: Option<Part>,
     /// Emptied lists for the next body.
     pub(crate) spare: Vec<Vec<(&'static str, Node)>>,
     /// The value whose components were asked for last, and the component whose subcomponents were.
@@ -139,16 +141,24 @@ impl<'e, 'm> Env<'e, 'm> {
     }
 
     /// The v2 part in a slot, if that is what it holds.
-    pub(crate) fn part(&self, n: usize) -> Option<(Part, At)> {
+    pub(crate) fn part(&self, n: usize) -> Option<Part> {
         match self.slots.borrow().get(n) {
-            Some(Some(Value::Part(part, at))) => Some((*part, *at)),
+            Some(Some(Value::Part(part))) => Some(*part),
+            _ => None,
+        }
+    }
+
+    /// The segment in a slot, if that is what it holds.
+    pub(crate) fn whole_segment(&self, n: usize) -> Option<u32> {
+        match self.slots.borrow().get(n) {
+            Some(Some(Value::Segment(segment))) => Some(*segment),
             _ => None,
         }
     }
 
     /// The segment that a slot's value is, or stands in.
-    pub(crate) fn segment(&self, n: usize) -> Option<u32> {
-        self.slots.borrow().get(n).and_then(Option::as_ref).and_then(Value::segment)
+    pub(crate) fn segment(&self, n: usize, message: &Message) -> Option<u32> {
+        self.slots.borrow().get(n).and_then(Option::as_ref).and_then(|value| value.segment(message))
     }
 
     /// The group in a slot, if that is what it holds.
@@ -317,7 +327,7 @@ impl<'m> Run<'m> {
         }
         let sent = match env.slots.borrow().first() {
             Some(Some(Value::Segment(segment))) => Needs { fields: self.message.sent_fields(*segment as usize) | 1, ..Needs::ANYTHING },
-            Some(Some(Value::Part(part, _))) => Needs { pieces: self.sent_pieces(*part) | 1, ..Needs::ANYTHING },
+            Some(Some(Value::Part(part))) => Needs { pieces: self.sent_pieces(*part) | 1, ..Needs::ANYTHING },
             _ => Needs::ANYTHING,
         };
         env.sent.set(Some(sent));
@@ -334,7 +344,10 @@ impl<'m> Run<'m> {
     pub(crate) fn finding(&mut self, kind: &'static str, text: impl Into<String>, place: &str, line: &Line) {
         // A map of a data type knows its value only as XTN.2; which field that was, the value itself tells.
         let place = match self.at {
-            Some(at) if !place.is_empty() && !place.contains('-') => format!("{}-{} ({place})", self.message.segment_name(at.segment as usize), at.field),
+            Some(part) if !place.is_empty() && !place.contains('-') => {
+                let (segment, field) = self.message.place_of(part);
+                format!("{}-{field} ({place})", self.message.segment_name(segment))
+            }
             _ => place.to_owned(),
         };
         let finding = Finding { kind, text: text.into(), place, line: line.to_string() };

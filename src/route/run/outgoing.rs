@@ -1,6 +1,6 @@
 //! Values of a message that is being written: expressions and bodies become pieces without delimiters.
 
-use crate::hl7v2::{DraftSegment, Level, Part, Piece};
+use crate::hl7v2::{DraftSegment, Level, Message, Part, Piece};
 use crate::route::code::{Row, X};
 use crate::route::lineage::Spot;
 use crate::route::outgoing::{OutJoin, SegmentBody, SegmentSource, V2Map, V2MapBody, ValueBody, ValueItem, ValueLine};
@@ -73,7 +73,7 @@ impl<'m> Run<'m> {
     /// One value as it will be written; nothing for what has no v2 form.
     pub(crate) fn piece_of(&mut self, value: Value<'m>) -> Option<Piece> {
         match value {
-            Value::Part(part, _) => Some(self.message.draft_piece(part, &self.coding)),
+            Value::Part(part) => Some(self.message.draft_piece(part, &self.coding)),
             Value::Piece(piece) => Some(*piece),
             Value::Null => Some(Piece::Null),
             Value::Segment(_) | Value::Node(_) | Value::Made(_) => None,
@@ -359,7 +359,7 @@ impl<'m> Run<'m> {
 }
 
 fn part_of(value: &Value<'_>) -> Option<Part> {
-    if let Value::Part(part, _) = value { Some(*part) } else { None }
+    if let Value::Part(part) = value { Some(*part) } else { None }
 }
 
 impl ValueLine {
@@ -382,11 +382,14 @@ fn coded(row: &Row) -> Piece {
 }
 
 /// Where a value stands among the places that tell drafts apart.
-pub(crate) fn place(value: Option<&Value<'_>>, n: usize) -> String {
+pub(crate) fn place(message: &Message, value: Option<&Value<'_>>, n: usize) -> String {
     match value {
         None => String::new(),
         Some(Value::Segment(segment)) => segment.to_string(),
-        Some(Value::Part(part, at)) => format!("{}.{}.{}.{}", at.segment, at.field, part.start, if part.level == Level::Field { 0 } else { 1 }),
+        Some(Value::Part(part)) => {
+            let (segment, field) = message.place_of(*part);
+            format!("{segment}.{field}.{}.{}", part.start, if part.level == Level::Field { 0 } else { 1 })
+        }
         Some(_) => format!("n{n}"),
     }
 }

@@ -1,11 +1,13 @@
 //! The resources of a message: made in the route's order, identified, joined where they are one, and linked.
 
 use crate::fhir::{Identity, ListMerge, Node, Save, SaveMode};
+use crate::hl7v2::Message;
 use crate::route::code::{Body, Missing, Required, Resource, SaveX, Shared, X};
 use crate::route::lineage::{Step, save_words};
 use crate::route::program::{Output, Stop};
 use crate::route::run::body::{Building, missing_text};
 use crate::route::run::contained::referred;
+use crate::route::run::out::Out;
 use crate::route::run::trace::{Birth, Facts, Put};
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{Env, Instance, Made, Run, identity_of};
@@ -37,7 +39,7 @@ impl<'m> Run<'m> {
                 {
                     continue;
                 }
-                let segment = value.segment();
+                let segment = value.segment(self.message);
                 let entry = self.made.len();
                 if entry > RESOURCES_MAX {
                     // Not worth beginning: with nothing left to spend, the run ends at once.
@@ -141,7 +143,7 @@ impl<'m> Run<'m> {
         }
         let mut out = Vec::new();
         self.note(|t| t.collect());
-        building.alive |= self.body(body, env, "", &mut out);
+        building.alive |= self.body(body, env, "", &mut Out::Elements(&mut out));
         let mut births = self.noted(|t| t.collected()).unwrap_or_default().into_iter();
         for (_, node) in out {
             let birth = births.next();
@@ -222,7 +224,7 @@ impl<'m> Run<'m> {
 
     /// A resource that a type map makes because a reference wants it; the result is the Reference.
     pub(crate) fn make_shared(&mut self, map: usize, value: Value<'m>, arguments: &'m [X], env: &Env<'_, 'm>, over: Option<&'m Body>) -> Option<Node> {
-        let code = self.code.maps.get(map)?;
+        let (code, message) = (self.code.maps.get(map)?, self.message);
         let from = value.clone();
         let inner = Env::map(Some(value), arguments, Some(env));
         if let Some(when) = &code.body.when
@@ -234,7 +236,7 @@ impl<'m> Run<'m> {
         if let Some(item) = &code.body.value {
             let mut out = Vec::new();
             self.note(|t| t.call(&code.head));
-            self.item(item, &inner, "value", &mut out);
+            self.item(item, &inner, "value", &mut Out::Elements(&mut out));
             self.note(|t| t.returned(false));
             return out.into_iter().next().map(|(_, node)| node);
         }
@@ -268,12 +270,12 @@ impl<'m> Run<'m> {
             }
             Shared::Save(mode) => {
                 let identity = match &code.save {
-                    Some(save) => self.identity(save, &inner, &mut building, resource, || place_of(&code.head, &from))?,
+                    Some(save) => self.identity(save, &inner, &mut building, resource, || place_of(message, &code.head, &from))?,
                     None => {
                         let mut found = identifiers(&building);
                         dedup(&mut found);
                         if found.is_empty() {
-                            let one = Identity { system: URI.to_owned(), value: format!("urn:uuid:{}", self.derived(&place_of(&code.head, &from))) };
+                            let one = Identity { system: URI.to_owned(), value: format!("urn:uuid:{}", self.derived(&place_of(message, &code.head, &from))) };
                             add_identifier(&mut building, &one, resource);
                             self.note(|t| t.derived());
                             found.push(one);
@@ -519,9 +521,12 @@ impl<'m> Run<'m> {
 }
 
 /// Where in the message a shared resource comes from, for an identity that stays the same when the message comes again.
-fn place_of(head: &str, value: &Value<'_>) -> String {
+fn place_of(message: &Message, head: &str, value: &Value<'_>) -> String {
     match value {
-        Value::Part(part, at) => format!("{head}/{}/{}/{}", at.segment, at.field, part.start),
+        Value::Part(part) => {
+            let (segment, field) = message.place_of(*part);
+            format!("{head}/{segment}/{field}/{}", part.start)
+        }
         Value::Segment(n) => format!("{head}/{n}"),
         _ => head.to_owned(),
     }

@@ -8,7 +8,7 @@ use crate::route::run::{KnownUri, Run};
 impl<'m> Run<'m> {
     /// An HD, an entity identifier's namespace, or a coding system's name as a URI. `types` is what CX.5 says of the identifier.
     pub(crate) fn system_uri(&mut self, value: &Value<'m>, kind: &str, entity: bool) -> Option<String> {
-        let Value::Part(part, _) = value else { return self.find_system(value, kind, entity) };
+        let Value::Part(part) = value else { return self.find_system(value, kind, entity) };
         let sent = self.message.raw(*part);
         // With notes, it is looked up anew: what was read is noted then.
         if self.trace.is_none()
@@ -23,8 +23,8 @@ impl<'m> Run<'m> {
 
     fn find_system(&self, value: &Value<'m>, kind: &str, entity: bool) -> Option<String> {
         let (namespace, universal, universal_type) = match value {
-            Value::Part(part, _) if entity => (self.piece(*part, 2), self.piece(*part, 3), self.piece(*part, 4)),
-            Value::Part(part, _) if part.level != Level::Subcomponent && self.has_pieces(*part) => {
+            Value::Part(part) if entity => (self.piece(*part, 2), self.piece(*part, 3), self.piece(*part, 4)),
+            Value::Part(part) if part.level != Level::Subcomponent && self.has_pieces(*part) => {
                 (self.piece(*part, 1), self.piece(*part, 2), self.piece(*part, 3))
             }
             other => {
@@ -88,7 +88,7 @@ impl<'m> Run<'m> {
     /// Is the authority or coding system in a `systems:` document, or clear by itself?
     pub(crate) fn is_known_system(&self, value: &Value<'m>) -> bool {
         let (namespace, universal, kind) = match value {
-            Value::Part(part, _) if self.has_pieces(*part) => (self.piece(*part, 1), self.piece(*part, 2), self.piece(*part, 3)),
+            Value::Part(part) if self.has_pieces(*part) => (self.piece(*part, 1), self.piece(*part, 2), self.piece(*part, 3)),
             other => (self.text_of(other).trim().to_owned(), String::new(), String::new()),
         };
         let systems = &self.code.systems;

@@ -139,7 +139,7 @@ impl<'m> Run<'m> {
     /// Any value as text, for comparisons and text functions.
     pub(crate) fn text_of(&self, value: &Value<'m>) -> Cow<'m, str> {
         match value {
-            Value::Part(part, _) => self.leaf_text(*part),
+            Value::Part(part) => self.leaf_text(*part),
             Value::Segment(_) | Value::Node(_) | Value::Piece(_) | Value::Made(_) | Value::Null => Cow::Borrowed(""),
             Value::Text(text) | Value::Moment(text) => text.clone(),
             Value::Number(n) => Cow::Owned(plain(n)),
@@ -153,7 +153,7 @@ impl<'m> Run<'m> {
 
     /// As a person reads it: names in the order they are spoken, addresses with commas, codes by their text.
     pub(crate) fn readable(&self, value: &Value<'m>, datatype: Option<&str>) -> Cow<'m, str> {
-        let Value::Part(part, _) = value else { return self.text_of(value) };
+        let Value::Part(part) = value else { return self.text_of(value) };
         let whole = if part.level == Level::Field { self.message.repetition(*part, 1) } else { *part };
         let piece = |n: u16| {
             let part = self.down(whole, n);
@@ -185,4 +185,29 @@ const HEADER: u32 = 16;
 /// A decimal without an exponent.
 pub(crate) fn plain(n: &crate::route::code::Decimal) -> String {
     n.to_plain_string()
+}
+
+/// Nothing but blanks. What begins with a letter, digit or sign needs no search.
+pub(crate) fn is_blank(text: &str) -> bool {
+    !text.as_bytes().first().is_some_and(u8::is_ascii_graphic) && text.trim().is_empty()
+}
+
+/// Without blanks around it.
+pub(crate) fn trimmed(text: Cow<'_, str>) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    match (bytes.first(), bytes.last()) {
+        (Some(first), Some(last)) if first.is_ascii_graphic() && last.is_ascii_graphic() => text,
+        _ => match text {
+            Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
+            Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
+        },
+    }
+}
+
+/// A code as FHIR allows it: no blanks but single ones within.
+pub(crate) fn without_blanks<'t>(text: &Cow<'t, str>) -> Cow<'t, str> {
+    if text.bytes().all(|b| b.is_ascii_graphic()) {
+        return text.clone();
+    }
+    Cow::Owned(text.split_whitespace().collect::<Vec<&str>>().join(" "))
 }

@@ -1,7 +1,7 @@
 //! What an expression yields while a message is mapped.
 
 use crate::fhir::Node;
-use crate::hl7v2::{Part, Piece};
+use crate::hl7v2::{Message, Part, Piece};
 use crate::route::code::{Decimal, Row};
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -9,8 +9,8 @@ use std::rc::Rc;
 /// One value.
 #[derive(Clone)]
 pub(crate) enum Value<'m> {
-    /// A v2 field repetition, component or subcomponent, and the segment and field that it stands in.
-    Part(Part, At),
+    /// A v2 field repetition, component or subcomponent.
+    Part(Part),
     Segment(u32),
     Text(Cow<'m, str>),
     Number(Box<Decimal>),
@@ -36,21 +36,14 @@ pub(crate) enum Value<'m> {
 
 impl Value<'_> {
     /// The segment that it is, or stands in; of a group, the first one's.
-    pub(crate) fn segment(&self) -> Option<u32> {
+    pub(crate) fn segment(&self, message: &Message) -> Option<u32> {
         match self {
             Value::Segment(n) => Some(*n),
-            Value::Part(_, at) => Some(at.segment),
-            Value::Group(group) => group.first().and_then(Value::segment),
+            Value::Part(part) => u32::try_from(message.place_of(*part).0).ok(),
+            Value::Group(group) => group.first().and_then(|first| first.segment(message)),
             _ => None,
         }
     }
-}
-
-/// Where a part stands: the segment's index and the field's number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct At {
-    pub(crate) segment: u32,
-    pub(crate) field: u16,
 }
 
 /// A length of time: calendar months and exact seconds.
