@@ -2,12 +2,12 @@
 
 use crate::fhir::Node;
 use crate::hl7v2;
+use crate::route::code::table_system;
 use crate::route::code::{Body, BodyLine, Code, Conversion, Function, Item, Join, Route, X};
 use crate::route::guide::at::At;
 use crate::route::guide::reader::{Env, Places, Reader, Sym};
 use crate::route::lineage::Spot;
 use crate::route::program::{RouteId, RouteSet};
-use crate::route::run::table_system;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -337,7 +337,7 @@ impl<'c> Walk<'c> {
             Join::Map { map, arguments, coded } => {
                 if let Some(coded) = coded {
                     let base = if coded.coding { at.clone() } else { at.step("coding") };
-                    self.table_system(coded.table, &base, &value);
+                    self.table_system(coded.table.as_ref().map(|t| t.id), &base, &value);
                 }
                 self.call(*map, value, arguments, env, at, None);
             }
@@ -351,7 +351,7 @@ impl<'c> Walk<'c> {
             }
             Join::Concept { coding, table, .. } => {
                 let base = if *coding { at.clone() } else { at.step("coding") };
-                self.table_system(*table, &base, &value);
+                self.table_system(table.as_ref().map(|t| t.id), &base, &value);
                 for part in ["code", "system", "display"] {
                     self.fact(base.step(part), value.places.clone(), value.asked.clone(), None, false);
                 }

@@ -2,6 +2,7 @@
 
 use crate::fhir;
 use crate::hl7v2::{self, Version};
+use crate::route::code::table_system;
 use crate::route::code::{Code, On, Table};
 use crate::route::guide::at::At;
 use crate::route::guide::facts::{Fact, Facts};
@@ -9,7 +10,6 @@ use crate::route::guide::reader::segment;
 use crate::route::guide::rows::{GuideRow, Sheets};
 use crate::route::guide::target::{Wanted, wanted};
 use crate::route::program::{RouteId, RouteSet};
-use crate::route::run::table_system;
 use std::collections::{BTreeSet, HashMap};
 
 /// Where a row is done.

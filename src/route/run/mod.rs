@@ -28,7 +28,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{PoisonError, RwLock};
-pub(crate) use systems::table_system;
 pub(crate) use trace::{Birth, DraftNotes, Fate, How, Source, Trace};
 use value::Value;
 
