@@ -98,7 +98,9 @@ fn place(location: Option<&str>, etag: Option<&str>, resource: Option<&Value>) -
     let body_id = resource.and_then(|r| r.get("id")).and_then(Value::as_str);
     let body_version = resource.and_then(|r| r.pointer("/meta/versionId")).and_then(Value::as_str);
     let id = path.and_then(|p| p.trim_end_matches('/').rsplit('/').next()).filter(|id| is_id(id)).or(body_id).map(str::to_owned);
-    let etag = etag.map(str::to_owned).or_else(|| version.or(body_version).map(|v| format!("W/\"{v}\"")));
+    // HAPI's Bundles say `2` where its header says `W/"2"`.
+    let etag =
+        etag.map(|e| if e.contains('"') { e.to_owned() } else { format!("W/\"{e}\"") }).or_else(|| version.or(body_version).map(|v| format!("W/\"{v}\"")));
     Place { id, etag, status: 0 }
 }
 
@@ -117,6 +119,7 @@ mod tests {
         for (entry, id, etag, status) in [
             (json!({"response": {"status": "201 Created", "location": "Patient/12/_history/1", "etag": "W/\"1\""}}), Some("12"), Some("W/\"1\""), 201),
             (json!({"response": {"status": "200", "location": "https://h.example/fhir/Patient/12/_history/4"}}), Some("12"), Some("W/\"4\""), 200),
+            (json!({"response": {"status": "200 OK", "location": "Patient/12/_history/5", "etag": "5"}}), Some("12"), Some("W/\"5\""), 200),
             (json!({"response": {"status": "201", "location": "Patient/12"}}), Some("12"), None, 201),
             (
                 json!({"resource": {"resourceType": "Patient", "id": "a-1", "meta": {"versionId": "7"}}, "response": {"status": "200"}}),

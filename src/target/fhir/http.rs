@@ -8,7 +8,7 @@ use crate::target::fhir::connection::Connection;
 use crate::target::fhir::failure::{failed, too_long};
 use crate::target::fhir::judge::retry_after;
 use reqwest::RequestBuilder;
-use reqwest::header::{ACCEPT, DATE, ETAG, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CACHE_CONTROL, DATE, ETAG, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 
 /// An answer longer than this is not read further: no interaction of ours asks for so much.
 pub(crate) const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -26,6 +26,8 @@ impl FhirTarget {
     /// A 401 says that nothing was done: the request is sent once more if there are other credentials than those that were refused.
     pub(crate) async fn send(&self, request: RequestBuilder, effect: Effect) -> Result<Answer, Setback> {
         let request = request.header(ACCEPT, HeaderValue::from_static("application/fhir+json"));
+        // HAPI gives a search's result of the last minute again unless it is told not to: what was written since would be missing.
+        let request = if effect == Effect::Reads { request.header(CACHE_CONTROL, HeaderValue::from_static("no-cache")) } else { request };
         let again = request.try_clone();
         let headers = self.access.headers(&self.client).await?;
         let answer = self.paced(request.headers(headers.clone()), effect).await?;

@@ -78,6 +78,12 @@ pub(crate) fn setback(answer: &Answer, asked: Asked, what: &str) -> Setback {
     answer.setback(retry, fault, code, summary)
 }
 
+/// A delete that the server refuses because other resources still refer to it: repeating it cannot help, and must not hold up what follows.
+pub(crate) fn still_referred(answer: &Answer) -> Setback {
+    let summary = format!("the server keeps a resource that was to be deleted, since others still refer to it{}", issues(answer));
+    answer.setback(Retry::Permanent, Fault::Message, "still-referred", summary)
+}
+
 /// The issue codes of an OperationOutcome, as far as they are FHIR's own: ` (invalid, required)`. Anything else may be patient data.
 fn issues(answer: &Answer) -> String {
     let known = value_set("issue-type");

@@ -3,7 +3,7 @@
 use crate::fhir::{Save, SaveMode, Step, carries, has_identifier, merge, put_id, search};
 use crate::target::fhir::answer::Answer;
 use crate::target::fhir::http::Effect;
-use crate::target::fhir::judge::{Asked, setback};
+use crate::target::fhir::judge::{Asked, setback, still_referred};
 use crate::target::fhir::{FhirTarget, Work};
 use crate::target::{Fault, Retry, Setback};
 use reqwest::header::CONTENT_TYPE;
@@ -120,6 +120,26 @@ impl FhirTarget {
             }
         }
         answer.setback(Retry::Transient, Fault::Race, "http-412", "somebody else changed a resource in between; it is read again")
+    }
+
+    /// Why a transaction met 409: an old If-Match, to which HAPI says that instead of 412; a delete of what others refer to; or somebody was faster.
+    pub(crate) async fn explain_409(&self, work: &mut Work<'_>, answer: &Answer) -> Setback {
+        let mut old = false;
+        for n in 0..work.steps.len() {
+            let Step::Put { id, etag: Some(etag), .. } = work.steps[n].clone() else { continue };
+            match self.get(work.saves.entries[n].resource_type, &id).await {
+                Ok(found) if found.as_ref().and_then(|f| f.etag.as_ref()) != Some(&etag) => {
+                    work.forget(n);
+                    old = true;
+                }
+                Ok(_) => {}
+                Err(setback) => return setback,
+            }
+        }
+        if !old && work.steps.iter().any(|s| matches!(s, Step::Delete { .. } | Step::DeleteWhere)) {
+            return still_referred(answer);
+        }
+        answer.setback(Retry::Transient, Fault::Race, "http-409", "somebody else changed a resource in between; it is read again")
     }
 
     /// Why a request with references was refused, if it is one of these: a known id whose resource is gone, or a `find` that finds none or several.

@@ -5,7 +5,7 @@
 use crate::fhir::{BundleKind, Node, Save, SaveMode, Saves, Step, merge, type_named, write_bundle};
 use crate::target::fhir::answer::{Answer, Place, entry_place};
 use crate::target::fhir::http::Effect;
-use crate::target::fhir::judge::{Asked, setback};
+use crate::target::fhir::judge::{Asked, setback, still_referred, word};
 use crate::target::fhir::transaction::{accept, is_gone};
 use crate::target::fhir::{FhirTarget, Work};
 use crate::target::{Fault, Retry, Sending, Setback};
@@ -146,9 +146,11 @@ impl FhirTarget {
         let by_id = work.steps[n].id().is_some();
         let asked = if by_id { Asked::Instance } else { Asked::Endpoint };
         match answer.status {
-            412 if by_id => {
+            409 if matches!(work.steps[n], Step::Delete { .. } | Step::DeleteWhere) => still_referred(answer),
+            // HAPI says 409 to an If-Match that is old.
+            409 | 412 if by_id => {
                 work.forget(n);
-                answer.setback(Retry::Transient, Fault::Race, "http-412", "somebody else changed the resource in between; it is read again")
+                answer.setback(Retry::Transient, Fault::Race, word(answer.status), "somebody else changed the resource in between; it is read again")
             }
             412 => self.explain_412(work, answer, &[n]).await,
             400 | 404 | 405 | 409 | 410 | 422 if answer.is_fhir() => self.find_stale(work, answer).await.unwrap_or_else(|| setback(answer, asked, &name)),

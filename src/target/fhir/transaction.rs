@@ -75,8 +75,12 @@ impl FhirTarget {
                 }
                 verdict
             }
+            409 if answer.is_fhir() => match self.find_stale(work, answer).await {
+                Some(setback) => setback,
+                None => self.explain_409(work, answer).await,
+            },
             // Servers differ in what they say about an id or a reference to what is no longer there.
-            400 | 404 | 405 | 409 | 410 | 422 if answer.is_fhir() => self.find_stale(work, answer).await.unwrap_or_else(endpoint),
+            400 | 404 | 405 | 410 | 422 if answer.is_fhir() => self.find_stale(work, answer).await.unwrap_or_else(endpoint),
             _ => endpoint(),
         }
     }
