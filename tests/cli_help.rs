@@ -7,6 +7,7 @@ use std::path::Path;
 const COMMANDS: &[&str] = &[
     "try",
     "serve",
+    "reload",
     "check",
     "map",
     "explain",

@@ -2,7 +2,7 @@
 
 use crate::cli::paint::{BAD, GOOD, WARN, err, out, paint, plural};
 use crate::cli::route_set::{self, Counted};
-use crate::cli::{Exit, daemon, site_file};
+use crate::cli::{Exit, control, daemon, site_file};
 use crate::diagnostic::{Diagnostic, Severity, Sources, Style, render};
 use crate::route::LoadOptions;
 use crate::site::words;
@@ -90,6 +90,9 @@ fn check(args: &Args) -> Result<Exit, String> {
         };
         all.extend(folders.iter().cloned());
         counted.add(routes(&mut report, &all, &options)?);
+        if let Some(site) = loaded.site.as_ref().filter(|_| report.errors == 0) {
+            report.ask_the_daemon(&site.journal.path);
+        }
     }
     if sites.is_empty() {
         counted.add(routes(&mut report, &folders, &LoadOptions::default())?);
@@ -136,6 +139,15 @@ impl Report {
         let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count() as u64;
         self.errors += errors;
         self.warnings += diagnostics.len() as u64 - errors;
+    }
+
+    /// What no file shows, such as a port that is taken or deliveries that wait for a route that is gone, the daemon on this site knows.
+    fn ask_the_daemon(&mut self, journal: &Path) {
+        if let Some(why) = control::last_refusal(journal) {
+            self.errors += 1;
+            let told = format!("{} the daemon that runs on this site refused it as it was saved last:\n{why}", paint(BAD, "error:"));
+            if matches!(self.style, Style::Human { .. }) { out!("{told}\n") } else { err!("{told}") }
+        }
     }
 
     fn end(&self, counted: Counted, args: &Args) {

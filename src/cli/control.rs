@@ -2,6 +2,7 @@
 //!
 //! One JSON object each way, a line each. The socket's permissions (0600, in a folder of 0700) are the whole access control.
 
+use crate::console::Watch;
 use crate::engine::{Engine, Routes};
 use crate::exchange::{MessageId, Timestamp};
 use crate::hl7v2::{Charset, Message, ParseOptions};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,10 @@ use tokio_util::sync::CancellationToken;
 pub(crate) enum Request {
     /// Delete what is older than `keep`.
     Prune,
+    /// Read the site and its routes again.
+    Reload,
+    /// How the last reload went.
+    Status,
     /// Try dead letters, skipped and superseded deliveries again.
     Replay {
         /// Message numbers.
@@ -53,6 +58,22 @@ pub(crate) struct Done {
     pub messages: u64,
     /// Messages carried over.
     pub carried: u64,
+    /// What a reload changed, or why the last one was refused.
+    pub said: Vec<String>,
+}
+
+/// Somebody asks the daemon for a reload and wants to hear what changed, or why nothing did.
+pub(crate) type Ask = oneshot::Sender<Result<Vec<String>, String>>;
+
+/// What the daemon's side of the socket needs.
+#[derive(Clone)]
+pub(crate) struct Ears {
+    /// What is changed.
+    pub engine: Arc<Engine>,
+    /// Where reloads are asked for.
+    pub reloads: mpsc::Sender<Ask>,
+    /// How the last one went.
+    pub watch: Arc<Watch>,
 }
 
 impl Done {
@@ -98,6 +119,9 @@ pub(crate) async fn ask_or_do(folder: &Path, request: &Request, rules: &Rules) -
     match UnixStream::connect(socket(folder)).await {
         Ok(stream) => ask(stream, request).await,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            if matches!(request, Request::Reload | Request::Status) {
+                return Err(format!("no daemon runs on the journal in {}", folder.display()));
+            }
             // Reading first: opening to write would make a journal where there is none.
             Reader::open(folder).map_err(|e| e.to_string())?;
             let mut options = Options::at(folder);
@@ -114,6 +138,17 @@ pub(crate) async fn ask_or_do(folder: &Path, request: &Request, rules: &Rules) -
         }
         Err(e) => Err(format!("the daemon's socket in {} cannot be used: {}", folder.display(), words(&e))),
     }
+}
+
+/// Why the daemon on this journal refused the site as it was saved last; nothing if it did not, or if none runs.
+pub(crate) fn last_refusal(folder: &Path) -> Option<String> {
+    const WAIT: Duration = Duration::from_secs(2);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let asked = async {
+        let stream = UnixStream::connect(socket(folder)).await.ok()?;
+        ask(stream, &Request::Status).await.ok()?.said.into_iter().next()
+    };
+    runtime.block_on(async { tokio::time::timeout(WAIT, asked).await.ok().flatten() })
 }
 
 async fn ask(mut stream: UnixStream, request: &Request) -> Result<Done, String> {
@@ -142,7 +177,7 @@ pub(crate) fn bind(folder: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// Answers until closing. Commands that are under way then are dropped between two of their changes.
-pub(crate) async fn serve(listener: UnixListener, engine: Arc<Engine>, closing: CancellationToken) {
+pub(crate) async fn serve(listener: UnixListener, ears: Ears, closing: CancellationToken) {
     let mut connections = JoinSet::new();
     let turn = Arc::new(Mutex::new(()));
     loop {
@@ -151,9 +186,9 @@ pub(crate) async fn serve(listener: UnixListener, engine: Arc<Engine>, closing: 
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
-                    let (engine, turn) = (Arc::clone(&engine), Arc::clone(&turn));
+                    let (ears, turn) = (ears.clone(), Arc::clone(&turn));
                     connections.spawn(async move {
-                        if !matches!(tokio::time::timeout(PATIENCE, answer(stream, &engine, &turn)).await, Ok(Ok(()))) {
+                        if !matches!(tokio::time::timeout(PATIENCE, answer(stream, &ears, &turn)).await, Ok(Ok(()))) {
                             tracing::debug!("a control connection ended early");
                         }
                     });
@@ -170,15 +205,16 @@ pub(crate) async fn serve(listener: UnixListener, engine: Arc<Engine>, closing: 
     connections.shutdown().await;
 }
 
-async fn answer(stream: UnixStream, engine: &Engine, turn: &Mutex<()>) -> std::io::Result<()> {
+async fn answer(stream: UnixStream, ears: &Ears, turn: &Mutex<()>) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     tokio::time::timeout(REQUEST_TIME_MAX, BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<Request>(&line) {
+        Ok(Request::Status) => Answer::Done(Done { said: ears.watch.routes().last_reload_error.into_iter().collect(), ..Done::default() }),
         Ok(request) => {
             // Whoever is silent holds up nobody; what changes the journal goes one after the other.
             let _turn = turn.lock().await;
-            Hands::Running(engine).apply(&request).await.map_or_else(Answer::Fault, Answer::Done)
+            Hands::Running(ears).apply(&request).await.map_or_else(Answer::Fault, Answer::Done)
         }
         Err(_) => Answer::Fault("the request makes no sense; is the command of another version?".to_owned()),
     };
@@ -189,7 +225,7 @@ async fn answer(stream: UnixStream, engine: &Engine, turn: &Mutex<()>) -> std::i
 
 /// Who changes the journal: a running engine keeps its queues in order meanwhile, a journal alone has none.
 enum Hands<'a> {
-    Running(&'a Engine),
+    Running(&'a Ears),
     Alone(&'a Journal, &'a Rules),
 }
 
@@ -197,6 +233,8 @@ impl Hands<'_> {
     async fn apply(&self, request: &Request) -> Result<Done, String> {
         match request {
             Request::Prune => self.prune().await,
+            Request::Reload => self.reload().await,
+            Request::Status => Ok(Done::default()),
             Request::Replay { messages, target } => self.replay(messages, target.as_deref()).await,
             Request::Skip { messages, target } => self.skip(messages, target.as_deref()).await,
         }
@@ -204,13 +242,22 @@ impl Hands<'_> {
 
     fn journal(&self) -> &Journal {
         match self {
-            Self::Running(engine) => engine.journal(),
+            Self::Running(ears) => ears.engine.journal(),
             Self::Alone(journal, _) => journal,
         }
     }
 
     async fn record(&self, number: u64) -> Result<MessageRecord, String> {
         self.journal().show(MessageId(number)).await.map_err(|e| format!("message {number}: {e}"))
+    }
+
+    async fn reload(&self) -> Result<Done, String> {
+        let Self::Running(ears) = self else { return Err("no daemon runs on this journal".to_owned()) };
+        let (ask, answer) = oneshot::channel();
+        let deaf = |_| "this daemon has no site file to read again";
+        ears.reloads.send(ask).await.map_err(|_| deaf(()))?;
+        let said = answer.await.map_err(|_| "the daemon stopped before it answered")??;
+        Ok(Done { said, ..Done::default() })
     }
 
     async fn prune(&self) -> Result<Done, String> {
@@ -234,7 +281,7 @@ impl Hands<'_> {
             again.extend(record.deliveries.iter().filter(|d| given_up(d.state) && target.is_none_or(|t| t == &*d.target)).map(|d| d.id));
         }
         done.deliveries += match self {
-            Self::Running(engine) => engine.replay(&again).await,
+            Self::Running(ears) => ears.engine.replay(&again).await,
             Self::Alone(journal, _) => journal.replay(&again, now()).await,
         }
         .map_err(|e| e.to_string())?;
@@ -244,7 +291,7 @@ impl Hands<'_> {
 
     async fn add(&self, id: MessageId, ways: Vec<NewDelivery>) -> Result<u64, JournalError> {
         match self {
-            Self::Running(engine) => engine.add_deliveries(id, ways).await,
+            Self::Running(ears) => ears.engine.add_deliveries(id, ways).await,
             Self::Alone(journal, _) => journal.add_deliveries(id, ways).await.map(|ids| ids.len() as u64),
         }
     }
@@ -252,7 +299,7 @@ impl Hands<'_> {
     /// Where the routes in force would send it.
     async fn ways(&self, record: &MessageRecord) -> Result<Vec<NewDelivery>, String> {
         let routes = match self {
-            Self::Running(engine) => engine.routes(),
+            Self::Running(ears) => ears.engine.routes(),
             Self::Alone(journal, _) => match Routes::last_applied(journal).await.map_err(|e| e.to_string())? {
                 Some(routes) => Arc::new(routes),
                 None => return Ok(Vec::new()),
@@ -260,7 +307,7 @@ impl Hands<'_> {
         };
         let listener = &record.envelope.listener;
         let options = match self {
-            Self::Running(engine) => engine.parse_options(listener),
+            Self::Running(ears) => ears.engine.parse_options(listener),
             Self::Alone(_, rules) => ParseOptions { charset: rules.charsets.get(listener).copied() },
         };
         let Ok(message) = Message::parse(record.envelope.bytes.expose().clone(), &options) else { return Ok(Vec::new()) };
@@ -279,7 +326,7 @@ impl Hands<'_> {
                 self.journal().settle(settle).await.map_err(|e| e.to_string())?;
                 // What waited behind it goes on.
                 let resumed = match self {
-                    Self::Running(engine) => engine.resume_parked(&d.target, &record.envelope.order_keys).await,
+                    Self::Running(ears) => ears.engine.resume_parked(&d.target, &record.envelope.order_keys).await,
                     Self::Alone(journal, _) => journal.resume_parked(&d.target, &record.envelope.order_keys, now()).await,
                 };
                 match resumed {

@@ -1,22 +1,24 @@
 //! A running daemon: what `kiln serve` and `kiln try` start, and the order in which it stops.
 
-use crate::cli::control;
+use crate::cli::control::{self, Ask, Ears};
 use crate::cli::patient_index;
 use crate::cli::route_set;
+use crate::cli::site_change;
 use crate::console::{self, ListenerFacts, Pages, RouteState, TargetFacts, Watch};
 use crate::diagnostic::{Diagnostic, Severity, Sources, Style, render};
-use crate::engine::{Engine, EngineConfig, ListenerSetup, Routes, Shutdown, TargetSetup};
+use crate::engine::{Change, Engine, EngineConfig, ListenerSetup, Routes, Shutdown, TargetSetup};
 use crate::exchange::Timestamp;
 use crate::journal::{Journal, Options};
 use crate::listener::Listener;
 use crate::metrics::Metrics;
 use crate::route::LoadOptions;
-use crate::site::{LowWater, Site, words};
+use crate::site::{LowWater, Site, TargetKind, TargetSite, words};
 use crate::target::Target;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,6 +26,10 @@ use tokio_util::task::TaskTracker;
 /// A daemon that accepts messages.
 pub(crate) struct Daemon {
     engine: Arc<Engine>,
+    /// The site in force, and the site file as it stood when it was applied.
+    site: Mutex<Site>,
+    /// Reloads that somebody asks for.
+    asks: Mutex<Option<mpsc::Receiver<Ask>>>,
     /// The journal, open.
     pub journal: Journal,
     watch: Arc<Watch>,
@@ -112,12 +118,11 @@ impl Daemon {
         let mut targets = Vec::new();
         for t in &site.targets {
             let target = Target::open(t.config(journal.secret())).map_err(|e| format!("target {}: {e}", t.name))?;
-            let name: Arc<str> = t.name.as_str().into();
-            targets.push(TargetSetup { name, target: Arc::new(target), parallel: t.parallel, settle: t.settle(), send: t.send() });
+            targets.push(setup(t, Arc::new(target)));
         }
         for name in journal.targets_with_pending().into_iter().filter(|name| !site.targets.iter().any(|t| *t.name == **name)) {
             let waiting = journal.counts(&name);
-            tracing::warn!(target_name = %name, pending = waiting.backlog, parked = waiting.parked, "deliveries wait for a target that the site no longer has: they stay in the journal until it is back");
+            tracing::warn!(target_name = %name, pending = waiting.backlog, parked = waiting.parked, "deliveries wait for a target that the site no longer has: they stay in the journal until it is back, or become dead letters with `on-removal: dead-letter`");
         }
         let mut listeners = Vec::new();
         for l in &site.listeners {
@@ -133,13 +138,14 @@ impl Daemon {
         let probes = bind(site.metrics, Pages::Probes, "metrics.listen").await?;
         let control = control::bind(&site.journal.path).map_err(|e| format!("the control socket in {}: {}", site.journal.path.display(), words(&e)))?;
 
-        let state = route_state(&routes, reload_error);
-        let engine =
-            Engine::start(EngineConfig::default(), journal.clone(), targets, listeners, routes, Arc::clone(&metrics)).await.map_err(|e| e.to_string())?;
+        let bad = reload_error.is_some();
+        let config = EngineConfig { on_removal: site.on_removal, ..EngineConfig::default() };
+        let count = routes.set.routes().count();
+        let engine = Engine::start(config, journal.clone(), targets, listeners, routes, Arc::clone(&metrics)).await.map_err(|e| e.to_string())?;
         let engine = Arc::new(engine);
-        let facts = engine.addresses().iter().map(|(name, address)| ListenerFacts { name: name.to_string(), address: address.to_string() }).collect();
-        let places = site.targets.iter().map(|t| TargetFacts { name: t.name.clone(), place: t.place() }).collect();
-        let watch = Arc::new(Watch::new(metrics, journal.clone(), facts, places, state, now()));
+        let state = RouteState { last_reload_error: reload_error, ..route_state(&engine, count) };
+        metrics.reloaded((!bad).then(|| now().0 as f64 / 1_000.0));
+        let watch = Arc::new(Watch::new(metrics, journal.clone(), listener_facts(&engine), target_facts(site), state, now()));
 
         let (closing, stop_control, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let mut bound = Vec::new();
@@ -150,10 +156,13 @@ impl Daemon {
             }
         }
         let mut commands = JoinSet::new();
-        commands.spawn(control::serve(control, Arc::clone(&engine), stop_control.clone()));
+        let (reloads, asks) = mpsc::channel(1);
+        let ears = Ears { engine: Arc::clone(&engine), reloads, watch: Arc::clone(&watch) };
+        commands.spawn(control::serve(control, ears, stop_control.clone()));
         let control = (commands, stop_control);
         let (console, probes) = (bound.first().copied().flatten(), bound.get(1).copied().flatten());
-        Ok(Self { engine, journal, watch, console, probes, closing, tasks, control, folder: site.journal.path.clone() })
+        let (site, folder) = (Mutex::new(site.clone()), site.journal.path.clone());
+        Ok(Self { engine, site, asks: Mutex::new(Some(asks)), journal, watch, console, probes, closing, tasks, control, folder })
     }
 
     /// Each listener's name and address.
@@ -161,46 +170,108 @@ impl Daemon {
         self.engine.addresses()
     }
 
-    /// Puts new routes in the place of the old ones, or says why not.
-    pub(crate) async fn reload(&self, site: &Site) {
-        let loaded = match load_routes(site) {
-            Ok((routes, ..)) if routes.set.hash() == self.engine.routes().set.hash() => {
-                // The files are again what is in force: an earlier refusal is history.
-                self.watch.applied(route_state(&routes, None));
-                return;
-            }
-            Ok((routes, sources, warnings)) => {
-                if !warnings.is_empty() {
-                    tracing::warn!("the routes are applied, with warnings:\n{}", first(&sources, &warnings));
-                }
-                Ok(routes)
-            }
-            Err(NoRoutes::Unreadable(what)) => Err(what),
-            Err(NoRoutes::Faults(sources, diagnostics)) => Err(first_faults(&sources, &diagnostics)),
+    /// The site in force.
+    pub(crate) fn site(&self) -> Site {
+        self.site.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where reloads are asked for; once.
+    pub(crate) fn asks(&self) -> Option<mpsc::Receiver<Ask>> {
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Puts a site with its routes in the place of the one in force, whole, and says what changed; or says why not, and nothing has changed.
+    pub(crate) async fn reload(&self, new: Site) -> Result<Vec<String>, String> {
+        let began = std::time::Instant::now();
+        let loaded = {
+            let new = new.clone();
+            tokio::task::spawn_blocking(move || load_routes(&new))
+                .await
+                .map_err(|_| self.refuse("a defect in kiln: the routes could not be read".to_owned()))?
         };
-        let applied = match loaded {
-            Ok(routes) => {
-                let state = route_state(&routes, None);
-                self.engine.apply(routes).await.map(|()| state).map_err(|e| e.to_string())
-            }
-            Err(what) => return self.refuse(what),
+        let (routes, sources, warnings) = match loaded {
+            Ok(loaded) => loaded,
+            Err(NoRoutes::Unreadable(what)) => return Err(self.refuse(what)),
+            Err(NoRoutes::Faults(sources, diagnostics)) => return Err(self.refuse(first_faults(&sources, &diagnostics))),
         };
-        match applied {
-            Ok(state) => self.watch.applied(state),
-            Err(what) => self.tell_refusal(what),
+        if new.listeners.is_empty() {
+            return Err(self.refuse("the site file names no listener, so nothing could ever come in".to_owned()));
+        }
+        let old = self.site();
+        let restart = site_change::after_restart(&old, &new);
+        let in_force = self.engine.routes();
+        let changed = site_change::differences(&old, &new, &in_force, &routes);
+        let count = routes.set.routes().count();
+        let same_set = routes.set.hash() == in_force.set.hash();
+        if !(changed.is_empty() && same_set) {
+            let targets = self.open_targets(&old, &new).await.map_err(|what| self.refuse(what))?;
+            let change = Change { routes, targets, listeners: new.listeners.clone(), on_removal: new.on_removal };
+            self.engine.reload(change).await.map_err(|e| self.tell_refusal(e.to_string()))?;
+            if !warnings.is_empty() {
+                tracing::warn!("the site is applied, with warnings:\n{}", first(&sources, &warnings));
+            }
+            let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(hash = self.engine.routes().hash(), milliseconds, "applied a changed site: {}", list(&changed));
+            self.tell_what_waits(&old, &new);
+        }
+        if !restart.is_empty() {
+            tracing::warn!("these keys of the site file count after a restart only: {}", restart.join(", "));
+        }
+        // What did not become live is compared with again.
+        let site = Site { journal: old.journal, console: old.console, metrics: old.metrics, log: old.log, ..new };
+        let state = RouteState { needs_restart: restart.clone(), ..route_state(&self.engine, count) };
+        self.watch.applied(listener_facts(&self.engine), target_facts(&site), state);
+        self.watch.metrics.reloaded(Some(now().0 as f64 / 1_000.0));
+        *self.site.lock().unwrap_or_else(PoisonError::into_inner) = site;
+        Ok(changed.into_iter().chain(restart.into_iter().map(|key| format!("! {key} takes a restart"))).collect())
+    }
+
+    /// Opens what is new or has changed; what has not stays open. A folder that another name takes over is the same folder.
+    async fn open_targets(&self, old: &Site, new: &Site) -> Result<Vec<TargetSetup>, String> {
+        let mut targets = Vec::new();
+        for t in &new.targets {
+            let named = old.targets.iter().find(|o| o.name == t.name && o.kind == t.kind);
+            let same = named.or_else(|| old.targets.iter().find(|o| o.kind == t.kind && matches!(t.kind, TargetKind::Folder { .. })));
+            if let Some(open) = same.and_then(|o| self.engine.target(&o.name)) {
+                targets.push(setup(t, Arc::clone(&open.target)));
+                continue;
+            }
+            let config = t.config(self.journal.secret());
+            let opened = tokio::task::spawn_blocking(move || Target::open(config)).await.map_err(|_| "a defect in kiln: it could not be opened".to_owned());
+            let target = opened.and_then(|opened| opened.map_err(|e| e.to_string())).map_err(|what| format!("target {}: {what}", t.name))?;
+            targets.push(setup(t, Arc::new(target)));
+        }
+        Ok(targets)
+    }
+
+    /// What becomes of deliveries to targets that were just taken away.
+    fn tell_what_waits(&self, old: &Site, new: &Site) {
+        for gone in old.targets.iter().filter(|t| !new.targets.iter().any(|n| n.name == t.name)) {
+            let counts = self.journal.counts(&gone.name);
+            if counts.backlog + counts.parked + counts.dead_letters > 0 {
+                tracing::warn!(
+                    target_name = gone.name,
+                    pending = counts.backlog,
+                    parked = counts.parked,
+                    dead_letters = counts.dead_letters,
+                    "a target was taken away that something waits for"
+                );
+            }
         }
     }
 
-    /// Files that cannot be applied: counted, said aloud, and the last good set goes on.
-    pub(crate) fn refuse(&self, what: String) {
+    /// Files that cannot be applied: counted, said aloud, and the last good site goes on.
+    pub(crate) fn refuse(&self, what: String) -> String {
         self.watch.metrics.reload(false);
-        self.tell_refusal(what);
+        self.tell_refusal(what)
     }
 
     /// The engine counts what it refuses itself.
-    fn tell_refusal(&self, what: String) {
-        tracing::error!("the routes were not changed; the last good ones go on:\n{what}");
-        self.watch.refused(what);
+    fn tell_refusal(&self, what: String) -> String {
+        tracing::error!("nothing was changed; the last good site goes on:\n{what}");
+        self.watch.metrics.reloaded(None);
+        self.watch.refused(what.clone());
+        what
     }
 
     /// Stops in order: intake, deliveries, journal, then the console. True if all was done in time.
@@ -222,9 +293,24 @@ impl Daemon {
     }
 }
 
-fn route_state(routes: &Routes, last_reload_error: Option<String>) -> RouteState {
-    let applied = jiff::Timestamp::now().to_string();
-    RouteState { hash: routes.set.hash().to_owned(), routes: routes.set.routes().count(), applied, last_reload_error }
+fn setup(site: &TargetSite, target: Arc<Target>) -> TargetSetup {
+    TargetSetup { name: site.name.as_str().into(), target, parallel: site.parallel, settle: site.settle(), send: site.send() }
+}
+
+fn list(changed: &[String]) -> String {
+    if changed.is_empty() { "a shipped file".to_owned() } else { changed.join(", ") }
+}
+
+fn listener_facts(engine: &Engine) -> Vec<ListenerFacts> {
+    engine.addresses().iter().map(|(name, address)| ListenerFacts { name: name.to_string(), address: address.to_string() }).collect()
+}
+
+fn target_facts(site: &Site) -> Vec<TargetFacts> {
+    site.targets.iter().map(|t| TargetFacts { name: t.name.clone(), place: t.place() }).collect()
+}
+
+fn route_state(engine: &Engine, routes: usize) -> RouteState {
+    RouteState { hash: engine.routes().hash().to_owned(), routes, applied: jiff::Timestamp::now().to_string(), ..RouteState::default() }
 }
 
 fn now() -> Timestamp {

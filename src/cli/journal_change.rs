@@ -85,6 +85,7 @@ fn ask(place: &Place, request: &Request, json: bool) -> Exit {
         }
         Ok(done) => {
             match request {
+                Request::Reload | Request::Status => done.said.iter().for_each(|line| out!("{}", plain(line))),
                 Request::Prune => out!(
                     "{} with {} deleted, {} carried over",
                     plural(done.segments, "file"),

@@ -26,12 +26,14 @@ mod message_file;
 mod paint;
 mod patient_index;
 mod process;
+mod reload;
 mod route_choice;
 mod route_set;
 mod schema;
 mod send;
 mod send_load;
 mod serve;
+mod site_change;
 mod site_file;
 mod test;
 mod test_changes;
@@ -83,6 +85,7 @@ struct Cli {
 enum Command {
     Try(try_it::Args),
     Serve(serve::Args),
+    Reload(reload::Args),
     Map(map::Args),
     Check(check::Args),
     Send(send::Args),
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Try(args) => try_it::run(&args).into(),
         Command::Serve(args) => serve::run(&args).into(),
+        Command::Reload(args) => reload::run(&args).into(),
         Command::Map(args) => map::run(&args).into(),
         Command::Check(args) => check::run(&args).into(),
         Command::Send(args) => send::run(&args).into(),

@@ -1,5 +1,6 @@
 //! `kiln serve`: the daemon.
 
+use crate::cli::control::Ask;
 use crate::cli::daemon::{Daemon, NoRoutes, first_faults, load_routes, open_journal};
 use crate::cli::paint::{err, out, plain};
 use crate::cli::site_file::{self, NoSite};
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 /// Run the daemon: listen, store, map, deliver
 #[derive(clap::Args)]
@@ -26,7 +28,8 @@ A site file to begin with:
   targets: { main: { folder: out } }
 
 Every key can be set from the environment (KILN__JOURNAL__PATH=/data for journal.path).
-SIGHUP reloads the routes; SIGTERM and SIGINT stop in order. Exits 2 when it cannot start, 74 when the journal's disk failed.")]
+A saved change of the site file, of routes or of secrets is live within a second, or refused as a whole; SIGHUP and `kiln reload` do the same.
+SIGTERM and SIGINT stop in order. Exits 2 when it cannot start, 74 when the journal's disk failed.")]
 pub(crate) struct Args {
     /// The site file
     #[arg(long, value_name = "FILE", default_value = site_file::DEFAULT)]
@@ -131,8 +134,10 @@ async fn serve(args: &Args, site: Site) -> Exit {
         }
     };
     announce(&daemon, &site);
-    let mut watched = (site.reload == Reload::Watch).then(|| Watched::new(watched_paths(&args.config, &site)));
+    let mut asks = daemon.asks();
+    let mut watched = Watched::new(watched_paths(&args.config, [&site]));
     loop {
+        let watches = daemon.site().reload == Reload::Watch;
         tokio::select! {
             _ = term.recv() => break,
             _ = int.recv() => break,
@@ -140,8 +145,9 @@ async fn serve(args: &Args, site: Site) -> Exit {
                 tracing::error!("the journal's disk failed; nothing more can be promised, so the daemon stops");
                 return Exit::DiskFailed;
             }
-            Some(()) = hup.recv() => reload(args, &daemon, &site).await,
-            () = changed(watched.as_mut()) => reload(args, &daemon, &site).await,
+            Some(()) = hup.recv() => drop(reload(args, &daemon, &mut watched).await),
+            Some(ask) = asked(asks.as_mut()) => drop(ask.send(reload(args, &daemon, &mut watched).await)),
+            () = watched.changed(), if watches => drop(reload(args, &daemon, &mut watched).await),
         }
     }
     tracing::info!("stopping: answering what was read, finishing what is under way");
@@ -168,34 +174,37 @@ async fn second_signal(term: &mut Signal, int: &mut Signal) {
     }
 }
 
-async fn changed(watched: Option<&mut Watched>) {
-    match watched {
-        Some(watched) => watched.changed().await,
+/// The next reload that somebody asks for; never without somebody who could.
+async fn asked(asks: Option<&mut mpsc::Receiver<Ask>>) -> Option<Ask> {
+    match asks {
+        Some(asks) => asks.recv().await,
         None => std::future::pending().await,
     }
 }
 
-fn watched_paths(config: &Path, site: &Site) -> Vec<PathBuf> {
-    let mut paths = site.folders.clone();
-    paths.push(config.to_path_buf());
+/// The site file, the folders that it names, and the files that it was read with.
+fn watched_paths<'s>(config: &Path, sites: impl IntoIterator<Item = &'s Site>) -> Vec<PathBuf> {
+    let mut paths = vec![config.to_path_buf()];
+    for path in sites.into_iter().flat_map(|site| site.folders.iter().chain(&site.files)) {
+        if !paths.contains(path) {
+            paths.push(path.clone());
+        }
+    }
     paths
 }
 
-/// Reads the site file again: for overlays and folders of routes. Listeners and targets are bound at the start.
-async fn reload(args: &Args, daemon: &Daemon, running: &Site) {
-    match site_file::read(&args.config, args.flags(), true) {
-        Ok(loaded) => match loaded.site {
-            Some(site) => {
-                if format!("{:?}{:?}", site.listeners, site.targets) != format!("{:?}{:?}", running.listeners, running.targets) {
-                    tracing::warn!("listeners or targets changed in the site file; that takes a restart");
-                }
-                let site = Site { listeners: running.listeners.clone(), targets: running.targets.clone(), ..site };
-                daemon.reload(&site).await;
-            }
-            None => daemon.refuse(first_faults(&loaded.sources, &loaded.diagnostics)),
-        },
-        Err(e) => daemon.refuse(format!("{}: {}", args.config.display(), words(&e))),
-    }
+/// Reads everything again and puts it in force, or says why not. What is looked at from now on is what is named now; after a refusal
+/// also what the files name that were refused, so that mending any of them is noticed.
+async fn reload(args: &Args, daemon: &Daemon, watched: &mut Watched) -> Result<Vec<String>, String> {
+    let read = match site_file::read(&args.config, args.flags(), true) {
+        Ok(loaded) => loaded.site.ok_or_else(|| first_faults(&loaded.sources, &loaded.diagnostics)),
+        Err(e) => Err(format!("{}: {}", args.config.display(), words(&e))),
+    };
+    let site = read.map_err(|what| daemon.refuse(what))?;
+    let result = daemon.reload(site.clone()).await;
+    let running = daemon.site();
+    watched.watch(watched_paths(&args.config, if result.is_ok() { vec![&running] } else { vec![&running, &site] }));
+    result
 }
 
 /// One line, when messages can come.

@@ -1,8 +1,9 @@
 //! Notices that route files or the site file changed, and waits until whoever edits them is done.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the folders are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(150);
@@ -13,33 +14,47 @@ const QUIET: Duration = Duration::from_millis(300);
 pub(crate) struct Watched {
     paths: Vec<PathBuf>,
     seen: u64,
+    /// A change that was noticed, and since when nothing more has changed.
+    pending: Option<(u64, Instant)>,
 }
 
 impl Watched {
     /// Everything as it is now counts as seen. Folders are watched with all below them.
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
         let seen = fingerprint(&paths);
-        Self { paths, seen }
+        Self { paths, seen, pending: None }
+    }
+
+    /// Looks at other paths from now on. What they are like now counts as seen only as far as they were looked at before: what changed
+    /// since then is not missed.
+    pub(crate) fn watch(&mut self, paths: Vec<PathBuf>) {
+        if paths != self.paths {
+            *self = Self::new(paths);
+        }
     }
 
     /// Returns once something changed and then stayed the same for 300 ms. Polling: it works on every file system, mounted volumes included.
+    /// May be dropped and called again without missing anything.
     pub(crate) async fn changed(&mut self) {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            let mut now = self.look().await;
-            if now == self.seen {
-                continue;
-            }
-            loop {
-                tokio::time::sleep(QUIET).await;
-                let later = self.look().await;
-                if later == now {
-                    break;
+            let wait = match self.pending {
+                Some((_, since)) => (since + QUIET).saturating_duration_since(Instant::now()).min(LOOK_EVERY),
+                None => LOOK_EVERY,
+            };
+            tokio::time::sleep(wait).await;
+            let now = self.look().await;
+            match self.pending {
+                Some((was, since)) if was == now && since.elapsed() >= QUIET => {
+                    self.pending = None;
+                    if now != self.seen {
+                        self.seen = now;
+                        return;
+                    }
                 }
-                now = later;
+                Some((was, _)) if was == now => {}
+                None if now == self.seen => {}
+                _ => self.pending = Some((now, Instant::now())),
             }
-            self.seen = now;
-            return;
         }
     }
 
@@ -50,7 +65,8 @@ impl Watched {
     }
 }
 
-/// A hash over names, sizes and times of change.
+/// A hash over names, sizes, times of change and the files' numbers: a link that points elsewhere and a file that took another's place
+/// count, also where size and time are the same.
 fn fingerprint(paths: &[PathBuf]) -> u64 {
     let mut hasher = DefaultHasher::new();
     paths.iter().for_each(|p| add(p, &mut hasher, 0));
@@ -72,6 +88,7 @@ fn add(path: &Path, hasher: &mut DefaultHasher, depth: usize) {
     }
     facts.len().hash(hasher);
     facts.modified().ok().hash(hasher);
+    (facts.dev(), facts.ino(), facts.ctime(), facts.ctime_nsec()).hash(hasher);
 }
 
 #[cfg(test)]

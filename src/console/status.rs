@@ -36,6 +36,8 @@ pub struct RouteState {
     pub applied: String,
     /// Why the files as they are now were not applied; `None` when they were.
     pub last_reload_error: Option<String>,
+    /// Keys of the site file whose new value counts after a restart only.
+    pub needs_restart: Vec<&'static str>,
 }
 
 /// What the console watches. Cheap to share.
@@ -44,13 +46,19 @@ pub struct Watch {
     pub metrics: Arc<Metrics>,
     /// The journal.
     pub journal: Journal,
-    /// The listeners, in the order of the site file.
-    pub listeners: Vec<ListenerFacts>,
-    /// The targets, in the order of the site file.
-    pub targets: Vec<TargetFacts>,
     /// When the daemon started.
     pub started: Timestamp,
-    routes: Mutex<RouteState>,
+    site: Mutex<SiteFacts>,
+}
+
+/// What a reload changes.
+#[derive(Clone)]
+struct SiteFacts {
+    /// In the order of the site file.
+    listeners: Vec<ListenerFacts>,
+    /// In the order of the site file.
+    targets: Vec<TargetFacts>,
+    routes: RouteState,
 }
 
 #[derive(Serialize)]
@@ -118,21 +126,26 @@ struct JournalStats {
 impl Watch {
     /// A watch over a daemon that has just started.
     pub fn new(metrics: Arc<Metrics>, journal: Journal, listeners: Vec<ListenerFacts>, targets: Vec<TargetFacts>, routes: RouteState, now: Timestamp) -> Self {
-        Self { metrics, journal, listeners, targets, started: now, routes: Mutex::new(routes) }
+        Self { metrics, journal, started: now, site: Mutex::new(SiteFacts { listeners, targets, routes }) }
     }
 
-    /// A route set was applied.
-    pub fn applied(&self, routes: RouteState) {
-        *self.routes.lock().unwrap_or_else(PoisonError::into_inner) = routes;
+    /// A site was applied.
+    pub fn applied(&self, listeners: Vec<ListenerFacts>, targets: Vec<TargetFacts>, routes: RouteState) {
+        *self.site.lock().unwrap_or_else(PoisonError::into_inner) = SiteFacts { listeners, targets, routes };
     }
 
-    /// The files as they are now were not applied; the set before them goes on.
+    /// The files as they are now were not applied; the site before them goes on.
     pub fn refused(&self, why: String) {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner).last_reload_error = Some(why);
+        self.site.lock().unwrap_or_else(PoisonError::into_inner).routes.last_reload_error = Some(why);
     }
 
-    fn routes(&self) -> RouteState {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The route set in force, and what became of the last reload.
+    pub fn routes(&self) -> RouteState {
+        self.site().routes
+    }
+
+    fn site(&self) -> SiteFacts {
+        self.site.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ready means: can store. A target that is down is no reason.
@@ -149,13 +162,14 @@ impl Watch {
     /// Everything that the page shows.
     pub(crate) async fn stats(&self) -> Result<Stats, &'static str> {
         let counted = self.journal.stats().await.map_err(|_| "the journal cannot be read")?;
-        let listeners = self.listeners.iter().map(|facts| {
+        let site = self.site();
+        let listeners = site.listeners.iter().map(|facts| {
             let of = |word: &str| counted.messages.iter().filter(|m| m.listener == facts.name && m.disposition == word).map(|m| m.count).sum();
             ListenerStats { facts: facts.clone(), accepted: of("accepted"), filtered: of("filtered"), unrouted: of("unrouted"), refused: of("refused") }
         });
         let listeners = listeners.collect();
         let mut targets = Vec::new();
-        for facts in &self.targets {
+        for facts in &site.targets {
             let c = self.journal.counts(&facts.name);
             let last_error = self.last_error(&facts.name).await;
             targets.push(TargetStats {

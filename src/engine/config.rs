@@ -2,7 +2,7 @@
 
 use crate::listener::{Listener, ListenerConfig};
 use crate::metrics::Metrics;
-use crate::site::ListenerSite;
+use crate::site::{ListenerSite, OnRemoval};
 use crate::target::{Sending, Target};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +18,13 @@ pub struct EngineConfig {
     pub application: String,
     /// MSH-4 of the same.
     pub facility: String,
+    /// What becomes of deliveries that wait for what the site has no more.
+    pub on_removal: OnRemoval,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { window: 10_000, prune_every: Duration::from_secs(3_600), application: "KILN".to_owned(), facility: String::new() }
+        Self { window: 10_000, prune_every: Duration::from_secs(3_600), application: "KILN".to_owned(), facility: String::new(), on_removal: OnRemoval::Refuse }
     }
 }
 
@@ -55,4 +57,11 @@ pub struct TargetSetup {
     pub settle: Duration,
     /// How resources are sent, whatever the route says.
     pub send: Option<Sending>,
+}
+
+impl TargetSetup {
+    /// True if it is the same open target, used in the same way.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.target, &other.target) && (self.parallel, self.settle, self.send) == (other.parallel, other.settle, other.send)
+    }
 }

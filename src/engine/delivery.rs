@@ -2,25 +2,26 @@
 //!
 //! Never lets two saves of one identity be in flight together, and never settles before the target has promised.
 
-use crate::engine::RoutesFault;
 use crate::engine::backoff;
-use crate::engine::dispatch::{Lane, Slot, store};
+use crate::engine::dispatch::{Fate, Lane, Slot, store};
 use crate::engine::guard::Held;
 use crate::engine::keys;
 use crate::engine::mapping::{self, Mapped};
 use crate::engine::receipt;
 use crate::engine::shared::{Shared, later, now};
 use crate::engine::window::Again;
+use crate::engine::{RoutesFault, TargetSetup};
 use crate::exchange::{Phi, Timestamp};
 use crate::fhir::{KnownId, SaveMode, Saves};
 use crate::journal::{IdentityKey, JournalError, Learned, Pending, ServerId, Settle, Settlement};
 use crate::metrics::Outcome;
 use crate::route::AfterDeadLetter;
+use crate::site::OnRemoval;
 use crate::target::{Fault, Job, Receipt, Retry, Saved, Setback, Target};
 use futures_util::FutureExt;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// How a delivery's turn ended, for the dispatcher.
@@ -41,7 +42,7 @@ pub(super) enum Ended {
 
 /// One attempt, from the stored message to the stored outcome. Catches panics: a defect costs one delivery, not the lane.
 pub(super) async fn attempt(shared: &Shared, lane: &Lane, pending: &Pending, slot: Slot) -> Ended {
-    let attempt = Attempt { shared, lane, pending, began: std::time::Instant::now() };
+    let attempt = Attempt { shared, lane, setup: lane.setup(), pending, began: std::time::Instant::now() };
     let ended = match AssertUnwindSafe(Box::pin(attempt.make(slot))).catch_unwind().await {
         Ok(ended) => ended,
         Err(_) => attempt.dead_letter("defect", "a defect in kiln: the attempt panicked; the log names the place".to_owned(), None, None, false).await,
@@ -54,6 +55,7 @@ pub(super) async fn attempt(shared: &Shared, lane: &Lane, pending: &Pending, slo
 struct Attempt<'a> {
     shared: &'a Shared,
     lane: &'a Lane,
+    setup: Arc<TargetSetup>,
     pending: &'a Pending,
     began: std::time::Instant,
 }
@@ -66,7 +68,7 @@ impl Attempt<'_> {
             Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
             // Nobody will read it at another try either, and what comes after it must not wait for ever.
             Err(error @ (JournalError::Damaged(_) | JournalError::Missing)) => {
-                let blocks = self.shared.routes.load().waits_after_dead_letter(&self.pending.route);
+                let blocks = self.shared.routes().waits_after_dead_letter(&self.pending.route);
                 let summary = format!("the stored message cannot be read: {error}; `kiln journal verify` says what else is wrong");
                 return self.dead_letter("damaged", summary, None, None, blocks).await;
             }
@@ -76,12 +78,23 @@ impl Attempt<'_> {
             }
         };
         if self.pending.keys.len() > keys::ORDER_KEYS_MAX {
-            let blocks = self.shared.routes.load().waits_after_dead_letter(&self.pending.route);
+            let blocks = self.shared.routes().waits_after_dead_letter(&self.pending.route);
             let most = keys::ORDER_KEYS_MAX;
             let summary = format!("the message names more than {most} patients and visits, so that its order among their messages cannot be kept");
             return self.dead_letter("too-large", summary, None, None, blocks).await;
         }
-        let routes = match self.shared.routes_for(self.pending.program.as_deref()).await {
+        if self.lane.fate() == Fate::Condemned {
+            let summary = format!("the target {} was taken out of the site, which says `on-removal: dead-letter`", self.lane.name);
+            return self.dead_letter("target-removed", summary, None, None, false).await;
+        }
+        // One that was not tried yet takes the routes of the day; where they have its route no more, the last set that had it.
+        let current = self.shared.current.load_full();
+        let retired = current.retired.get(&self.pending.route).filter(|_| current.routes.set.named(&self.pending.route).is_none());
+        if let (None, Some(last), OnRemoval::DeadLetter) = (&self.pending.program, retired, current.on_removal) {
+            let summary = format!("the route {} was taken away, and the site says `on-removal: dead-letter`", self.pending.route);
+            return self.dead_letter("route-removed", summary, None, Some(last.clone()), false).await;
+        }
+        let routes = match self.shared.routes_for(self.pending.program.as_ref().or(retired).map(String::as_str)).await {
             Ok(routes) => routes,
             Err(RoutesFault::Journal(JournalError::Closed | JournalError::Failing)) => return Ended::Unknown,
             // Nothing is known about the set: that it cannot be read now is no reason to give the message up.
@@ -91,21 +104,21 @@ impl Attempt<'_> {
             }
             Err(fault) => return self.dead_letter("no-program", fault.to_string(), None, None, false).await,
         };
-        let program = Some(routes.set.hash().to_owned());
+        let program = Some(routes.hash().to_owned());
         let Some(route) = routes.set.named(&self.pending.route) else {
             let summary = format!("the route {} is not in the route set that applies to this delivery", self.pending.route);
             return self.dead_letter("no-route", summary, None, program, false).await;
         };
         let info = routes.set.info(route);
         let blocks = info.after_dead_letter == AfterDeadLetter::Wait;
-        let mapped = match mapping::run(self.shared, &routes.set, route, self.pending, &envelope) {
+        let mapped = match mapping::run(&routes, route, self.pending.id.message, &envelope) {
             Mapped::Made(output) => output,
             Mapped::Stopped { kind, text } => return self.dead_letter(kind, text, None, program, blocks).await,
         };
         for finding in &mapped.findings {
             self.shared.metrics.finding(finding.kind);
         }
-        let sending = self.lane.setup.send.unwrap_or_else(|| mapping::sending(info.send));
+        let sending = self.setup.send.unwrap_or_else(|| mapping::sending(info.send));
         let retry_for = info.retry_for_seconds.map(Duration::from_secs);
         let keys = self.identity_keys(&mapped.saves);
         let (held, known) = match self.hold(&mapped.saves, &keys).await {
@@ -114,7 +127,7 @@ impl Attempt<'_> {
             Err(_) => return Ended::Again(self.pause()),
         };
         // A plain create has nothing by which a repetition could find it: the journal must know before it is sent that it may have happened.
-        if mapped.saves.entries.iter().any(|save| save.mode == SaveMode::Create) && matches!(*self.lane.setup.target, Target::Fhir(_)) {
+        if mapped.saves.entries.iter().any(|save| save.mode == SaveMode::Create) && matches!(*self.setup.target, Target::Fhir(_)) {
             let begun = Settle { delivery: self.pending.id, at: now(), program: program.clone(), outcome: Settlement::Begun };
             if !store(self.shared, begun).await {
                 return Ended::Unknown;
@@ -136,7 +149,7 @@ impl Attempt<'_> {
         let outcome = if mapped.saves.entries.is_empty() && mapped.drafts.is_empty() {
             Ok(Receipt::default())
         } else {
-            Box::pin(self.lane.setup.target.deliver(job, sending)).await
+            Box::pin(self.setup.target.deliver(job, sending)).await
         };
         drop(slot);
         let ended = match outcome {
@@ -160,7 +173,7 @@ impl Attempt<'_> {
     /// A folder writes from one thread, each delivery on top of the one before, and a null target writes nothing: there, two that create
     /// the same thing if there is none cannot both find none.
     fn has_one_writer(&self) -> bool {
-        !matches!(*self.lane.setup.target, Target::Fhir(_))
+        !matches!(*self.setup.target, Target::Fhir(_))
     }
 
     /// The names under which the journal knows each entry's identities. Only a server gives ids that are worth knowing.
@@ -168,7 +181,7 @@ impl Attempt<'_> {
         if self.has_one_writer() {
             return vec![Vec::new(); saves.entries.len()];
         }
-        let key = |resource_type: &str, system: &str, value: &str| self.shared.journal.identity_key(&self.lane.setup.name, resource_type, system, value);
+        let key = |resource_type: &str, system: &str, value: &str| self.shared.journal.identity_key(&self.lane.name, resource_type, system, value);
         saves.entries.iter().map(|save| save.identity.iter().map(|i| key(save.resource_type, &i.system, &i.value)).collect()).collect()
     }
 
@@ -189,7 +202,7 @@ impl Attempt<'_> {
 
     /// What earlier attempts of this delivery saved already.
     async fn done(&self, saves: &Saves) -> Result<Vec<Saved>, JournalError> {
-        if self.pending.attempts == 0 || !matches!(*self.lane.setup.target, Target::Fhir(_)) {
+        if self.pending.attempts == 0 || !matches!(*self.setup.target, Target::Fhir(_)) {
             return Ok(Vec::new());
         }
         let record = self.shared.journal.show(self.pending.id.message).await?;
@@ -211,8 +224,8 @@ impl Attempt<'_> {
         // Where there was nothing to save, nobody has heard from the target.
         let recovered = !(mapped.saves.entries.is_empty() && mapped.drafts.is_empty()) && self.lane.breaker().succeeded();
         if recovered {
-            self.shared.metrics.breaker(&self.lane.setup.name, false);
-            tracing::info!(target_name = %self.lane.setup.name, "the target is back");
+            self.shared.metrics.breaker(&self.lane.name, false);
+            tracing::info!(target_name = %self.lane.name, "the target is back");
         }
         if !self.settle(program, outcome).await {
             return Ended::Unknown;
@@ -235,15 +248,15 @@ impl Attempt<'_> {
             fault => {
                 // A refusal that everybody gets has opened the breaker already.
                 if fault == Fault::Message || self.lane.breaker().failed(at, setback.retry_after) {
-                    tracing::warn!(target_name = %self.lane.setup.name, code = setback.code, "the breaker is open: only probes are sent until the target is back");
+                    tracing::warn!(target_name = %self.lane.name, code = setback.code, "the breaker is open: only probes are sent until the target is back");
                 }
-                self.shared.metrics.breaker(&self.lane.setup.name, self.lane.breaker().is_open());
+                self.shared.metrics.breaker(&self.lane.name, self.lane.breaker().is_open());
                 (backoff::wait(backoff::WAIT_MIN, backoff::WAIT_MAX, attempts, setback.retry_after), Outcome::Transient, true)
             }
         };
         let ambiguous = setback.retry == Retry::Ambiguous;
         // After an attempt that may have happened, the target gets its settle time before anybody reads what is there.
-        let wait = if ambiguous { wait.max(self.lane.setup.settle) } else { wait };
+        let wait = if ambiguous { wait.max(self.setup.settle) } else { wait };
         let again = Again {
             not_before: later(at, wait),
             ambiguous: ambiguous || self.pending.ambiguous,
@@ -256,7 +269,7 @@ impl Attempt<'_> {
             let summary = format!("given up after {} attempts in {} s: {}", attempts + 1, retry_for.as_secs(), setback.summary);
             return self.dead_letter(setback.code, summary, setback.detail, program, blocks).await;
         }
-        tracing::debug!(target_name = %self.lane.setup.name, message_id = self.pending.id.message.0, code = setback.code, attempts, "an attempt did not succeed");
+        tracing::debug!(target_name = %self.lane.name, message_id = self.pending.id.message.0, code = setback.code, attempts, "an attempt did not succeed");
         let settlement = Settlement::Retry {
             not_before: again.not_before,
             ambiguous: again.ambiguous,
@@ -274,7 +287,7 @@ impl Attempt<'_> {
 
     async fn dead_letter(&self, code: &'static str, summary: String, detail: Option<Phi<String>>, program: Option<String>, blocks: bool) -> Ended {
         let (message, number, attempts) = (self.pending.id.message.0, self.pending.id.number, self.pending.attempts);
-        tracing::warn!(target_name = %self.lane.setup.name, route = %self.pending.route, message_id = message, number, code, attempts, "a delivery was given up");
+        tracing::warn!(target_name = %self.lane.name, route = %self.pending.route, message_id = message, number, code, attempts, "a delivery was given up");
         let outcome = Settlement::DeadLetter { code: code.to_owned(), summary, detail, blocks };
         if !self.settle(program, outcome).await {
             return Ended::Unknown;
@@ -289,7 +302,7 @@ impl Attempt<'_> {
     }
 
     fn count(&self, outcome: Outcome) {
-        self.shared.metrics.delivery(&self.lane.setup.name, outcome, self.began.elapsed());
+        self.shared.metrics.delivery(&self.lane.name, outcome, self.began.elapsed());
     }
 
     /// A pause that is not the delivery's fault; nothing was tried. It grows with each time.

@@ -10,7 +10,8 @@ use crate::engine::shared::{Shared, now};
 use crate::engine::window::Window;
 use crate::exchange::{DeliveryId, Timestamp};
 use crate::journal::{JournalError, Pending, Settle, SettleFault, Settlement};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use arc_swap::ArcSwap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, RwLock};
@@ -28,9 +29,27 @@ const PARKING_MAX: usize = 256;
 /// How long to wait after the journal could not be read or written, other than for good.
 const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
 
+/// What becomes of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Fate {
+    /// It is in the site.
+    Stays,
+    /// The site has it no more; what waits for it is still delivered.
+    Drains,
+    /// The site has it no more; what waits for it becomes dead letters.
+    Condemned,
+    /// The site has it no more, and nothing waits for it: its dispatcher has ended.
+    Ended,
+}
+
 /// A target in use: what its deliveries share.
 pub(super) struct Lane {
-    pub(super) setup: TargetSetup,
+    pub(super) name: Arc<str>,
+    setup: ArcSwap<TargetSetup>,
+    fate: AtomicU8,
+    /// Set when what stood in the way of deliveries may have changed.
+    renewed: AtomicBool,
     pub(super) guard: Arc<IdentityGuard>,
     breaker: Mutex<Breaker>,
     /// Set when something older than what the dispatcher has read may have become pending; it then reads the queue from its beginning.
@@ -59,7 +78,10 @@ impl Drop for Slot {
 impl Lane {
     pub(super) fn new(setup: TargetSetup) -> Self {
         Self {
-            setup,
+            name: Arc::clone(&setup.name),
+            setup: ArcSwap::from_pointee(setup),
+            fate: AtomicU8::new(Fate::Stays as u8),
+            renewed: AtomicBool::new(false),
             guard: Arc::default(),
             breaker: Mutex::new(Breaker::new()),
             stale: AtomicBool::new(false),
@@ -69,6 +91,39 @@ impl Lane {
             busy: AtomicUsize::new(0),
             freed: Notify::new(),
         }
+    }
+
+    /// The target as it is used now. An attempt keeps what it began with.
+    pub(super) fn setup(&self) -> Arc<TargetSetup> {
+        self.setup.load_full()
+    }
+
+    /// What becomes of it.
+    pub(super) fn fate(&self) -> Fate {
+        const ALL: [Fate; 4] = [Fate::Stays, Fate::Drains, Fate::Condemned, Fate::Ended];
+        ALL.get(usize::from(self.fate.load(Ordering::Acquire))).copied().unwrap_or(Fate::Ended)
+    }
+
+    /// Uses the target in another way from the next attempt on. What was wrong with it may be right now: nothing waits longer.
+    /// False if its dispatcher has ended.
+    pub(super) fn change(&self, setup: TargetSetup) -> bool {
+        self.setup.store(Arc::new(setup));
+        self.decide(Fate::Stays)
+    }
+
+    /// Says what becomes of it. False if its dispatcher has ended.
+    pub(super) fn decide(&self, fate: Fate) -> bool {
+        let decided = self.fate.fetch_update(Ordering::AcqRel, Ordering::Acquire, |was| (was != Fate::Ended as u8).then_some(fate as u8)).is_ok();
+        *self.breaker() = Breaker::new();
+        self.renewed.store(true, Ordering::Release);
+        self.stale_now.notify_one();
+        decided
+    }
+
+    /// Ends it, unless the site has it again in this moment.
+    fn end(&self) -> bool {
+        let leaves = |was| (was == Fate::Drains as u8 || was == Fate::Condemned as u8).then_some(Fate::Ended as u8);
+        self.fate.fetch_update(Ordering::AcqRel, Ordering::Acquire, leaves).is_ok()
     }
 
     /// Takes a place. Only the dispatcher asks, after it has looked whether there is one.
@@ -134,11 +189,18 @@ impl Dispatcher {
 
     /// Dispatches until `closing`, then lets the deliveries that run come to their end.
     pub(super) async fn run(mut self, closing: CancellationToken) {
-        let arrivals = self.shared.journal.arrivals(&self.lane.setup.name);
+        let arrivals = self.shared.journal.arrivals(&self.lane.name);
         let lane = Arc::clone(&self.lane);
         while !closing.is_cancelled() {
             if self.fill().await.is_err() {
                 break;
+            }
+            if self.has_left() && lane.end() {
+                tracing::info!(target_name = %lane.name, "nothing waits any more for a target that the site no longer has");
+                break;
+            }
+            if lane.renewed.swap(false, Ordering::AcqRel) {
+                self.window.wake_all_of_target();
             }
             let next_start = self.start_what_may();
             let next = [next_start, self.window.next_wake()].into_iter().flatten().min();
@@ -164,6 +226,12 @@ impl Dispatcher {
         while self.delivering.join_next().await.is_some() || self.parking.join_next().await.is_some() {}
     }
 
+    /// True when the target has gone from the site and nothing waits for it any more.
+    fn has_left(&self) -> bool {
+        let done = !self.more && self.window.len() == 0 && self.delivering.is_empty() && self.parking.is_empty();
+        self.lane.fate() != Fate::Stays && done && self.shared.journal.counts(&self.lane.name).backlog == 0
+    }
+
     /// Reads from the journal what the window has room for. `Err` when the journal is closed.
     async fn fill(&mut self) -> Result<(), JournalError> {
         let page = PAGE.min(self.capacity);
@@ -180,7 +248,7 @@ impl Dispatcher {
             if !self.more || self.window.len() + page > self.capacity || self.window.keys() >= WINDOW_KEYS_MAX {
                 return Ok(());
             }
-            match self.shared.journal.pending(&self.lane.setup.name, self.cursor, page).await {
+            match self.shared.journal.pending(&self.lane.name, self.cursor, page).await {
                 Ok(found) => {
                     self.more = found.len() == page;
                     self.cursor = found.last().map_or(self.cursor, |last| Some(last.id));
@@ -190,7 +258,7 @@ impl Dispatcher {
                 }
                 Err(error @ (JournalError::Closed | JournalError::Failing)) => return Err(error),
                 Err(error) => {
-                    tracing::warn!(target_name = %self.lane.setup.name, %error, "could not read what is pending");
+                    tracing::warn!(target_name = %self.lane.name, %error, "could not read what is pending");
                     tokio::time::sleep(JOURNAL_PAUSE).await;
                 }
             }
@@ -206,7 +274,7 @@ impl Dispatcher {
     /// changed it behind the engine's back. Not more than once a second, since what was stored just now is counted before it is announced.
     fn look_again_at(&self) -> Option<Instant> {
         const AT_MOST_EVERY: Duration = Duration::from_secs(1);
-        let missed = !self.more && self.shared.journal.counts(&self.lane.setup.name).backlog > self.window.len() as u64;
+        let missed = !self.more && self.shared.journal.counts(&self.lane.name).backlog > self.window.len() as u64;
         missed.then(|| self.rescanned + AT_MOST_EVERY)
     }
 
@@ -227,12 +295,13 @@ impl Dispatcher {
         }
         let mut batch = Vec::new();
         let mut wait = None;
-        let parallel = self.lane.setup.parallel.max(1);
+        let parallel = self.lane.setup().parallel.max(1);
         while self.window.ready() > 0
             && self.lane.busy.load(Ordering::Acquire) + batch.len() < parallel
             && self.delivering.len() + batch.len() < parallel + SETTLING_MAX
         {
-            match self.lane.breaker().permission(at) {
+            let permission = if self.lane.fate() == Fate::Condemned { Permission::Yes } else { self.lane.breaker().permission(at) };
+            match permission {
                 Permission::Yes => batch.extend(self.window.start()),
                 Permission::Probe => batch.extend(self.window.start_probe()),
                 Permission::NotBefore(until) => {
@@ -256,7 +325,7 @@ impl Dispatcher {
     fn take(&mut self, report: Result<Report, tokio::task::JoinError>) {
         // Attempts catch panics and nobody aborts them, so that a report always comes; without one the place stays taken, in order.
         let Ok(Report { pending, ended }) = report else {
-            tracing::error!(target_name = %self.lane.setup.name, "a delivery's task was lost");
+            tracing::error!(target_name = %self.lane.name, "a delivery's task was lost");
             return;
         };
         match ended {

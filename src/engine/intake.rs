@@ -4,21 +4,22 @@
 
 use crate::engine::acknowledgement::{Acknowledgement, Own};
 use crate::engine::judge::{Door, Verdict, judge};
+use crate::engine::keys;
 use crate::engine::shared::{Shared, exit_because_disk_failed, now};
-use crate::engine::{keys, mapping};
 use crate::exchange::{ControlId, Envelope, Format, Phi};
-use crate::hl7v2::{Fault, Header, ParseOptions, Version, event_structure};
+use crate::hl7v2::{Fault, Header, Version, event_structure};
 use crate::journal::{Append, AppendFault, Disposition, NewDelivery};
 use crate::listener::{Intake, Received, Reply};
 use crate::site::{ListenerSite, WhenFull};
+use arc_swap::ArcSwap;
 use std::sync::Arc;
 use tokio::sync::watch;
 
 /// The intake of one listener.
 pub(super) struct Gate {
     shared: Arc<Shared>,
-    site: ListenerSite,
-    options: ParseOptions,
+    /// Changed together with the routes.
+    site: ArcSwap<ListenerSite>,
     own: Own,
     /// False while the journal's disk is below its low-water mark.
     room: watch::Receiver<bool>,
@@ -39,18 +40,23 @@ struct Judged {
 
 impl Gate {
     pub(super) fn new(shared: Arc<Shared>, site: ListenerSite, own: Own, room: watch::Receiver<bool>) -> Self {
-        Self { options: mapping::parse_options(Some(&site)), shared, site, own, room }
+        Self { shared, site: ArcSwap::from_pointee(site), own, room }
+    }
+
+    /// Takes messages in by other rules from now on.
+    pub(super) fn change(&self, site: ListenerSite) {
+        self.site.store(Arc::new(site));
     }
 
     /// Reads what is needed and decides. Nothing is stored yet.
-    fn judge(&self, received: &Received) -> Judged {
-        let door =
-            Door { listener: &received.listener, options: self.options, unrouted: self.site.unrouted, frame_bytes_max: self.site.socket.frame_bytes_max };
-        let routes = self.shared.routes.load();
+    fn judge(&self, received: &Received, site: &ListenerSite) -> Judged {
+        let routes = self.shared.routes();
+        let options = routes.manner(&received.listener).parse_options();
+        let door = Door { listener: &received.listener, options, unrouted: site.unrouted, frame_bytes_max: site.socket.frame_bytes_max };
         let Verdict { header, message, disposition, taken, fault, answers } = judge(received.bytes.expose(), received.oversize, &door, &routes.set);
         let mut envelope = envelope(received, header.as_ref());
         if let Some(message) = &message {
-            envelope.order_keys = keys::order_keys(message.expose(), self.site.authority.as_deref(), &received.listener, self.shared.journal.secret());
+            envelope.order_keys = keys::order_keys(message.expose(), site.authority.as_deref(), &received.listener, self.shared.journal.secret());
         }
         let deliveries = taken
             .iter()
@@ -67,17 +73,19 @@ impl Gate {
         if event_structure(version, known).is_some() { known } else { "other" }
     }
 
-    async fn answer(&self, received: Received) -> (Reply, &'static str) {
-        let listener = &*received.listener;
-        // Until it is stored, the routes that it was judged by stay in force.
+    async fn answer(&self, mut received: Received) -> (Reply, &'static str) {
+        // Until it is stored, the routes and settings that it was judged by stay in force.
         let steady = self.shared.swap.read().await;
-        let judged = self.judge(&received);
+        let site = self.site.load_full();
+        received.listener = Arc::clone(&site.socket.name);
+        let listener = &*received.listener;
+        let judged = self.judge(&received, &site);
         self.shared.metrics.received(listener, self.type_label(&judged), received.received.0 as f64 / 1_000.0);
         let append = Append {
             envelope: judged.envelope,
             disposition: judged.disposition,
             deliveries: judged.deliveries,
-            duplicate_window: if judged.fault.is_some() { None } else { self.site.duplicates },
+            duplicate_window: if judged.fault.is_some() { None } else { site.duplicates },
         };
         let appended = self.shared.journal.append(append).await;
         drop(steady);
@@ -96,7 +104,7 @@ impl Gate {
                     (None, None) => unreachable!("a message without a readable header was refused"),
                 }
             }
-            Err(AppendFault::Full | AppendFault::TooMuchBacklog) if self.site.when_full == WhenFull::Nak => {
+            Err(AppendFault::Full | AppendFault::TooMuchBacklog) if site.when_full == WhenFull::Nak => {
                 Acknowledgement::cannot_store(now(), judged.header.as_ref(), &self.own)
             }
             Err(AppendFault::Failing) => exit_because_disk_failed(),
@@ -123,11 +131,11 @@ impl Intake for Gate {
     }
 
     fn has_room(&self) -> bool {
-        self.site.when_full == WhenFull::Nak || *self.room.borrow()
+        self.site.load().when_full == WhenFull::Nak || *self.room.borrow()
     }
 
     async fn room(&self) {
-        if self.site.when_full == WhenFull::Nak {
+        if self.site.load().when_full == WhenFull::Nak {
             return;
         }
         let mut room = self.room.clone();

@@ -1,11 +1,9 @@
 //! From a stored message to what a target is to save.
 
-use crate::engine::shared::Shared;
-use crate::exchange::Envelope;
-use crate::hl7v2::{Charset, Message, ParseOptions};
-use crate::journal::Pending;
-use crate::route::{Context, Output, RouteId, RouteSet, Send, Stop};
-use crate::site::ListenerSite;
+use crate::engine::Routes;
+use crate::exchange::{Envelope, MessageId};
+use crate::hl7v2::Message;
+use crate::route::{Context, Output, RouteId, Send, Stop};
 use crate::target::Sending;
 use std::panic::AssertUnwindSafe;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -23,24 +21,13 @@ pub(super) enum Mapped {
     },
 }
 
-/// How frames of a listener are to be read.
-pub(super) fn parse_options(site: Option<&ListenerSite>) -> ParseOptions {
-    ParseOptions { charset: site.and_then(|site| site.charset.as_deref()).and_then(Charset::named) }
-}
-
 /// Runs a route over a stored message. A panic is a defect of Kiln and costs this delivery only.
-pub(super) fn run(shared: &Shared, set: &RouteSet, route: RouteId, pending: &Pending, envelope: &Envelope) -> Mapped {
-    let site = shared.listeners.get(&envelope.listener);
-    let context = Context {
-        received: envelope.received,
-        zone: site.and_then(|site| site.zone.as_deref()),
-        authority: site.and_then(|site| site.authority.as_deref()),
-        message: pending.id.message,
-        listener: &envelope.listener,
-    };
+pub(super) fn run(routes: &Routes, route: RouteId, message: MessageId, envelope: &Envelope) -> Mapped {
+    let manner = routes.manner(&envelope.listener);
+    let context = Context { received: envelope.received, zone: manner.zone(), authority: manner.authority(), message, listener: &envelope.listener };
     let map = || {
-        let message = Message::parse(envelope.bytes.expose().clone(), &parse_options(site)).map_err(|fault| ("unreadable", fault.to_string()))?;
-        set.run(route, &message, &context).map_err(|stop| (stop.kind, sentence(&stop)))
+        let parsed = Message::parse(envelope.bytes.expose().clone(), &manner.parse_options()).map_err(|fault| ("unreadable", fault.to_string()))?;
+        routes.set.run(route, &parsed, &context).map_err(|stop| (stop.kind, sentence(&stop)))
     };
     match std::panic::catch_unwind(AssertUnwindSafe(|| aside(envelope.bytes.expose().len(), map))) {
         Ok(Ok(output)) => Mapped::Made(output),

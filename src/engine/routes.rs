@@ -2,9 +2,12 @@
 
 use crate::diagnostic::Sources;
 use crate::exchange::Timestamp;
+use crate::hl7v2::{Charset, ParseOptions};
 use crate::journal::{Journal, JournalError, Program};
 use crate::route::{AfterDeadLetter, LoadOptions, Loaded, RouteSet};
+use crate::site::ListenerSite;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A route set that may be applied.
@@ -16,6 +19,41 @@ pub struct Routes {
     pub sources: Sources,
     /// What the checker knew about the site.
     pub options: LoadOptions,
+    /// How messages of each listener are read, as far as it is not the usual way. A delivery keeps this together with its routes.
+    manners: BTreeMap<String, Manner>,
+    /// True of a set that an earlier version stored, which did not keep them.
+    without_manners: bool,
+    hash: String,
+}
+
+/// What a listener's settings add to its messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Manner {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    charset: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    zone: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    authority: Option<String>,
+}
+
+impl Manner {
+    fn of(site: &ListenerSite) -> Self {
+        Self { charset: site.charset.clone(), zone: site.zone.clone(), authority: site.authority.clone() }
+    }
+
+    /// How its frames are to be read.
+    pub(super) fn parse_options(&self) -> ParseOptions {
+        ParseOptions { charset: self.charset.as_deref().and_then(Charset::named) }
+    }
+
+    pub(super) fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    pub(super) fn authority(&self) -> Option<&str> {
+        self.authority.as_deref()
+    }
 }
 
 /// Why a stored route set cannot be used.
@@ -49,6 +87,8 @@ struct Packed {
     #[serde(default)]
     resources_only: Vec<String>,
     overlays: Vec<String>,
+    /// Absent in sets that an earlier version stored.
+    manners: Option<BTreeMap<String, Manner>>,
     files: Vec<PackedFile>,
 }
 
@@ -62,7 +102,81 @@ struct PackedFile {
 impl Routes {
     /// What loading made, if it is free of errors.
     pub fn from_loaded(loaded: Loaded, options: LoadOptions) -> Option<Self> {
-        Some(Self { set: loaded.set?, sources: loaded.sources, options })
+        let set = loaded.set?;
+        let hash = set.hash().to_owned();
+        Some(Self { set, sources: loaded.sources, options, manners: BTreeMap::new(), without_manners: false, hash })
+    }
+
+    /// The same routes for messages of these listeners.
+    #[must_use]
+    pub fn for_listeners<'s>(self, listeners: impl IntoIterator<Item = &'s ListenerSite>) -> Self {
+        let manners = listeners.into_iter().map(|site| (site.socket.name.to_string(), Manner::of(site))).filter(|(_, m)| *m != Manner::default()).collect();
+        self.with_manners(manners)
+    }
+
+    fn with_manners(self, manners: BTreeMap<String, Manner>) -> Self {
+        let hash = match serde_json::to_vec(&manners) {
+            Ok(bytes) if !manners.is_empty() => {
+                let mut hash = blake3::Hasher::new();
+                hash.update(self.set.hash().as_bytes()).update(&bytes);
+                let hex = hash.finalize().to_hex();
+                hex.get(..self.set.hash().len()).unwrap_or(&hex).to_owned()
+            }
+            _ => self.set.hash().to_owned(),
+        };
+        Self { manners, hash, ..self }
+    }
+
+    /// How the messages of these listeners were read when `program` was applied.
+    pub(super) fn manners_of(program: &Program) -> BTreeMap<String, Manner> {
+        #[derive(Deserialize)]
+        struct Head {
+            manners: Option<BTreeMap<String, Manner>>,
+        }
+        serde_json::from_slice::<Head>(&program.bytes).ok().and_then(|head| head.manners).unwrap_or_default()
+    }
+
+    /// The names of a stored set's routes, also of one that this version cannot compile.
+    pub(super) fn names_of(program: &Program) -> Vec<String> {
+        let Ok(packed) = serde_json::from_slice::<Packed>(&program.bytes) else { return Vec::new() };
+        let lines = packed.files.iter().flat_map(|file| file.text.lines());
+        lines
+            .filter_map(|line| line.strip_prefix("route:"))
+            .filter_map(|rest| rest.split('#').next())
+            .map(|name| name.trim().trim_matches(['"', '\'']).to_owned())
+            .collect()
+    }
+
+    /// Reads messages of listeners that are gone as they were read before.
+    #[must_use]
+    pub(super) fn with_former(self, former: &BTreeMap<String, Manner>) -> Self {
+        let mut manners = self.manners.clone();
+        let gone = former.iter().filter(|(name, _)| !self.options.listeners.iter().any(|known| known == *name));
+        manners.extend(gone.map(|(name, manner)| (name.clone(), manner.clone())));
+        self.with_manners(manners)
+    }
+
+    /// A set that an earlier version stored reads messages as they are read now.
+    #[must_use]
+    pub(super) fn completed_by(mut self, current: &Self) -> Self {
+        if self.without_manners {
+            self.manners.clone_from(&current.manners);
+        }
+        self
+    }
+
+    pub(super) fn manners(&self) -> &BTreeMap<String, Manner> {
+        &self.manners
+    }
+
+    /// What this set is known by: the routes' hash, together with how the listeners' messages are read.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// How messages of a listener are read.
+    pub(super) fn manner(&self, listener: &str) -> Manner {
+        self.manners.get(listener).cloned().unwrap_or_default()
     }
 
     /// The set that was applied last, also when the files have changed since; `None` for a new journal.
@@ -94,10 +208,11 @@ impl Routes {
             targets: self.options.targets.clone(),
             resources_only: self.options.resources_only.clone(),
             overlays: self.options.overlays.clone(),
+            manners: Some(self.manners.clone()),
             files,
         };
         let bytes = serde_json::to_vec(&packed).expect("strings and lists always become JSON");
-        Program { hash: self.set.hash().to_owned(), applied, bytes }
+        Program { hash: self.hash.clone(), applied, bytes }
     }
 
     /// Makes a stored set again, with this version's checker.
@@ -113,6 +228,12 @@ impl Routes {
         }
         let options = LoadOptions { listeners: packed.listeners, targets: packed.targets, resources_only: packed.resources_only, overlays: packed.overlays };
         let loaded = crate::route::load(sources, &options);
-        Self::from_loaded(loaded, options).ok_or(RoutesFault::Faulty { hash: program.hash.clone(), version: packed.kiln })
+        let routes = Self::from_loaded(loaded, options).ok_or(RoutesFault::Faulty { hash: program.hash.clone(), version: packed.kiln })?;
+        let without = packed.manners.is_none();
+        let mut routes = routes.with_manners(packed.manners.unwrap_or_default());
+        routes.without_manners = without;
+        // What was stored is known by the name that it was stored under, also where this version would give it another.
+        routes.hash.clone_from(&program.hash);
+        Ok(routes)
     }
 }

@@ -1,10 +1,11 @@
 //! What intake, dispatch and delivery share: the journal, the current routes, the clock.
 
+use crate::engine::dispatch::Lane;
 use crate::engine::{Routes, RoutesFault};
 use crate::exchange::Timestamp;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::site::ListenerSite;
+use crate::site::OnRemoval;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,32 +16,46 @@ pub(super) const EXIT_DISK_FAILED: i32 = 74;
 /// How many route sets are kept ready besides the current one, for deliveries that began with them.
 const SETS_KEPT: usize = 8;
 
+/// What is in force: routes and what the site says about listeners, which change together.
+pub(super) struct Current {
+    pub(super) routes: Arc<Routes>,
+    pub(super) on_removal: OnRemoval,
+    /// Routes that this set has no more, each with the last set that had it: what waits for one of them is made by that.
+    pub(super) retired: HashMap<Arc<str>, String>,
+}
+
 pub(super) struct Shared {
     pub(super) journal: Journal,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) routes: ArcSwap<Routes>,
+    pub(super) current: ArcSwap<Current>,
     /// Held for reading from the look at the routes until what came of it is stored, for writing while others take their place: no
-    /// delivery is stored for a route that has just gone.
+    /// delivery is stored for a route that has just gone, and no message is read by the old settings and mapped by the new.
     pub(super) swap: tokio::sync::RwLock<()>,
-    /// What the site says about each listener, for the zone and the authority of messages that came through it.
-    pub(super) listeners: HashMap<Arc<str>, ListenerSite>,
+    /// Targets in use.
+    pub(super) lanes: ArcSwap<Vec<Arc<Lane>>>,
     /// Sets that pending deliveries began with, by hash.
     earlier: Mutex<HashMap<String, Arc<Routes>>>,
 }
 
 impl Shared {
-    pub(super) fn new(journal: Journal, metrics: Arc<Metrics>, routes: Routes, listeners: HashMap<Arc<str>, ListenerSite>) -> Self {
-        Self { journal, metrics, routes: ArcSwap::from_pointee(routes), swap: tokio::sync::RwLock::default(), listeners, earlier: Mutex::default() }
+    pub(super) fn new(journal: Journal, metrics: Arc<Metrics>, current: Current) -> Self {
+        let lanes = ArcSwap::from_pointee(Vec::new());
+        Self { journal, metrics, current: ArcSwap::from_pointee(current), swap: tokio::sync::RwLock::default(), lanes, earlier: Mutex::default() }
+    }
+
+    /// The set that new messages meet.
+    pub(super) fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.current.load().routes)
     }
 
     /// The set that a delivery began with; the current one for a delivery that begins now.
     pub(super) async fn routes_for(&self, hash: Option<&str>) -> Result<Arc<Routes>, RoutesFault> {
-        let current = self.routes.load_full();
-        let Some(hash) = hash.filter(|hash| *hash != current.set.hash()) else { return Ok(current) };
+        let current = self.routes();
+        let Some(hash) = hash.filter(|hash| *hash != current.hash()) else { return Ok(current) };
         if let Some(found) = self.earlier().get(hash) {
             return Ok(Arc::clone(found));
         }
-        let routes = Arc::new(Routes::stored(&self.journal, hash).await?);
+        let routes = Arc::new(Routes::stored(&self.journal, hash).await?.completed_by(&current));
         let mut earlier = self.earlier();
         if earlier.len() >= SETS_KEPT {
             earlier.clear();

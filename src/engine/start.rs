@@ -1,18 +1,18 @@
-//! An engine's life: start, new routes, replay, and the order in which it stops.
+//! An engine's life: start, replay, and the order in which it stops. How it changes in between is in `reload`.
 
 use crate::engine::acknowledgement::Own;
 use crate::engine::dispatch::{Dispatcher, Lane};
+use crate::engine::doors::Door;
 use crate::engine::intake::Gate;
-use crate::engine::mapping;
-use crate::engine::shared::{Shared, exit_because_disk_failed, now};
+use crate::engine::shared::{Current, Shared, exit_because_disk_failed, now};
 use crate::engine::{EngineConfig, ListenerSetup, Routes, TargetSetup};
 use crate::exchange::{DeliveryId, MessageId, OrderKey};
 use crate::hl7v2::ParseOptions;
-use crate::journal::{DeliveryState, Journal, JournalError, NewDelivery, Unsettled};
+use crate::journal::{DeliveryState, Journal, JournalError, NewDelivery};
 use crate::metrics::{Metrics, Queue};
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -42,35 +42,6 @@ pub enum StartFault {
     },
 }
 
-/// Why a route set was not applied. The last one goes on.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyFault {
-    /// Deliveries are not settled that belong to a route which the new set does not have.
-    #[error("route {route} is gone, but of its deliveries to {target} {}", unsettled_words(unsettled))]
-    RouteWithUnsettled {
-        /// The route.
-        route: Arc<str>,
-        /// One of its targets.
-        target: Arc<str>,
-        /// How many there are.
-        unsettled: Unsettled,
-    },
-    /// The journal could not keep it.
-    #[error("the journal: {0}")]
-    Journal(#[from] JournalError),
-}
-
-/// How many there are of each kind, and what can be done about them.
-fn unsettled_words(unsettled: &Unsettled) -> String {
-    let kinds = [
-        (unsettled.untried, "wait: keep the route until they are delivered"),
-        (unsettled.parked, "are parked behind a dead letter: replay or skip that one"),
-        (unsettled.dead_letters, "are dead letters: replay or skip them"),
-    ];
-    let said: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, words)| format!("{n} {words}")).collect();
-    said.join("; ")
-}
-
 /// What an engine had finished when it stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shutdown {
@@ -82,16 +53,18 @@ pub struct Shutdown {
 
 /// A running engine.
 pub struct Engine {
-    shared: Arc<Shared>,
-    lanes: Vec<Arc<Lane>>,
-    addresses: Vec<(Arc<str>, SocketAddr)>,
+    pub(super) shared: Arc<Shared>,
+    /// The listeners that run.
+    pub(super) doors: Mutex<Vec<Door>>,
     /// One set at a time is applied.
-    applying: tokio::sync::Mutex<()>,
+    pub(super) applying: tokio::sync::Mutex<()>,
+    config: EngineConfig,
+    room: watch::Receiver<bool>,
     stop_intake: CancellationToken,
     stop_dispatch: CancellationToken,
     stop_watch: CancellationToken,
-    intake: JoinSet<()>,
-    dispatch: JoinSet<()>,
+    intake: Mutex<JoinSet<()>>,
+    dispatch: Mutex<JoinSet<()>>,
     watch: JoinSet<()>,
 }
 
@@ -108,56 +81,86 @@ impl Engine {
         routes: Routes,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartFault> {
-        journal.put_program(routes.pack(now())).await?;
+        let last = journal.last_program().await?;
+        let former = last.as_ref().map(Routes::manners_of).unwrap_or_default();
+        let routes = Arc::new(routes.for_listeners(listeners.iter().map(|setup| &setup.site)).with_former(&former));
+        let current = Current::after(&journal, last, routes, config.on_removal).await?;
         metrics.reload(true);
         for setup in &targets {
             if let Some(state) = journal.target_state(&setup.name).await? {
                 setup.target.resume(&state).map_err(|source| StartFault::Target { target: Arc::clone(&setup.name), source })?;
             }
         }
-        let mut addresses = Vec::new();
         for setup in &listeners {
-            let name = Arc::clone(&setup.site.socket.name);
-            let address = setup.listener.local_address().map_err(|source| StartFault::Listener { listener: Arc::clone(&name), source })?;
-            addresses.push((name, address));
+            setup.listener.local_address().map_err(|source| StartFault::Listener { listener: Arc::clone(&setup.site.socket.name), source })?;
         }
-        let sites = listeners.iter().map(|setup| (Arc::clone(&setup.site.socket.name), setup.site.clone())).collect();
-        let shared = Arc::new(Shared::new(journal, metrics, routes, sites));
+        let (say_room, room) = watch::channel(journal.has_room());
+        let shared = Arc::new(Shared::new(journal, metrics, current));
         let mut engine = Self {
-            lanes: targets.into_iter().map(|setup| Arc::new(Lane::new(setup))).collect(),
             shared,
-            addresses,
+            doors: Mutex::default(),
             applying: tokio::sync::Mutex::default(),
+            room,
             stop_intake: CancellationToken::new(),
             stop_dispatch: CancellationToken::new(),
             stop_watch: CancellationToken::new(),
-            intake: JoinSet::new(),
-            dispatch: JoinSet::new(),
+            intake: Mutex::default(),
+            dispatch: Mutex::default(),
             watch: JoinSet::new(),
+            config,
         };
-        let (say_room, room) = watch::channel(engine.shared.journal.has_room());
-        engine.watch.spawn(look(Arc::clone(&engine.shared), engine.lanes.clone(), say_room, engine.stop_watch.clone()));
-        engine.watch.spawn(retain(Arc::clone(&engine.shared), config.prune_every, engine.stop_watch.clone()));
+        engine.watch.spawn(look(Arc::clone(&engine.shared), say_room, engine.stop_watch.clone()));
+        engine.watch.spawn(retain(Arc::clone(&engine.shared), engine.config.prune_every, engine.stop_watch.clone()));
         let shared = Arc::clone(&engine.shared);
         engine.watch.spawn(async move {
             shared.journal.failed().await;
             exit_because_disk_failed();
         });
-        for lane in &engine.lanes {
-            let dispatcher = Dispatcher::new(Arc::clone(&engine.shared), Arc::clone(lane), config.window);
-            engine.dispatch.spawn(dispatcher.run(engine.stop_dispatch.clone()));
-        }
-        let own = Own { application: config.application, facility: config.facility };
-        for ListenerSetup { listener, site } in listeners {
-            let gate = Gate::new(Arc::clone(&engine.shared), site, own.clone(), room.clone());
-            engine.intake.spawn(listener.run(Arc::new(gate), engine.stop_intake.clone()));
-        }
+        let lanes: Vec<_> = targets.into_iter().map(Lane::new).chain(engine.condemned()).map(Arc::new).collect();
+        engine.shared.lanes.store(Arc::new(lanes.clone()));
+        lanes.iter().for_each(|lane| engine.dispatch(lane));
+        listeners.into_iter().for_each(|setup| engine.open(setup));
         Ok(engine)
+    }
+
+    /// Starts to deliver to a target.
+    pub(super) fn dispatch(&self, lane: &Arc<Lane>) {
+        let dispatcher = Dispatcher::new(Arc::clone(&self.shared), Arc::clone(lane), self.config.window);
+        let mut tasks = self.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(dispatcher.run(self.stop_dispatch.child_token()));
+    }
+
+    /// Starts to take in what a listener receives.
+    pub(super) fn open(&self, ListenerSetup { listener, site }: ListenerSetup) {
+        let own = Own { application: self.config.application.clone(), facility: self.config.facility.clone() };
+        let gate = Arc::new(Gate::new(Arc::clone(&self.shared), site.clone(), own, self.room.clone()));
+        let (reins, closing) = (listener.reins(), self.stop_intake.child_token());
+        let mut tasks = self.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(listener.run(Arc::clone(&gate), closing.clone()));
+        drop(tasks);
+        self.doors().push(Door { site, reins, gate, closing });
+    }
+
+    /// The listeners that run.
+    pub(super) fn doors(&self) -> MutexGuard<'_, Vec<Door>> {
+        // A list of finished values: whole even if a holder panicked.
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Each listener's name and the address that it is bound to.
     pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
-        self.addresses.clone()
+        self.doors().iter().filter_map(|door| Some((door.name(), door.address()?))).collect()
+    }
+
+    /// The target of that name, as it is used now; also one that the site has no more, as long as something waits for it.
+    pub fn target(&self, name: &str) -> Option<Arc<TargetSetup>> {
+        self.lane(name).map(|lane| lane.setup())
+    }
+
+    pub(super) fn lane(&self, name: &str) -> Option<Arc<Lane>> {
+        self.shared.lanes.load().iter().find(|lane| &*lane.name == name).cloned()
     }
 
     /// The journal, for reading.
@@ -167,53 +170,17 @@ impl Engine {
 
     /// The route set that new messages meet.
     pub fn routes(&self) -> Arc<Routes> {
-        self.shared.routes.load_full()
+        self.shared.routes()
     }
 
     /// How messages of a listener are to be read.
     pub fn parse_options(&self, listener: &str) -> ParseOptions {
-        mapping::parse_options(self.shared.listeners.get(listener))
-    }
-
-    /// Puts a route set in the place of the current one, whole. Deliveries that were tried already keep theirs.
-    pub async fn apply(&self, routes: Routes) -> Result<(), ApplyFault> {
-        let _one_at_a_time = self.applying.lock().await;
-        let applied = self.try_apply(routes).await;
-        self.shared.metrics.reload(applied.is_ok());
-        applied
-    }
-
-    async fn try_apply(&self, routes: Routes) -> Result<(), ApplyFault> {
-        let current = self.routes();
-        let gone: Vec<Arc<str>> = current.set.routes().map(|(_, info)| &info.name).filter(|name| routes.set.named(name).is_none()).cloned().collect();
-        // A million may wait: all that is there is looked at while messages go on, and only what came meanwhile while they are held.
-        let seen = self.shared.journal.newest();
-        self.refuse_to_orphan(&gone, None).await?;
-        let _nobody_judges = self.shared.swap.write().await;
-        self.refuse_to_orphan(&gone, Some(seen)).await?;
-        self.shared.journal.put_program(routes.pack(now())).await?;
-        tracing::info!(hash = routes.set.hash(), "applied a route set");
-        self.shared.routes.store(Arc::new(routes));
-        Ok(())
-    }
-
-    /// A route that goes away must not leave deliveries behind that nobody can make, of messages after `after`.
-    async fn refuse_to_orphan(&self, gone: &[Arc<str>], after: Option<MessageId>) -> Result<(), ApplyFault> {
-        if gone.is_empty() {
-            return Ok(());
-        }
-        for lane in &self.lanes {
-            let unsettled = self.shared.journal.unsettled(&lane.setup.name, after).await?;
-            if let Some((route, unsettled)) = unsettled.into_iter().find(|(route, _)| gone.contains(route)) {
-                return Err(ApplyFault::RouteWithUnsettled { route, target: Arc::clone(&lane.setup.name), unsettled });
-            }
-        }
-        Ok(())
+        self.shared.routes().manner(listener).parse_options()
     }
 
     /// Makes parked deliveries of these keys pending again. Returns how many.
     pub async fn resume_parked(&self, target: &str, keys: &[OrderKey]) -> Result<u64, JournalError> {
-        let lane = self.lanes.iter().find(|lane| &*lane.setup.name == target).ok_or(JournalError::Missing)?;
+        let lane = self.lane(target).ok_or(JournalError::Missing)?;
         lane.change_queue(self.shared.journal.resume_parked(target, keys, now())).await
     }
 
@@ -236,9 +203,14 @@ impl Engine {
             }
             Ok(replayed)
         };
-        // The deliveries may belong to several targets: all of them hold still.
-        let mut change: BoxFuture<'_, Result<u64, JournalError>> = Box::pin(again);
-        for lane in &self.lanes {
+        self.change_queues(again).await
+    }
+
+    /// The deliveries may belong to several targets: all of them hold still meanwhile.
+    async fn change_queues(&self, change: impl Future<Output = Result<u64, JournalError>> + Send) -> Result<u64, JournalError> {
+        let lanes = self.shared.lanes.load_full();
+        let mut change: BoxFuture<'_, Result<u64, JournalError>> = Box::pin(change);
+        for lane in lanes.iter() {
             change = Box::pin(lane.change_queue(change));
         }
         change.await
@@ -251,11 +223,7 @@ impl Engine {
         let routes = self.routes();
         deliveries.retain(|delivery| routes.set.named(&delivery.route).is_some());
         let added = self.shared.journal.add_deliveries(message, deliveries);
-        let mut change: BoxFuture<'_, Result<u64, JournalError>> = Box::pin(async { added.await.map(|ids| ids.len() as u64) });
-        for lane in &self.lanes {
-            change = Box::pin(lane.change_queue(change));
-        }
-        change.await
+        self.change_queues(async { added.await.map(|ids| ids.len() as u64) }).await
     }
 
     /// Stops in order: accept nothing more, answer what was read, finish the deliveries that run, close the journal.
@@ -263,9 +231,9 @@ impl Engine {
     pub async fn shutdown(mut self, deadline: Duration) -> Shutdown {
         let deadline = tokio::time::Instant::now() + deadline;
         self.stop_intake.cancel();
-        let answered = finish(&mut self.intake, deadline).await;
+        let answered = finish(self.intake.get_mut().unwrap_or_else(PoisonError::into_inner), deadline).await;
         self.stop_dispatch.cancel();
-        let delivered = finish(&mut self.dispatch, deadline).await;
+        let delivered = finish(self.dispatch.get_mut().unwrap_or_else(PoisonError::into_inner), deadline).await;
         self.stop_watch.cancel();
         self.watch.shutdown().await;
         self.shared.journal.close().await;
@@ -297,12 +265,12 @@ async fn retain(shared: Arc<Shared>, every: Duration, closing: CancellationToken
 }
 
 /// Keeps the gauges, and tells the listeners whether there is room.
-async fn look(shared: Arc<Shared>, lanes: Vec<Arc<Lane>>, say_room: watch::Sender<bool>, closing: CancellationToken) {
+async fn look(shared: Arc<Shared>, say_room: watch::Sender<bool>, closing: CancellationToken) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while closing.run_until_cancelled(ticks.tick()).await.is_some() {
-        for lane in &lanes {
-            let counts = shared.journal.counts(&lane.setup.name);
+        for lane in shared.lanes.load_full().iter() {
+            let counts = shared.journal.counts(&lane.name);
             let waited_ms = counts.oldest_waiting.map_or(0, |at| now().0.saturating_sub(at.0));
             let queue = Queue {
                 backlog: counts.backlog,
@@ -310,7 +278,7 @@ async fn look(shared: Arc<Shared>, lanes: Vec<Arc<Lane>>, say_room: watch::Sende
                 dead_letters: counts.dead_letters,
                 oldest_waiting: Duration::from_millis(u64::try_from(waited_ms).unwrap_or(0)),
             };
-            shared.metrics.queue(&lane.setup.name, queue);
+            shared.metrics.queue(&lane.name, queue);
         }
         shared.metrics.journal_size(shared.journal.bytes(), shared.journal.wal_bytes());
         let room = shared.journal.has_room();

@@ -9,6 +9,7 @@ use crate::journal::sheet::Sheet;
 use crate::journal::writer::Writer;
 use rusqlite::params;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// The most deliveries that one transaction resumes.
 const RESUME_STEP: usize = 10_000;
@@ -32,8 +33,8 @@ impl Writer {
                 let result = self.in_home(id, |sheet| sheet.add_deliveries(id, &deliveries));
                 answer(reply, self.judge(result).and_then(|added| added.flatten().ok_or(JournalError::Missing)));
             }
-            Command::Program(program, reply) => {
-                let result = self.put_program(&program);
+            Command::Program(program, retired, reply) => {
+                let result = self.put_program(&program, &retired);
                 answer(reply, self.judge(result));
             }
             Command::Prune(now, reply) => {
@@ -119,13 +120,16 @@ impl Writer {
         Ok(sum)
     }
 
-    fn put_program(&mut self, program: &Program) -> rusqlite::Result<()> {
+    fn put_program(&mut self, program: &Program, retired: &[(Arc<str>, String)]) -> rusqlite::Result<()> {
         // Deliveries will name it, so unlike the identity map it must survive a power failure.
         self.state.execute_batch("PRAGMA synchronous = FULL")?;
         let result = (|| {
             self.state.execute_batch("BEGIN IMMEDIATE")?;
             self.state.execute("INSERT OR IGNORE INTO program VALUES (?1, ?2, ?3)", params![program.hash, program.applied.0, program.bytes])?;
             self.state.execute("INSERT OR REPLACE INTO applied VALUES (1, ?1)", [&program.hash])?;
+            for (route, last) in retired {
+                self.state.execute("INSERT OR REPLACE INTO retired VALUES (?1, ?2)", params![route, last])?;
+            }
             self.state.execute_batch("COMMIT")
         })();
         if !self.state.is_autocommit() {

@@ -64,7 +64,7 @@ pub(in crate::journal) fn refuse(command: Command, trouble: Option<Trouble>) {
         Command::Settle(_, reply) => answer(reply, Err(settle)),
         Command::Resume(_, _, _, reply) | Command::Replay(_, _, reply) => answer(reply, Err(other)),
         Command::Add(_, _, reply) => answer(reply, Err(other)),
-        Command::Program(_, reply) => answer(reply, Err(other)),
+        Command::Program(_, _, reply) => answer(reply, Err(other)),
         Command::Prune(_, reply) => answer(reply, Err(other)),
         Command::Fold(..) | Command::Close => {}
     }

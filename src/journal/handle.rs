@@ -11,7 +11,7 @@ use crate::journal::queue::{Board, Command, Queue, Reply};
 use crate::journal::read::{Gate, Library};
 use crate::journal::settle::{IdentityKey, ServerId, Settle, SettleFault};
 use crate::journal::writer::Writer;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -160,6 +160,11 @@ impl Journal {
         self.inner.board.targets().into_iter().filter(|(_, counts)| counts.backlog + counts.parked > 0).map(|(target, _)| target).collect()
     }
 
+    /// Targets that the journal knows of.
+    pub fn targets(&self) -> Vec<Arc<str>> {
+        self.inner.board.targets().into_iter().map(|(target, _)| target).collect()
+    }
+
     /// What waits for a target. Kept in memory: free.
     pub fn counts(&self, target: &str) -> Counts {
         self.inner.board.counts(target)
@@ -218,7 +223,23 @@ impl Journal {
 
     /// Keeps a route set, once per hash, and makes it the last one applied. Durable on return.
     pub async fn put_program(&self, program: Program) -> Result<(), JournalError> {
-        self.ask(|reply| Command::Program(Box::new(program), reply)).await.unwrap_or(Err(JournalError::Closed))
+        self.apply_program(program, Vec::new()).await
+    }
+
+    /// The same, and notes in the same commit with which set each route that is gone was there last.
+    pub async fn apply_program(&self, program: Program, retired: Vec<(Arc<str>, String)>) -> Result<(), JournalError> {
+        self.ask(|reply| Command::Program(Box::new(program), retired, reply)).await.unwrap_or(Err(JournalError::Closed))
+    }
+
+    /// The routes that were ever gone from a set that was applied, and the hash of the last set that had each.
+    pub async fn retired(&self) -> Result<HashMap<Arc<str>, String>, JournalError> {
+        self.read(Library::retired).await
+    }
+
+    /// Deliveries to `target` that wait and were never tried, by route; of messages after `after` and up to `to` only.
+    pub async fn untried(&self, target: &str, after: Option<MessageId>, to: MessageId) -> Result<BTreeMap<Arc<str>, u64>, JournalError> {
+        let target = target.to_owned();
+        self.read(move |library| library.untried(&target, after, to)).await
     }
 
     /// A stored route set.

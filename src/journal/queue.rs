@@ -23,8 +23,8 @@ pub(in crate::journal) enum Command {
     Replay(Vec<DeliveryId>, Timestamp, Reply<u64, JournalError>),
     /// Give a message further deliveries.
     Add(MessageId, Vec<NewDelivery>, Reply<Vec<DeliveryId>, JournalError>),
-    /// Keep a route set.
-    Program(Box<Program>, Reply<(), JournalError>),
+    /// Keep a route set, and with which set each route that is gone was there last.
+    Program(Box<Program>, Vec<(Arc<str>, String)>, Reply<(), JournalError>),
     /// Delete what is old and settled.
     Prune(Timestamp, Reply<Pruned, JournalError>),
     /// Copy what is left of a write-ahead log, so that it starts over; with true it is cut off, too. Answers whether the file is open for writing.

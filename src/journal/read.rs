@@ -10,7 +10,7 @@ use crate::journal::schema::{code, open_readable};
 use crate::journal::settle::{IdentityKey, ServerId};
 use crate::journal::shelf::{STATES, Segment, Shelf, kind};
 use rusqlite::{Connection, OptionalExtension, params};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -219,6 +219,38 @@ impl Library {
                 self.with(|connections| unsettled_in(connections.get(&segment.path)?, target, after, &mut sum).map_err(unread))?;
             }
             Ok(sum)
+        })
+    }
+
+    /// What waits for a target and was never tried, by route.
+    pub(in crate::journal) fn untried(&self, target: &str, after: Option<MessageId>, to: MessageId) -> Result<BTreeMap<Arc<str>, u64>, JournalError> {
+        let sql = "SELECT (SELECT text FROM name WHERE id = d.route), count(*) FROM delivery AS d INDEXED BY delivery_open \
+             WHERE d.target = (SELECT id FROM name WHERE text = ?1) AND d.state = 0 AND d.state <> 1 AND d.message > ?2 AND d.message <= ?3 \
+             AND d.program IS NULL GROUP BY d.route";
+        self.steadily(|| {
+            let (after, to) = (after.map_or(-1, |after| after.0.cast_signed()), to.0.cast_signed());
+            let mut sum: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+            for segment in self.shelf.all().iter().filter(|s| s.count(target, DeliveryState::Pending) > 0) {
+                self.with(|connections| {
+                    let mut query = connections.get(&segment.path)?.prepare_cached(sql).map_err(unread)?;
+                    let mut rows = query.query(params![target, after, to]).map_err(unread)?;
+                    while let Some(row) = rows.next().map_err(unread)? {
+                        *sum.entry(row.get(0).map_err(unread)?).or_default() += row.get::<_, i64>(1).map_err(unread)?.unsigned_abs();
+                    }
+                    Ok(())
+                })?;
+            }
+            Ok(sum)
+        })
+    }
+
+    /// Routes that are or were gone, with the last set that had each.
+    pub(in crate::journal) fn retired(&self) -> Result<HashMap<Arc<str>, String>, JournalError> {
+        self.with(|connections| {
+            let connection = connections.get(&self.folder.state())?;
+            let mut query = connection.prepare_cached("SELECT route, program FROM retired").map_err(unread)?;
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(unread)?;
+            rows.collect::<rusqlite::Result<_>>().map_err(unread)
         })
     }
 

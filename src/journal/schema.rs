@@ -10,8 +10,8 @@ use std::time::Duration;
 /// `KILN` in ASCII: what `file` and SQLite show as the application of each of the journal's files.
 const APPLICATION_ID: i64 = 0x4B49_4C4E;
 
-/// The format that this program writes. A higher one is refused; a lower one would be upgraded at open.
-const FORMAT: i64 = 1;
+/// The format that this program writes. A higher one is refused; a lower one is upgraded when it is opened for writing.
+const FORMAT: i64 = 2;
 
 /// The first byte of a payload: how the rest is packed. Zstandard and encryption will take other numbers.
 pub(in crate::journal) const CODEC_RAW: u8 = 0;
@@ -61,6 +61,12 @@ CREATE TABLE mark (one INTEGER PRIMARY KEY CHECK (one = 1), message INTEGER NOT 
 INSERT INTO mark VALUES (1, 0);
 ";
 
+/// What format 2 added to segments: messages whose sender has no answer yet, because it waits for their deliveries.
+const SEGMENT_2: &str = "CREATE TABLE awaited (message INTEGER PRIMARY KEY) STRICT;";
+
+/// What format 2 added to the state: routes that are gone, with the last set that had them.
+const STATE_2: &str = "CREATE TABLE retired (route TEXT PRIMARY KEY, program TEXT NOT NULL) STRICT, WITHOUT ROWID;";
+
 /// Which of the journal's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::journal) enum Kind {
@@ -78,6 +84,15 @@ impl Kind {
             Self::Segment => SEGMENT,
             Self::State => STATE,
             Self::Search => SEARCH,
+        }
+    }
+
+    /// What makes a file of the format before one of this format.
+    fn upgrade(self) -> &'static str {
+        match self {
+            Self::Segment => SEGMENT_2,
+            Self::State => STATE_2,
+            Self::Search => "",
         }
     }
 
@@ -106,12 +121,15 @@ pub(in crate::journal) fn open_writable(path: &Path, kind: Kind, cache_kib: i64)
         .map_err(database)?;
     write_ahead(&connection).map_err(database)?;
     if pragma(&connection, "user_version").map_err(database)? == 0 && is_empty(&connection).map_err(database)? {
-        let tables = kind.tables();
+        let (tables, added) = (kind.tables(), kind.upgrade());
         connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {tables} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"))
+            .execute_batch(&format!("BEGIN IMMEDIATE; {tables} {added} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"))
             .map_err(database)?;
     }
     check(&connection, path)?;
+    if pragma(&connection, "user_version").map_err(database)? < FORMAT {
+        connection.execute_batch(&format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {FORMAT}; COMMIT;", kind.upgrade())).map_err(database)?;
+    }
     Ok(connection)
 }
 

@@ -1,6 +1,7 @@
 //! One connection: frames in, replies out in the order of the frames, within the listener's limits.
 
 use crate::exchange::{Phi, Timestamp};
+use crate::listener::mllp::Live;
 use crate::listener::{Intake, ListenerConfig, Received, Reply};
 use crate::metrics::{FrameFault, Metrics};
 use crate::wire::Mllp;
@@ -47,19 +48,20 @@ enum End {
 pub(super) async fn serve<I: Intake>(
     mut stream: TcpStream,
     peer: SocketAddr,
-    config: Arc<ListenerConfig>,
+    live: Arc<Live>,
     metrics: Arc<Metrics>,
     intake: Arc<I>,
     large_frames: Arc<Semaphore>,
     closing: CancellationToken,
 ) {
-    let mut connection =
-        Connection { peer, config: &config, metrics: &metrics, large_frames: &large_frames, mllp: Mllp::new(config.frame_bytes_max), noisy: false };
+    let config = live.config();
+    let mllp = Mllp::new(config.frame_bytes_max);
+    let mut connection = Connection { peer, live: &live, config, metrics: &metrics, large_frames: &large_frames, mllp, noisy: false };
     let end = connection.exchange(&mut stream, &*intake, &closing).await;
     connection.count_noise();
     if connection.mllp.inside_frame() && !matches!(end, End::GivenUp) {
-        metrics.frame_fault(&config.name, FrameFault::Truncated);
-        tracing::warn!(listener = %config.name, %peer, "the connection ended within a frame; the peer has no acknowledgement for it");
+        metrics.frame_fault(&connection.config.name, FrameFault::Truncated);
+        tracing::warn!(listener = %connection.config.name, %peer, "the connection ended within a frame; the peer has no acknowledgement for it");
     }
     if !matches!(end, End::Broken) {
         linger(&mut stream).await;
@@ -95,7 +97,9 @@ fn in_turn<F: Future>(take: F) -> Unconstrained<F> {
 
 struct Connection<'a> {
     peer: SocketAddr,
-    config: &'a ListenerConfig,
+    live: &'a Live,
+    /// The settings with which the message at hand began.
+    config: Arc<ListenerConfig>,
     metrics: &'a Metrics,
     large_frames: &'a Semaphore,
     mllp: Mllp,
@@ -118,6 +122,7 @@ impl Connection<'_> {
         let mut frame_began: Option<Instant> = None;
         let mut timer = pin!(sleep_until(Instant::now() + self.config.idle_timeout.unwrap_or(NEVER)));
         loop {
+            self.renew();
             while waiting.len() > replies.len() {
                 waiting.pop_front();
             }
@@ -212,6 +217,16 @@ impl Connection<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Between two messages, takes over settings that were changed meanwhile.
+    fn renew(&mut self) {
+        if !self.mllp.inside_frame()
+            && let Some(config) = self.live.other_than(&self.config)
+        {
+            self.mllp.set_limit(config.frame_bytes_max);
+            self.config = config;
         }
     }
 

@@ -5,13 +5,15 @@ use crate::listener::AllowList;
 use crate::listener::connection;
 use crate::metrics::{FrameFault, Metrics};
 use crate::wire::FRAME_BYTES_MAX;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -101,98 +103,175 @@ pub trait Intake: Send + Sync + 'static {
     }
 }
 
-/// A bound socket; [`Listener::run`] serves it.
-pub struct Listener {
-    config: Arc<ListenerConfig>,
-    socket: TcpListener,
-    metrics: Arc<Metrics>,
-}
+/// A socket that is bound and listens. Whoever holds it may accept from it; it is closed when nobody holds it any more.
+#[derive(Clone)]
+pub struct Socket(Arc<TcpListener>);
 
-impl Listener {
-    /// Binds the socket, so that a port that is taken is found before anything starts.
-    pub fn bind(config: ListenerConfig, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+impl Socket {
+    /// Binds an address, so that a port that is taken is found before anything starts.
+    pub fn bind(address: SocketAddr) -> std::io::Result<Self> {
         const BACKLOG: u32 = 1_024;
-        let socket = if config.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
-        socket.bind(config.address)?;
-        Ok(Self { socket: socket.listen(BACKLOG)?, config: Arc::new(config), metrics })
+        socket.bind(address)?;
+        Ok(Self(Arc::new(socket.listen(BACKLOG)?)))
     }
 
     /// The address that it is bound to.
     pub fn local_address(&self) -> std::io::Result<SocketAddr> {
-        self.socket.local_addr()
+        self.0.local_addr()
+    }
+}
+
+/// What of a listener can be changed while it runs.
+pub(super) struct Live {
+    config: ArcSwap<ListenerConfig>,
+    /// None once it is closed: connections that still answer must not keep the port.
+    socket: ArcSwapOption<TcpListener>,
+    /// Open connections.
+    open: AtomicUsize,
+    /// Is told when one of these was changed.
+    changed: Notify,
+}
+
+/// A connection's place among those that may be open at once.
+struct Place(Arc<Live>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl Live {
+    /// The settings of this moment.
+    pub(super) fn config(&self) -> Arc<ListenerConfig> {
+        self.config.load_full()
     }
 
-    /// Its settings.
-    pub fn config(&self) -> &ListenerConfig {
-        &self.config
+    /// The same, if they are others than `known`.
+    pub(super) fn other_than(&self, known: &Arc<ListenerConfig>) -> Option<Arc<ListenerConfig>> {
+        let now = self.config.load();
+        (!Arc::ptr_eq(&now, known)).then(|| Arc::clone(&now))
+    }
+}
+
+/// A bound socket and its settings; [`Listener::run`] serves it.
+pub struct Listener {
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+}
+
+/// Changes a listener while it runs.
+#[derive(Clone)]
+pub struct Reins(Arc<Live>);
+
+impl Reins {
+    /// Puts other settings in force: for the next peer that connects, and on open connections for the next message.
+    pub fn change(&self, config: ListenerConfig) {
+        self.0.config.store(Arc::new(config));
+        self.0.changed.notify_waiters();
+    }
+
+    /// Accepts from this socket from now on. Connections that are open stay so.
+    pub fn accept_from(&self, socket: &Socket) {
+        self.0.socket.store(Some(Arc::clone(&socket.0)));
+        self.0.changed.notify_waiters();
+    }
+
+    /// The socket from which it accepts; none once it is closing.
+    pub fn socket(&self) -> Option<Socket> {
+        self.0.socket.load_full().map(Socket)
+    }
+}
+
+impl Listener {
+    /// Binds the socket that the settings name.
+    pub fn bind(config: ListenerConfig, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+        let socket = Socket::bind(config.address)?;
+        Ok(Self::over(socket, config, metrics))
+    }
+
+    /// A listener over a socket that is bound already.
+    pub fn over(socket: Socket, config: ListenerConfig, metrics: Arc<Metrics>) -> Self {
+        let live =
+            Live { config: ArcSwap::from_pointee(config), socket: ArcSwapOption::new(Some(socket.0)), open: AtomicUsize::new(0), changed: Notify::new() };
+        Self { live: Arc::new(live), metrics }
+    }
+
+    /// The address that it is bound to.
+    pub fn local_address(&self) -> std::io::Result<SocketAddr> {
+        self.live.socket.load().as_ref().map_or_else(|| Err(std::io::ErrorKind::NotConnected.into()), |socket| socket.local_addr())
+    }
+
+    /// What changes it while it runs.
+    pub fn reins(&self) -> Reins {
+        Reins(Arc::clone(&self.live))
     }
 
     /// Accepts and serves until `closing`; then it stops accepting, every connection answers what it has read, and this returns.
     pub async fn run<I: Intake>(self, intake: Arc<I>, closing: CancellationToken) {
-        let permits = Arc::new(Semaphore::new(self.config.connections_max));
         let large_frames = Arc::new(Semaphore::new(LARGE_FRAMES_MAX));
         let tasks = TaskTracker::new();
-        while let Some((stream, peer, permit)) = self.accept(&permits, &closing, &*intake).await {
-            let (config, metrics, name) = (Arc::clone(&self.config), Arc::clone(&self.metrics), Arc::clone(&self.config.name));
-            let serve = connection::serve(stream, peer, config, Arc::clone(&metrics), Arc::clone(&intake), Arc::clone(&large_frames), closing.clone());
+        while let Some((stream, peer)) = self.accept(&closing, &*intake).await {
+            let (live, metrics, name) = (Arc::clone(&self.live), Arc::clone(&self.metrics), Arc::clone(&self.live.config.load().name));
+            let serve =
+                connection::serve(stream, peer, Arc::clone(&live), Arc::clone(&metrics), Arc::clone(&intake), Arc::clone(&large_frames), closing.clone());
             metrics.connections(&name, 1);
+            live.open.fetch_add(1, Ordering::AcqRel);
             tasks.spawn(async move {
+                let _place = Place(live);
                 serve.await;
                 metrics.connections(&name, -1);
-                drop(permit);
             });
         }
-        drop(self.socket);
+        self.live.socket.store(None);
         tasks.close();
         tasks.wait().await;
     }
 
-    /// The next peer that may connect; `None` when closing. The permit comes first: without one nothing is accepted.
-    async fn accept<I: Intake>(
-        &self,
-        permits: &Arc<Semaphore>,
-        closing: &CancellationToken,
-        intake: &I,
-    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    /// The next peer that may connect; `None` when closing. At the limit of connections nothing is accepted.
+    async fn accept<I: Intake>(&self, closing: &CancellationToken, intake: &I) -> Option<(TcpStream, SocketAddr)> {
         /// How long to wait when the system cannot give a socket, mostly for want of file descriptors.
         const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
         loop {
-            let permit = tokio::select! {
-                () = closing.cancelled() => return None,
-                permit = Arc::clone(permits).acquire_owned() => permit.expect("the semaphore is never closed"),
-            };
+            // Asked for before anything is looked at, so that no change goes unnoticed.
+            let changed = self.live.changed.notified();
+            let (config, socket) = (self.live.config(), self.live.socket.load_full()?);
+            let has_place = self.live.open.load(Ordering::Acquire) < config.connections_max;
             let accepted = tokio::select! {
                 () = closing.cancelled() => return None,
+                () = changed => continue,
                 accepted = async {
                     intake.room().await;
-                    self.socket.accept().await
-                } => accepted,
+                    socket.accept().await
+                }, if has_place => accepted,
             };
             match accepted {
-                Ok((stream, peer)) if self.config.allow.allows(peer.ip()) => {
-                    if let Err(error) = self.prepare(&stream) {
-                        tracing::debug!(listener = %self.config.name, kind = ?error.kind(), "a socket option was refused");
+                Ok((stream, peer)) if config.allow.allows(peer.ip()) => {
+                    if let Err(error) = prepare(&stream, &config) {
+                        tracing::debug!(listener = %config.name, kind = ?error.kind(), "a socket option was refused");
                     }
-                    return Some((stream, peer, permit));
+                    return Some((stream, peer));
                 }
                 Ok((_, peer)) => {
-                    self.metrics.frame_fault(&self.config.name, FrameFault::NotAllowed);
-                    tracing::warn!(listener = %self.config.name, %peer, "refused a peer that `allow` does not name");
+                    self.metrics.frame_fault(&config.name, FrameFault::NotAllowed);
+                    tracing::warn!(listener = %config.name, %peer, "refused a peer that `allow` does not name");
                 }
                 Err(error) => {
-                    tracing::error!(listener = %self.config.name, kind = ?error.kind(), "could not accept a connection");
+                    tracing::error!(listener = %config.name, kind = ?error.kind(), "could not accept a connection");
                     tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                 }
             }
         }
     }
+}
 
-    fn prepare(&self, stream: &TcpStream) -> std::io::Result<()> {
-        stream.set_nodelay(true)?;
-        rustix::net::sockopt::set_socket_keepalive(stream, true)?;
-        rustix::net::sockopt::set_tcp_keepidle(stream, self.config.keep_alive)?;
-        rustix::net::sockopt::set_tcp_keepintvl(stream, self.config.keep_alive)?;
-        Ok(())
-    }
+fn prepare(stream: &TcpStream, config: &ListenerConfig) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    rustix::net::sockopt::set_socket_keepalive(stream, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(stream, config.keep_alive)?;
+    rustix::net::sockopt::set_tcp_keepintvl(stream, config.keep_alive)?;
+    Ok(())
 }

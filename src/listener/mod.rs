@@ -7,4 +7,4 @@ mod connection;
 mod mllp;
 
 pub use allow::{AllowList, Network, NetworkError};
-pub use mllp::{Intake, Listener, ListenerConfig, Received, Reply};
+pub use mllp::{Intake, Listener, ListenerConfig, Received, Reins, Reply, Socket};

@@ -162,6 +162,8 @@ pub struct Metrics {
     breaker_open: Family<ByTarget, Gauge>,
     findings: Family<ByKind, Counter>,
     reloads: Family<ByResult, Counter>,
+    last_reload_ok: Gauge,
+    last_reload: FloatGauge,
     commit_seconds: Histogram,
     journal_bytes: Gauge,
     wal_bytes: Gauge,
@@ -206,6 +208,8 @@ impl Metrics {
             breaker_open: add!(Family::default(), "breaker_open", "1 while the target's breaker is open"),
             findings: add!(Family::default(), "findings", "What runs of routes noticed, by kind"),
             reloads: add!(Family::default(), "route_set_reloads", "Route sets that were applied or refused"),
+            last_reload_ok: add!(Gauge::default(), "last_reload_successful", "1 if the site as it lies on the disk is the one that runs, 0 if it was refused"),
+            last_reload: add!(FloatGauge::default(), "last_reload_success_timestamp_seconds", "When a site was applied last, in seconds since 1970"),
             commit_seconds: add!(
                 fine_seconds(),
                 "commit_seconds",
@@ -285,6 +289,14 @@ impl Metrics {
     /// A route set was applied, or refused.
     pub fn reload(&self, applied: bool) {
         self.reloads.get_or_create(&ByResult { result: if applied { "applied" } else { "refused" } }).inc();
+    }
+
+    /// The files as they are now are in force since `at`, or were refused.
+    pub fn reloaded(&self, in_force_since: Option<f64>) {
+        self.last_reload_ok.set(i64::from(in_force_since.is_some()));
+        if let Some(at) = in_force_since {
+            self.last_reload.set(at);
+        }
     }
 
     /// A commit of the journal took this long, fsync included.

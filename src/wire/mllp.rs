@@ -57,6 +57,11 @@ impl Mllp {
         Self { limit_bytes, inside: false, scanned: 0, after_end: false, noise_bytes: 0, restarts: 0 }
     }
 
+    /// Refuses payloads over `limit_bytes` from the next one on.
+    pub fn set_limit(&mut self, limit_bytes: usize) {
+        self.limit_bytes = limit_bytes;
+    }
+
     /// Takes the next frame out of `buffer`. `None`: the buffer holds no whole frame yet; add bytes and ask again.
     ///
     /// Bytes outside of frames are skipped and counted. A frame ends at `<FS>`, whether or not a carriage return follows.
