@@ -43,7 +43,8 @@ fn tls_words(error: &TlsError) -> (&'static str, String) {
             Fault::NotValidYet | Fault::NotValidYetContext { .. } => {
                 ("tls-not-yet", "the server's certificate is not valid yet: its clock or this machine's is wrong")
             }
-            Fault::UnknownIssuer => (
+            // A bad signature: an authority of the same name, with another key.
+            Fault::UnknownIssuer | Fault::BadSignature => (
                 "tls-issuer",
                 "the server's certificate comes from an authority that is not trusted here: set `tls: { ca: FILE }` to the authority's certificate",
             ),
@@ -53,7 +54,7 @@ fn tls_words(error: &TlsError) -> (&'static str, String) {
             Fault::Revoked => ("tls-revoked", "the server's certificate has been revoked"),
             Fault::InvalidPurpose | Fault::InvalidPurposeContext { .. } => ("tls-purpose", "the server's certificate is not meant for servers"),
             Fault::Other(_) => ("tls-certificate", "the server's certificate cannot be used: it names no host, or is an authority's own"),
-            _ => ("tls-certificate", "the server's certificate is malformed, or its signature is wrong"),
+            _ => ("tls-certificate", "the server's certificate is malformed"),
         },
         TlsError::AlertReceived(Alert::CertificateRequired) => {
             ("tls-client-certificate", "the server wants a client certificate: set `tls: { certificate: FILE, key: FILE }`")
@@ -61,6 +62,7 @@ fn tls_words(error: &TlsError) -> (&'static str, String) {
         TlsError::AlertReceived(
             Alert::BadCertificate
             | Alert::UnknownCA
+            | Alert::DecryptError
             | Alert::CertificateExpired
             | Alert::CertificateRevoked
             | Alert::CertificateUnknown

