@@ -1,6 +1,7 @@
 //! FHIR R4: definitions, resources as trees, Bundles, identities and merge. Pure: no I/O, no clock.
 
 mod bundle;
+mod capability;
 mod definitions;
 mod difference;
 mod extension;
@@ -13,6 +14,7 @@ mod table;
 mod value_set;
 
 pub use bundle::{BundleKind, KnownId, Request, Step, conflict, display_bundle, links, plan, write_bundle, write_with_id};
+pub use capability::{Capabilities, Shortfall, Wanted};
 pub use definitions::{Binding, Element, Kind, Strength, Type, type_named, types};
 pub use difference::{Change, Difference, Step as PathStep, differences};
 pub use extension::{ExtensionDef, ExtensionPart, extension, extension_names};

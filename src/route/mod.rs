@@ -16,6 +16,7 @@ mod overlay;
 mod program;
 mod read;
 mod run;
+mod saved;
 mod schema;
 mod scope;
 mod survey;

@@ -12,7 +12,7 @@ mod secret;
 
 pub use crate::fhir::KnownId;
 pub use config::{Auth, ClientProof, FhirConfig, FolderConfig, Layout, Proxy, Rate, Sending, TargetConfig, TargetError, Tls, TlsVersion, TokenConfig};
-pub use fhir::{FhirTarget, SigningKey};
+pub use fhir::{FhirTarget, PageFault, Search, SigningKey};
 pub use folder::FolderTarget;
 pub use outcome::{Fault, Job, Receipt, Retry, Saved, Setback};
 pub use secret::SecretSource;

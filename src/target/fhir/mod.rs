@@ -4,6 +4,7 @@
 
 mod access;
 mod answer;
+mod browse;
 mod connection;
 mod der;
 mod failure;
@@ -17,12 +18,14 @@ mod stepwise;
 mod token;
 mod transaction;
 
+pub use browse::{PageFault, Search};
 pub use key::SigningKey;
 
 use crate::exchange::{Phi, Secret};
-use crate::fhir::{SaveMode, Saves, Step, plan};
+use crate::fhir::{Capabilities, SaveMode, Saves, Step, plan};
 use crate::target::{Fault, FhirConfig, Job, Receipt, Retry, Saved, Sending, Setback, TargetError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
 
 /// A FHIR server.
 pub struct FhirTarget {
@@ -35,6 +38,8 @@ pub struct FhirTarget {
     locks: locks::IdentityLocks,
     /// Becomes false when the server turns out not to take `POST _search`.
     post_search: AtomicBool,
+    /// Told whenever the server has answered.
+    reached: Notify,
 }
 
 impl FhirTarget {
@@ -48,7 +53,16 @@ impl FhirTarget {
         let client = connection::Connection::open(&config)?;
         let access = access::Access::open(&config, &base)?;
         let pace = config.rate.map(pace::Pace::new);
-        Ok(Self { client, access, pace, base, secret: config.secret, locks: locks::IdentityLocks::new(), post_search: AtomicBool::new(true) })
+        Ok(Self {
+            client,
+            access,
+            pace,
+            base,
+            secret: config.secret,
+            locks: locks::IdentityLocks::new(),
+            post_search: AtomicBool::new(true),
+            reached: Notify::new(),
+        })
     }
 
     /// One attempt at a delivery.
@@ -74,11 +88,21 @@ impl FhirTarget {
         }
     }
 
-    /// Reads the CapabilityStatement.
+    /// Asks whether the server is there.
     pub async fn probe(&self) -> Result<(), Setback> {
+        self.capabilities().await.map(|_| ())
+    }
+
+    /// Waits until the server has answered something, whatever it was, since the last time that somebody waited.
+    pub async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    /// Reads the CapabilityStatement.
+    pub async fn capabilities(&self) -> Result<Capabilities, Setback> {
         let answer = self.send(self.client.get(format!("{}/metadata", self.base)), http::Effect::Reads).await?;
-        match answer.resource_type() {
-            Some("CapabilityStatement") if answer.status == 200 => Ok(()),
+        match answer.body.as_ref().and_then(Capabilities::read) {
+            Some(capabilities) if answer.status == 200 => Ok(capabilities),
             _ if answer.status == 200 => {
                 Err(answer.setback(Retry::Transient, Fault::Target, "not-fhir", "the base URL answers, but has no CapabilityStatement"))
             }
@@ -87,7 +111,9 @@ impl FhirTarget {
     }
 
     /// The server answered, whatever it said.
-    fn was_reached(&self) {}
+    fn was_reached(&self) {
+        self.reached.notify_one();
+    }
 
     fn takes_post_search(&self) -> bool {
         self.post_search.load(Ordering::Relaxed)
