@@ -2,7 +2,7 @@
 
 mod message;
 
-use crate::fhir::{Identity, Node, SaveMode};
+use crate::fhir::{Identity, Node};
 use crate::hl7v2::{Address, Message, Part};
 use crate::route::program::{Context, Finding, Output, RouteId, RouteSet, Stop};
 use crate::route::run::{Birth, Fate, How, Leaf, Trace, leaves};
@@ -524,19 +524,6 @@ fn lines(trace: &Trace, fields: &Fields<'_>) -> Vec<LineUse> {
 
 /// What a line says of where it made nothing; enough for any reader.
 const STEPS_MAX: usize = 50;
-
-/// A save mode in the language's words.
-pub(crate) fn save_words(mode: SaveMode) -> &'static str {
-    match mode {
-        SaveMode::Create => "create",
-        SaveMode::CreateIfNone => "create by",
-        SaveMode::Update => "update by",
-        SaveMode::Merge => "merge by",
-        SaveMode::Put => "put by",
-        SaveMode::Find => "find by",
-        SaveMode::Delete => "delete by",
-    }
-}
 
 /// Equal but for the numbers of links, which change at the end of a run.
 pub(crate) fn alike(a: &Node, b: &Node) -> bool {

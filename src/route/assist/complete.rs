@@ -7,11 +7,7 @@ use crate::route::assist::context::{Context, Wanted, makes_resource};
 use crate::route::assist::hover;
 use crate::route::assist::index::arrow;
 use crate::route::assist::outline::{Quote, Section, Where};
-use crate::route::assist::words;
-use crate::route::compile::same_type;
-use crate::route::functions::FUNCTIONS;
 use crate::route::keys::{Declared, IN, KINDS, OWN, Place, ROW, Takes, UNMAPPED};
-use crate::route::types::Ty;
 use std::ops::Range;
 
 /// What sort of thing is offered, for the editor's icon.
@@ -51,7 +47,7 @@ pub struct Suggestion {
 }
 
 /// So many codes of one value set are offered at most.
-const CODES_MAX: usize = 300;
+pub(crate) const CODES_MAX: usize = 300;
 
 pub(super) fn complete(view: &View<'_>, at: usize) -> Vec<Suggestion> {
     let Some(section) = view.outline.section(at) else { return Vec::new() };
@@ -98,15 +94,23 @@ pub(super) fn complete(view: &View<'_>, at: usize) -> Vec<Suggestion> {
     out.list
 }
 
-struct Offers<'v> {
-    view: &'v View<'v>,
-    at: usize,
-    section: &'v Section,
-    list: Vec<Suggestion>,
+pub(crate) struct Offers<'v> {
+    pub(crate) view: &'v View<'v>,
+    pub(crate) at: usize,
+    pub(crate) section: &'v Section,
+    pub(crate) list: Vec<Suggestion>,
 }
 
 impl<'v> Offers<'v> {
-    fn add(&mut self, label: &str, kind: SuggestionKind, detail: impl Into<String>, documentation: impl Into<String>, insert: String, replaces: &Range<usize>) {
+    pub(crate) fn add(
+        &mut self,
+        label: &str,
+        kind: SuggestionKind,
+        detail: impl Into<String>,
+        documentation: impl Into<String>,
+        insert: String,
+        replaces: &Range<usize>,
+    ) {
         if self.list.iter().all(|s| s.label != label) {
             self.list.push(Suggestion {
                 label: label.to_owned(),
@@ -321,7 +325,7 @@ impl<'v> Offers<'v> {
     }
 
     /// Codes of the value set that an element's constants are taken from.
-    fn codes(&mut self, element: Element, branch: Option<Type>, range: &Range<usize>, quotes: &str) {
+    pub(crate) fn codes(&mut self, element: Element, branch: Option<Type>, range: &Range<usize>, quotes: &str) {
         if let Some(binding) = element.binding() {
             for (system, code, display) in binding.value_set.codes().take(CODES_MAX) {
                 self.add(code, SuggestionKind::Code, display, system, format!("{quotes}{code}{quotes}"), range);
@@ -331,189 +335,6 @@ impl<'v> Offers<'v> {
             for word in ["true", "false"] {
                 self.add(word, SuggestionKind::Code, "", "", word.to_owned(), range);
             }
-        }
-    }
-
-    /// Inside an expression.
-    fn expression(&mut self, chain: &[usize], value: &Range<usize>, wanted: Wanted) {
-        let view = self.view;
-        let text = view.part(value);
-        let here = self.at.saturating_sub(value.start).min(text.len());
-        let absolute = |r: Range<usize>| value.start + r.start..value.start + r.end;
-        let mut current = view.current(&self.section.roots, chain);
-        if let Some(open) = words::string_start(text, here) {
-            let range = absolute(open..here);
-            match text.get(..open).and_then(words::compared) {
-                Some(path) => {
-                    if let Some(Ty::V2 { table: Some(table), .. }) = words::type_of(path, &current, &view.assist.index.v2) {
-                        for (code, display) in hl7v2::newest_table(table).into_iter().flat_map(|t| t.codes()).take(CODES_MAX) {
-                            self.add(code, SuggestionKind::Code, display, format!("table {table}"), code.to_owned(), &range);
-                        }
-                    }
-                }
-                None => {
-                    if let Wanted::Element(e, branch) = wanted {
-                        self.codes(e, branch, &range, "");
-                    }
-                }
-            }
-            return;
-        }
-        let begin = words::start(text, here);
-        let word = text.get(begin..here).unwrap_or("");
-        let range = absolute(begin..here);
-        // `PATH where ` sees each candidate.
-        if let Some((path, _)) = text.get(..begin).unwrap_or("").rsplit_once(" where ") {
-            let from = words::start(path, path.len());
-            if let Some(ty) = path.get(from..).and_then(|p| words::type_of(p, &current, &view.assist.index.v2)) {
-                current.insert(0, ty);
-            }
-        }
-        match words::before(text, begin) {
-            "via" => self.tables(word, &range),
-            "as" => {
-                let path = text.get(..begin).unwrap_or("").trim_end().strip_suffix("as").unwrap_or("").trim_end();
-                let ty = path.get(words::start(path, path.len())..).and_then(|p| words::type_of(p, &current, &view.assist.index.v2));
-                self.targets(ty.as_ref(), &range);
-            }
-            "in" => {
-                self.tables("", &range);
-                for (name, meaning) in [("systems", "authorities with a row or a URI of their own"), ("ucum", "units of UCUM")] {
-                    self.add(name, SuggestionKind::Name, "", meaning, name.to_owned(), &range);
-                }
-            }
-            _ if word.starts_with('$') => self.variables(chain, &range),
-            _ => self.terms(chain, word, &range, &current, wanted),
-        }
-    }
-
-    fn tables(&mut self, word: &str, range: &Range<usize>) {
-        let tables: Vec<_> = self.view.assist.index.of("table").cloned().collect();
-        if let Some((name, _)) = word.split_once('.') {
-            for column in tables.iter().filter(|t| t.name == name).flat_map(|t| t.columns.iter()) {
-                self.add(&format!("{name}.{column}"), SuggestionKind::Name, "column", "", format!("{name}.{column}"), range);
-            }
-            return;
-        }
-        for t in tables {
-            self.add(&t.name, SuggestionKind::Name, "table", hover::table(&t), t.name.clone(), range);
-        }
-    }
-
-    /// Maps from such a value; all of them where its type cannot be told.
-    fn targets(&mut self, ty: Option<&Ty>, range: &Range<usize>) {
-        let source = match ty {
-            Some(Ty::V2 { datatype, .. }) => Some(*datatype),
-            Some(Ty::Segment(name)) => Some(*name),
-            _ => None,
-        };
-        let fits = |head: &str| arrow(head).is_some_and(|(from, _)| source.is_none_or(|s| same_type(s, from)));
-        let maps: Vec<String> = self.view.assist.index.of("map").map(|d| d.name.clone()).filter(|head| fits(head)).collect();
-        for head in maps {
-            if let Some((_, target)) = arrow(&head) {
-                self.add(target, SuggestionKind::Name, format!("map: {head}"), "", target.to_owned(), range);
-            }
-        }
-    }
-
-    /// `$name`: what `$let` and `$takes` of the bodies around name.
-    fn variables(&mut self, chain: &[usize], range: &Range<usize>) {
-        for (name, how) in self.view.variables(&self.section.roots, chain) {
-            self.add(&format!("${name}"), SuggestionKind::Name, how, "", format!("${name}"), range);
-        }
-    }
-
-    fn terms(&mut self, chain: &[usize], word: &str, range: &Range<usize>, current: &[Ty], wanted: Wanted) {
-        let view = self.view;
-        let v2 = &view.assist.index.v2;
-        if let Some(dot) = word.rfind('.').filter(|_| word.starts_with(|c: char| c.is_ascii_uppercase()))
-            && let Some(path) = word.get(..dot)
-        {
-            // After a point: components; after an anchor, segments.
-            match words::type_of(path, current, v2) {
-                Some(Ty::V2 { datatype, .. }) => self.components(path, datatype, range),
-                Some(Ty::Segment(_)) => {
-                    for segment in self.segments(current) {
-                        let name = hl7v2::newest_segment(segment).map_or("", |s| s.name());
-                        self.add(&format!("{path}.{segment}"), SuggestionKind::Path, "segment", name, format!("{path}.{segment}"), range);
-                    }
-                }
-                _ => {}
-            }
-            return;
-        }
-        if let Some((segment, _)) = word.split_once('-').filter(|_| word.starts_with(|c: char| c.is_ascii_uppercase())) {
-            let name = segment.split(['[', '.']).next_back().filter(|s| v2.is_segment(s)).or_else(|| segment.split('[').next()).unwrap_or(segment);
-            for n in 1..=120 {
-                let Some(facts) = v2.field(name, n) else { continue };
-                let path = format!("{segment}-{n}");
-                self.add(&path, SuggestionKind::Path, hover::field_shape(name, n, &facts), hover::field(name, n, &facts), path.clone(), range);
-            }
-            return;
-        }
-        for ty in current {
-            match ty {
-                Ty::V2 { datatype, .. } => self.components(datatype, datatype, range),
-                Ty::Segment(name) => {
-                    self.add(name, SuggestionKind::Path, "segment", hl7v2::newest_segment(name).map_or("", |s| s.name()), (*name).to_owned(), range)
-                }
-                _ => {}
-            }
-        }
-        for segment in self.segments(current) {
-            self.add(segment, SuggestionKind::Path, "segment", hl7v2::newest_segment(segment).map_or("", |s| s.name()), segment.to_owned(), range);
-        }
-        if let Wanted::Element(e, branch) = wanted
-            && word.is_empty()
-        {
-            self.codes(e, branch, range, "\"");
-        }
-        self.variables(chain, range);
-        let (kind, head) = view.kind(&self.section.roots);
-        if kind == "route" {
-            let mut names: Vec<String> = view.assist.index.named("route", &head).flat_map(|d| d.resources.iter().map(|(n, _)| n.clone())).collect();
-            names.extend(view.resource_names(self.section));
-            for name in names {
-                self.add(&name, SuggestionKind::Name, "resource of this route", "", name.clone(), range);
-            }
-        }
-        for f in FUNCTIONS {
-            self.add(f.name, SuggestionKind::Function, f.signature, format!("{}\n\n`{}`", f.meaning, f.example), format!("{}(", f.name), range);
-        }
-        for (word, meaning) in hover::KEYWORDS {
-            self.add(word, SuggestionKind::Keyword, "", *meaning, (*word).to_owned(), range);
-        }
-    }
-
-    fn components(&mut self, path: &str, datatype: &str, range: &Range<usize>) {
-        let v2 = &self.view.assist.index.v2;
-        let primitive = v2.is_primitive(datatype);
-        let offers: Vec<_> = (1..=60)
-            .filter(|_| !primitive)
-            .filter_map(|n| v2.component(datatype, n).map(|facts| (n, facts)))
-            .map(|(n, facts)| (format!("{path}.{n}"), hover::component_shape(datatype, n, &facts), hover::component(datatype, n, &facts)))
-            .collect();
-        for (label, detail, text) in offers {
-            self.add(&label, SuggestionKind::Path, detail, text, label.clone(), range);
-        }
-    }
-
-    /// Segments in reach: those of the route's messages, or of the messages that have the map's segment.
-    fn segments(&self, current: &[Ty]) -> Vec<&'static str> {
-        let index = &self.view.assist.index;
-        let (kind, head) = self.view.kind(&self.section.roots);
-        if kind == "route" {
-            let on: Vec<String> = self.view.on(self.section).into_iter().chain(index.named("route", &head).flat_map(|d| d.on.clone())).collect();
-            return index.segments_beside(None, &on);
-        }
-        match current.iter().rev().find_map(|t| if let Ty::Segment(name) = t { Some(*name) } else { None }) {
-            Some(segment) => {
-                let found = index.segments_beside(Some(segment), &[]);
-                if found.is_empty() { index.segments_beside(None, &["ADT^*".to_owned(), "ORU^R01".to_owned()]) } else { found }
-            }
-            // A map of a data type sees its value alone; conditions of tables see the message.
-            None if kind == "map" => Vec::new(),
-            None => index.segments_beside(None, &[]),
         }
     }
 }

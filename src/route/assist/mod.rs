@@ -7,6 +7,8 @@ mod define;
 mod hover;
 mod index;
 mod outline;
+mod reader;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -3,7 +3,7 @@
 use crate::fhir::{Identity, ListMerge, Node, Save, SaveMode};
 use crate::hl7v2::Message;
 use crate::route::code::{Body, Missing, Required, Resource, SaveX, Shared, X};
-use crate::route::lineage::{Step, save_words};
+use crate::route::lineage::Step;
 use crate::route::program::{Output, Stop};
 use crate::route::run::body::{Building, missing_text};
 use crate::route::run::contained::referred;
@@ -301,7 +301,7 @@ impl<'m> Run<'m> {
                 let count = self.made.iter().filter(|m| m.save.resource_type == resource).count();
                 let name = format!("{}[{}]", resource.to_lowercase(), count + 1);
                 self.note(|t| {
-                    t.step(Step::Refers { name: name.clone(), save: save_words(mode) }, None);
+                    t.step(Step::Refers { name: name.clone(), save: mode.words() }, None);
                     t.shared(entry, &code.head, &body, puts);
                 });
                 let merge: Vec<(&'static str, ListMerge)> = code.save.as_ref().map(|s| s.merge.clone()).unwrap_or_default();
@@ -417,7 +417,7 @@ impl<'m> Run<'m> {
         }
         self.note(|t| {
             for (n, made) in self.made.iter().enumerate() {
-                let save = if made.logical { "logical" } else { save_words(made.save.mode) };
+                let save = if made.logical { "logical" } else { made.save.mode.words() };
                 t.names.insert(n, Facts { name: made.save.name.clone(), resource_type: made.save.resource_type, save });
             }
         });
