@@ -140,6 +140,11 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
+        // What is only looked up or deleted is never written.
+        if body.save.as_ref().is_some_and(|save| matches!(save.verb, tree::Verb::Find | tree::Verb::Delete)) {
+            compiled.required.clear();
+            return compiled;
+        }
         let heads = used.iter().filter_map(|(_, m)| self.maps.get(*m).map(|head| (*m, head.span)));
         let replacing = self.blamed(body.span, heads.clone().map(|(_, span)| span));
         let replacing = heads.clone().find(|(_, span)| replacing == Some(*span)).map(|(m, span)| (span, self.map_name(m)));
