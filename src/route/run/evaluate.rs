@@ -25,7 +25,12 @@ impl<'m> Run<'m> {
             X::Node(name, node) => Values::constant(Value::Node(Box::new((*name, node.clone())))),
             X::Path(path) => self.path(path, env),
             X::Argument(n) => match (env.caller, env.arguments.get(*n)) {
-                (Some(caller), Some(argument)) => self.eval(argument, caller),
+                // Whoever passes a constant means it to be written: `type: { text: $role }` is no body of constants.
+                (Some(caller), Some(argument)) => {
+                    let mut values = self.eval(argument, caller);
+                    values.alive |= !values.is_empty();
+                    values
+                }
                 _ => Values::none(),
             },
             X::Said(..) => {

@@ -140,7 +140,9 @@ impl<'m> Run<'m> {
     pub(crate) fn text_of(&self, value: &Value<'m>) -> Cow<'m, str> {
         match value {
             Value::Part(part) => self.leaf_text(*part),
-            Value::Segment(_) | Value::Node(_) | Value::Piece(_) | Value::Made(_) | Value::Null => Cow::Borrowed(""),
+            // A constant that was passed as a parameter is a value of FHIR already.
+            Value::Node(node) => node.1.as_text().map_or(Cow::Borrowed(""), |text| Cow::Owned(text.to_owned())),
+            Value::Segment(_) | Value::Piece(_) | Value::Made(_) | Value::Null => Cow::Borrowed(""),
             Value::Text(text) | Value::Moment(text) => text.clone(),
             Value::Number(n) => Cow::Owned(plain(n)),
             Value::Bool(b) => Cow::Borrowed(if *b { "true" } else { "false" }),
