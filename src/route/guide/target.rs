@@ -37,13 +37,15 @@ pub(crate) fn wanted(base: &str, text: &str, assigned: &str, urls: &mut HashMap<
     let words = !assigned.is_empty() && constant.is_none();
     // That one place is part of another hangs on the inner one.
     let refers = stem.contains(".reference(");
+    // A system or a kind without a value assigned: the guide leaves it to be guessed from the field.
+    let beside = constant.is_none() && (stem.ends_with(".system") || stem.ends_with("type.coding.code"));
     let made = places(root, stem, urls);
     // The guide's assignment sometimes stands a row too high, beside a whole resource or type, which is no constant.
     let simple = |at: &At| at.types.last().and_then(|t| fhir::type_named(t)).is_none_or(|t| t.kind() == fhir::Kind::Primitive);
     made.into_iter()
         .map(|at| {
             let constant = constant.clone().filter(|_| !is_url && simple(&at));
-            Wanted { at, constant, hangs: is_url || words || refers }
+            Wanted { at, constant, hangs: is_url || words || refers || beside }
         })
         .collect()
 }
