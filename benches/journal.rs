@@ -79,7 +79,7 @@ fn message(n: u64, random: bool) -> Append {
             bytes: Phi::new(Bytes::from(bytes)),
         },
         disposition: Disposition::Accepted,
-        deliveries: vec![NewDelivery { route: "adt".into(), target: "main".into() }],
+        deliveries: vec![NewDelivery { route: "adt".into(), target: "main".into(), keys: None }],
         duplicate_window: Some(Duration::from_secs(24 * 3600)),
     }
 }

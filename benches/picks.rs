@@ -85,7 +85,7 @@ fn message(n: u64) -> Append {
             bytes: Phi::new(Bytes::from(bytes)),
         },
         disposition: Disposition::Accepted,
-        deliveries: vec![NewDelivery { route: "adt".into(), target: "main".into() }],
+        deliveries: vec![NewDelivery { route: "adt".into(), target: "main".into(), keys: None }],
         duplicate_window: None,
     }
 }

@@ -108,6 +108,7 @@ fn site(name: &str, text: &str) -> Loaded {
     let options = LoadOptions {
         targets: vec!["main".to_owned(), "lake".to_owned(), "server".to_owned()],
         resources_only: vec!["server".to_owned()],
+        no_patches: vec!["lake".to_owned()],
         listeners: vec!["adt".to_owned()],
         ..LoadOptions::default()
     };

@@ -26,6 +26,46 @@ async fn each_patient_in_order_and_patients_in_parallel() {
     site.stop().await;
 }
 
+/// What a route says in `order-by` keeps the order: its values are never side by side, and what shares none of them is, also for one patient.
+#[tokio::test]
+async fn order_by_keeps_in_order_what_shares_its_value_and_nothing_else() {
+    let mut plan = Plan::new();
+    // The ward is what the route orders by; each message has a patient of its own, so that nothing else keeps two of them apart.
+    plan.routes = routes_text("order-by: PV1-3.1\n");
+    let site = plan.start().await;
+    site.server.delay(Duration::from_millis(60));
+    let mut peer = site.connect().await;
+    let message = |n: usize, ward: &str| format!("{}PV1|1|I|{ward}^101^A\r", adt(&format!("C{n}"), &format!("P{n}"), &format!("N{n}")));
+    let all: Vec<String> = (0..24).map(|n| message(n, &format!("W{}", n % 4))).collect();
+    peer.all_accepted(&all).await;
+    site.until_delivered(24).await;
+    let arrived = site.server.arrived();
+    for ward in 0..4 {
+        let of_ward: Vec<usize> = arrived.iter().filter(|n| *n % 4 == ward).copied().collect();
+        assert!(of_ward.is_sorted() && of_ward.len() == 6, "ward {ward}: {of_ward:?}");
+    }
+    // One of each ward at a time, and no two of one.
+    assert!((2..=4).contains(&site.server.most_at_once()), "{} at once", site.server.most_at_once());
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_value_for_order_by_the_identifiers_keep_the_order() {
+    let mut plan = Plan::new();
+    plan.routes = routes_text("order-by: PV1-3.1\n");
+    let site = plan.start().await;
+    site.server.delay(Duration::from_millis(5));
+    let mut peer = site.connect().await;
+    let all: Vec<String> = (0..30).map(|n| adt(&format!("C{n}"), &format!("P{}", n % 3), &format!("N{n}"))).collect();
+    peer.all_accepted(&all).await;
+    site.until_delivered(30).await;
+    for patient in 0..3 {
+        let expected: Vec<String> = (0..30).filter(|n| n % 3 == patient).map(|n| format!("N{n}")).collect();
+        assert_eq!(site.server.saved(&format!("P{patient}")), expected);
+    }
+    site.stop().await;
+}
+
 #[tokio::test]
 async fn a_target_that_is_down_gets_probes_and_then_everything_in_order() {
     let site = Plan::new().start().await;

@@ -401,7 +401,7 @@ async fn an_unrouted_message_can_be_given_a_way_later() {
     let mut unrouted = append(envelope("1", 1), &[]);
     unrouted.disposition = Disposition::Unrouted;
     let id = journal.append(unrouted).await.unwrap().id();
-    let way = kiln::journal::NewDelivery { route: "adt".into(), target: "main".into() };
+    let way = kiln::journal::NewDelivery { route: "adt".into(), target: "main".into(), keys: None };
     assert_eq!(journal.add_deliveries(id, vec![way.clone()]).await.unwrap(), [first(id)]);
     assert_eq!(journal.pending("main", None, 10).await.unwrap()[0].keys, [OrderKey(1)]);
     assert_eq!(journal.add_deliveries(MessageId(77), vec![way]).await.unwrap_err(), JournalError::Missing);

@@ -4,10 +4,10 @@
 mod target_support;
 
 use kiln::fhir::{KnownId, Save, SaveMode, put_id};
-use kiln::target::{Auth, Fault, FhirConfig, Retry, SecretSource, Sending, Target, TargetConfig};
+use kiln::target::{Auth, Fault, FhirConfig, PatchFormat, Retry, SecretSource, Sending, Target, TargetConfig};
 use serde_json::{Value, json};
 use std::time::Duration;
-use target_support::{Delivery, SECRET, fhir_target, save};
+use target_support::{Delivery, SECRET, fhir_target, patching_target, save};
 use wiremock::matchers::{body_string_contains, header, method, path, path_regex};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
@@ -435,4 +435,111 @@ async fn what_a_transaction_did_save_is_not_saved_again() {
     let other = save(SaveMode::Create, "Encounter", &[], json!({"status": "planned", "subject": {"reference": "@0"}}));
     let refused = Delivery::new(2, vec![same, other]).to(&target(&server)).await.expect_err("refused");
     assert!(refused.saved.is_empty());
+}
+
+/// A patient that is there, with the id 7, found by search and read by id.
+async fn has_patient(server: &MockServer, etag: bool) {
+    let meta = if etag { json!({"versionId": "5"}) } else { json!({}) };
+    let patient = json!({"resourceType": "Patient", "id": "7", "meta": meta, "identifier": [{"system": "urn:mrn", "value": "MARK-4711"}], "gender": "male"});
+    let found = json!({"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": patient, "search": {"mode": "match"}}]});
+    Mock::given(path("/fhir/Patient/_search")).respond_with(fhir(200, &found)).mount(server).await;
+    Mock::given(method("GET")).and(path("/fhir/Patient/7")).respond_with(fhir(200, &patient)).mount(server).await;
+}
+
+fn gender(mode: SaveMode) -> Save {
+    save(mode, "Patient", &["urn:mrn|MARK-4711"], json!({"gender": "female"}))
+}
+
+#[tokio::test]
+async fn a_patch_is_guarded_with_etags_and_without() {
+    for etag in [true, false] {
+        let server = MockServer::start().await;
+        has_patient(&server, etag).await;
+        Mock::given(method("PATCH")).respond_with(fhir(200, &json!({"resourceType": "Patient", "id": "7"}))).mount(&server).await;
+        let receipt = Delivery::new(1, vec![gender(SaveMode::Patch)]).send(Sending::Single).to(&target(&server)).await.expect("patched");
+        assert_eq!((receipt.saved[0].id.as_str(), receipt.saved[0].status), ("7", 200));
+        let all = requests(&server).await;
+        let patch = all.last().expect("a request");
+        assert_eq!((patch.url.path(), patch.headers["content-type"].as_bytes()), ("/fhir/Patient/7", &b"application/json-patch+json"[..]));
+        let operations: Value = patch.body_json().expect("JSON");
+        let replace = json!({"op": "replace", "path": "/gender", "value": "female"});
+        if etag {
+            assert_eq!(patch.headers["if-match"], "W/\"5\"");
+            assert_eq!(operations, json!([{"op": "test", "path": "/gender", "value": "male"}, replace]));
+        } else {
+            assert!(!patch.headers.contains_key("if-match"));
+            assert_eq!((&operations[0]["op"], &operations[0]["path"], &operations[1]), (&json!("test"), &json!(""), &replace));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_patch_in_a_transaction_is_a_binary_or_parameters() {
+    for format in [PatchFormat::Json, PatchFormat::FhirPath] {
+        let server = answering(fhir(200, &response("transaction-response", &[("200", "Patient/7/_history/6", "W/\"6\"")]))).await;
+        has_patient(&server, true).await;
+        let target = patching_target(&format!("{}/fhir", server.uri()), Duration::from_secs(5), Some(format));
+        Delivery::new(1, vec![gender(SaveMode::Patch)]).to(&target).await.expect("patched");
+        let entry = requests(&server).await[1].body_json::<Value>().expect("JSON")["entry"][0].clone();
+        assert_eq!(entry["request"], json!({"method": "PATCH", "url": "Patient/7", "ifMatch": "W/\"5\""}));
+        let resource = &entry["resource"];
+        match format {
+            PatchFormat::Json => {
+                use base64::Engine as _;
+                assert_eq!((&resource["resourceType"], &resource["contentType"]), (&json!("Binary"), &json!("application/json-patch+json")));
+                let data = base64::engine::general_purpose::STANDARD.decode(resource["data"].as_str().expect("data")).expect("base64");
+                assert_eq!(serde_json::from_slice::<Value>(&data).expect("JSON")[1]["path"], json!("/gender"));
+            }
+            PatchFormat::FhirPath => {
+                let parts = json!([{"name": "type", "valueCode": "replace"}, {"name": "path", "valueString": "Patient.gender"}, {"name": "value", "valueCode": "female"}]);
+                assert_eq!(*resource, json!({"resourceType": "Parameters", "parameter": [{"name": "operation", "part": parts}]}));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_patches_gets_whole_resources_with_if_match() {
+    let refusals = [(405, "not-supported"), (415, "not-supported"), (400, "invalid"), (501, "not-supported")];
+    for (send, (status, code)) in [Sending::Transaction, Sending::Batch, Sending::Single].into_iter().flat_map(|s| refusals.map(|r| (s, r))) {
+        let server = MockServer::start().await;
+        has_patient(&server, true).await;
+        let no = || fhir(status, &outcome(code));
+        Mock::given(method("PATCH")).respond_with(no()).mount(&server).await;
+        Mock::given(method("PUT")).and(header("if-match", "W/\"5\"")).respond_with(fhir(200, &json!({}))).mount(&server).await;
+        let is_patch = body_string_contains("PATCH");
+        let refused = if send == Sending::Batch {
+            fhir(
+                200,
+                &json!({"resourceType": "Bundle", "type": "batch-response", "entry": [{"response": {"status": status.to_string(), "outcome": outcome(code)}}]}),
+            )
+        } else {
+            no()
+        };
+        Mock::given(method("POST")).and(path("/fhir")).and(is_patch).respond_with(refused).with_priority(1).mount(&server).await;
+        let kind = if send == Sending::Batch { "batch-response" } else { "transaction-response" };
+        Mock::given(method("POST")).and(path("/fhir")).respond_with(fhir(200, &response(kind, &[("200", "Patient/7/_history/6", "")]))).mount(&server).await;
+        let target = target(&server);
+        for n in 1..3 {
+            let receipt = Delivery::new(n, vec![gender(SaveMode::Patch)]).send(send).to(&target).await.expect("written whole");
+            assert_eq!(receipt.saved[0].id, "7", "{send:?} {status}");
+        }
+        let patches = requests(&server).await.iter().filter(|r| r.method.as_str() == "PATCH" || String::from_utf8_lossy(&r.body).contains("PATCH")).count();
+        assert_eq!(patches, if send == Sending::Batch { 2 } else { 1 }, "{send:?} {status}: it is not tried again for the second message");
+    }
+}
+
+#[tokio::test]
+async fn a_patch_that_came_too_late_is_a_race_whatever_the_server_calls_it() {
+    for (send, status) in [(Sending::Single, 400), (Sending::Single, 422), (Sending::Transaction, 400), (Sending::Single, 412)] {
+        let server = MockServer::start().await;
+        let newer = json!({"resourceType": "Patient", "id": "7", "meta": {"versionId": "6"}, "gender": "other"});
+        Mock::given(method("GET")).and(path("/fhir/Patient/7")).respond_with(fhir(200, &newer)).mount(&server).await;
+        has_patient(&server, true).await;
+        for m in ["PATCH", "POST"] {
+            Mock::given(method(m)).and(path_regex("^/fhir(/Patient/7)?$")).respond_with(fhir(status, &outcome("processing"))).mount(&server).await;
+        }
+        let setback = Delivery::new(1, vec![gender(SaveMode::Patch)]).send(send).to(&target(&server)).await.expect_err("too late");
+        assert_eq!((setback.retry, setback.fault), (Retry::Transient, Fault::Race), "{send:?} {status}");
+    }
 }

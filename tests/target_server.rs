@@ -4,13 +4,14 @@
 mod servers_support;
 mod target_support;
 
+use kiln::exchange::{MessageId, Timestamp};
 use kiln::fhir::{KnownId, Save, SaveMode, put_id};
-use kiln::target::{Fault, Receipt, Retry, Sending, Setback, Target};
+use kiln::target::{Fault, PatchFormat, Receipt, Retry, Sending, Setback, Target};
 use serde_json::{Value, json};
 use servers_support::proxy::Proxy;
 use servers_support::{Kind, Server};
 use std::time::{Duration, Instant};
-use target_support::{Delivery, SECRET, fhir_target, save};
+use target_support::{Delivery, SECRET, fhir_target, patching_target, save};
 
 fn target(server: &Server) -> Target {
     fhir_target(&server.base, Duration::from_secs(20))
@@ -164,14 +165,14 @@ async fn lost_answers(server: &Server) {
     for send in [Sending::Transaction, Sending::Batch, Sending::Single] {
         server.reset().await;
         for n in 0..30u64 {
-            for mode in [SaveMode::CreateIfNone, SaveMode::Merge, SaveMode::Update, SaveMode::Put] {
+            for mode in [SaveMode::CreateIfNone, SaveMode::Merge, SaveMode::Patch, SaveMode::Update, SaveMode::Put] {
                 let value = format!("urn:m|{mode:?}-{}", n % 10);
                 let visit = format!("urn:v|{mode:?}-{n}");
                 let delivery = Delivery::new(n * 10, vec![patient(mode, &value, &format!("F{n}")), encounter(&visit)]).send(send);
                 until_done(&target, delivery).await.unwrap_or_else(|s| panic!("{send:?} {mode:?}: {s:?}"));
             }
         }
-        assert_eq!((server.all("Patient").await.len(), server.all("Encounter").await.len()), (40, 120), "{send:?}");
+        assert_eq!((server.all("Patient").await.len(), server.all("Encounter").await.len()), (50, 150), "{send:?}");
         let states: Vec<Value> = server.all("Patient").await;
         let family = |p: &Value| p["name"][0]["family"].as_str().expect("a family").trim_start_matches('F').parse::<u32>().expect("a number");
         let created = |p: &Value| p["identifier"][0]["value"].as_str().expect("a value").starts_with("CreateIfNone");
@@ -213,4 +214,187 @@ async fn parallel_first_messages(server: &Server) {
         assert!(results.iter().all(Result::is_ok), "{send:?}");
     }
     assert_eq!((server.all("Patient").await.len(), server.all("Encounter").await.len()), (1, 8));
+}
+
+#[tokio::test]
+async fn a_patch_changes_what_the_route_maps_in_every_way_of_sending() {
+    for server in Server::each().await {
+        patched(&server).await;
+    }
+}
+
+async fn patched(server: &Server) {
+    for format in [PatchFormat::Json, PatchFormat::FhirPath] {
+        let target = patching_target(&server.base, Duration::from_secs(20), Some(format));
+        for send in [Sending::Transaction, Sending::Batch, Sending::Single] {
+            let what = format!("{format:?} {send:?}");
+            server.reset().await;
+            let deliver = |n: u64, entries: Vec<Save>| Delivery::new(n, entries).send(send);
+            // Nobody has it: created, with what counts on creation only.
+            let mut first = patient(SaveMode::Patch, "urn:m|1", "First");
+            first.initial = Some(target_support::node(&json!({"active": true})));
+            let created = deliver(1, vec![first, encounter("urn:v|1")]).to(&target).await.expect("created");
+            let id = created.saved[0].id.clone();
+            assert_eq!(server.all("Patient").await[0]["active"], json!(true), "{what}");
+
+            // Somebody adds what the route does not map; the patch leaves it, changes one element, adds one and removes one.
+            let mut stored = server.all("Patient").await.remove(0);
+            stored["photo"] = json!([{"title": "theirs"}]);
+            server
+                .client
+                .put(format!("{}/Patient/{id}", server.base))
+                .body(stored.to_string())
+                .header("content-type", "application/fhir+json")
+                .send()
+                .await
+                .expect("put");
+            let mut second = save(SaveMode::Patch, "Patient", &["urn:m|1"], json!({"name": [{"family": "Second"}], "birthDate": "1970-01-02"}));
+            second.deletes = vec![vec!["gender"]];
+            second.initial = Some(target_support::node(&json!({"active": false})));
+            let patched = deliver(2, vec![second.clone(), encounter("urn:v|1")]).to(&target).await.expect("patched");
+            let now = server.all("Patient").await.remove(0);
+            assert_eq!((&now["photo"], &now["active"], &now["birthDate"]), (&json!([{"title": "theirs"}]), &json!(true), &json!("1970-01-02")), "{what}");
+            assert_eq!((now.get("gender"), &now["name"], &patched.saved[0].id), (None, &json!([{"family": "Second"}]), &id), "{what}");
+            if send == Sending::Single && server.kind == Kind::Medplum {
+                assert_eq!(server.control("stats", json!({})).await["by"]["PATCH Patient"], json!(1), "{what}");
+            }
+
+            // Again by the id that is known now: nothing to send.
+            let version = now["meta"]["versionId"].clone();
+            deliver(3, vec![second]).known(0, &id, Some("W/\"outdated\"")).to(&target).await.expect("nothing to do");
+            assert_eq!(server.all("Patient").await[0]["meta"]["versionId"], version, "{what}");
+
+            // What the server refuses is the message's fault, once.
+            let bad = save(SaveMode::Patch, "Patient", &["urn:m|1"], json!({"gender": "no-such-code"}));
+            let refused = deliver(4, vec![bad]).to(&target).await.expect_err("invalid");
+            assert_eq!((refused.retry, refused.fault), (Retry::Permanent, Fault::Message), "{what}: {}", refused.code);
+
+            // A reference to what the same transaction creates.
+            let organization = save(SaveMode::CreateIfNone, "Organization", &["urn:o|1"], json!({"name": "New"}));
+            let member = save(SaveMode::Patch, "Patient", &["urn:m|1"], json!({"managingOrganization": {"reference": "@0"}}));
+            let both = deliver(5, vec![organization, member]).to(&target).await.expect("saved");
+            let expected = json!(format!("Organization/{}", both.saved[0].id));
+            assert_eq!(server.all("Patient").await[0]["managingOrganization"]["reference"], expected, "{what}");
+        }
+    }
+}
+
+/// Eight writers that know nothing of each other, as eight Kilns would be, each with a change of its own: none is lost.
+#[tokio::test]
+async fn patches_of_many_writers_are_all_there() {
+    for server in Server::each().await {
+        many_writers(&server).await;
+    }
+}
+
+async fn many_writers(server: &Server) {
+    let proxy = Proxy::before(&server.base).await;
+    for (format, send) in [
+        (PatchFormat::Json, Sending::Single),
+        (PatchFormat::Json, Sending::Transaction),
+        (PatchFormat::FhirPath, Sending::Batch),
+        (PatchFormat::FhirPath, Sending::Transaction),
+    ] {
+        server.reset().await;
+        Delivery::new(0, vec![patient(SaveMode::Patch, "urn:m|1", "A")]).to(&target(server)).await.expect("created");
+        proxy.faults(10, 0);
+        let writers: Vec<Target> = (0..8).map(|_| patching_target(&proxy.base, Duration::from_secs(20), Some(format))).collect();
+        let write = |n: usize| {
+            let identifiers = json!([{"system": "urn:m", "value": "1"}, {"system": "urn:w", "value": n.to_string()}]);
+            let delivery = Delivery::new(n as u64 + 1, vec![save(SaveMode::Patch, "Patient", &["urn:m|1"], json!({"identifier": identifiers}))]);
+            until_done(&writers[n], delivery.send(send))
+        };
+        let results = futures_util::future::join_all((0..8).map(write)).await;
+        assert!(results.iter().all(Result::is_ok), "{format:?} {send:?}");
+        let identifiers = server.all("Patient").await.remove(0)["identifier"].as_array().expect("a list").len();
+        assert_eq!(identifiers, 9, "{format:?} {send:?}: each writer's own, and none twice");
+    }
+}
+
+/// What a site's routes make of a message, with the shipped maps.
+fn mapped(routes: &str, message: &str) -> Vec<Save> {
+    let mut sources = kiln::site::route_sources(&[]).expect("the shipped routes");
+    sources.add("site.yaml", routes);
+    let loaded = kiln::route::load(sources, &kiln::route::LoadOptions::default());
+    let faults: Vec<String> = loaded.diagnostics.iter().map(|d| format!("{} {}", d.code, d.message)).collect();
+    let set = loaded.set.unwrap_or_else(|| panic!("{faults:#?}"));
+    let bytes = bytes::Bytes::from(message.replace('\n', "\r"));
+    let message = kiln::hl7v2::Message::parse(bytes, &kiln::hl7v2::ParseOptions::default()).expect("it parses");
+    let context = kiln::route::Context { received: Timestamp(0), zone: None, authority: Some("HOSP"), message: MessageId(1), listener: "adt" };
+    let routes: Vec<_> = set.matching("adt", &message).taken.into_iter().filter(|route| set.info(*route).name.starts_with("own-")).collect();
+    let outputs = routes.into_iter().map(|route| set.run(route, &message, &context).unwrap_or_else(|s| panic!("{}: {}", s.kind, s.text)));
+    outputs.flat_map(|output| output.saves.entries).collect()
+}
+
+const OWN: &str = r#"route: own-changes
+on: [ADT^A01, ADT^A08]
+to: main
+resources:
+  patient: { $map: PID -> Patient, $save: patch by PID-3 }
+  encounter: { $map: PV1 -> Encounter, $save: merge by PV1-19, subject: patient, status: "in-progress" }
+---
+route: own-visit-removal
+on: ADT^A23
+to: main
+resources:
+  encounter: { $map: PV1 -> Encounter, $save: delete by PV1-19 }
+---
+route: own-person-removal
+on: ADT^A29
+to: main
+resources:
+  patient: { $map: PID -> Patient, $save: delete by PID-3 }
+"#;
+
+#[tokio::test]
+async fn messages_change_a_patient_by_patch_and_take_away_the_visit_and_the_person() {
+    for server in Server::each().await {
+        changed_and_taken_away(&server).await;
+    }
+}
+
+async fn changed_and_taken_away(server: &Server) {
+    let target = target(server);
+    let message = |event: &str, name: &str, born: &str| {
+        format!(
+            "MSH|^~\\&|ADT|HOSP|||20260101||ADT^{event}|1|P|2.5.1\nEVN|{event}|20260101\nPID|1||4711^^^HOSP^MR||{name}||{born}|F\nPV1|1|I|W1||||||||||||||||V1^^^HOSP"
+        )
+    };
+    for send in [Sending::Transaction, Sending::Batch, Sending::Single] {
+        server.reset().await;
+        for (n, (event, name, born)) in [("A01", "Meier^Eva", "19700102"), ("A08", "Huber^Eva", "\"\"")].into_iter().enumerate() {
+            Delivery::new(n as u64, mapped(OWN, &message(event, name, born))).send(send).to(&target).await.expect("saved");
+        }
+        let patient = server.all("Patient").await.remove(0);
+        assert_eq!((&patient["name"][0]["family"], patient.get("birthDate"), &patient["gender"]), (&json!("Huber"), None, &json!("female")), "{send:?}");
+        // Twice: what is gone already is gone.
+        for n in [3, 4] {
+            let gone = Delivery::new(n, mapped(OWN, &message("A23", "Huber^Eva", ""))).send(send).to(&target).await;
+            gone.unwrap_or_else(|s| panic!("{send:?}: {s:?}"));
+            assert_eq!((server.all("Patient").await.len(), server.all("Encounter").await.len()), (1, 0), "{send:?}");
+        }
+        Delivery::new(5, mapped(OWN, &message("A29", "Huber^Eva", ""))).send(send).to(&target).await.expect("deleted");
+        assert_eq!(server.all("Patient").await.len(), 0, "{send:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_that_match_none_is_deleted() {
+    for server in Server::each().await {
+        twins(&server).await;
+    }
+}
+
+async fn twins(server: &Server) {
+    let target = target(server);
+    for send in [Sending::Transaction, Sending::Batch, Sending::Single] {
+        server.reset().await;
+        for _ in 0..2 {
+            let twin = json!({"resourceType": "Patient", "identifier": [{"system": "urn:m", "value": "1"}]});
+            let request = server.client.post(format!("{}/Patient", server.base)).header("content-type", "application/fhir+json");
+            request.body(twin.to_string()).send().await.expect("created");
+        }
+        let refused = Delivery::new(1, vec![patient(SaveMode::Delete, "urn:m|1", "")]).send(send).to(&target).await.expect_err("which?");
+        assert_eq!((refused.fault, refused.code, server.all("Patient").await.len()), (Fault::Message, "several-matches", 2), "{send:?}");
+    }
 }

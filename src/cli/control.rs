@@ -3,7 +3,7 @@
 //! One JSON object each way, a line each. The socket's permissions (0600, in a folder of 0700) are the whole access control.
 
 use crate::console::Watch;
-use crate::engine::{Engine, Routes};
+use crate::engine::{Engine, Routes, deliveries};
 use crate::exchange::{MessageId, Timestamp};
 use crate::hl7v2::{Charset, Message, ParseOptions};
 use crate::journal::{DeliveryState, Disposition, Journal, JournalError, MessageRecord, NewDelivery, Options, Reader, Settle, Settlement};
@@ -312,8 +312,7 @@ impl Hands<'_> {
         };
         let Ok(message) = Message::parse(record.envelope.bytes.expose().clone(), &options) else { return Ok(Vec::new()) };
         let taken = routes.set.matching(listener, &message).taken;
-        let infos = taken.iter().map(|route| routes.set.info(*route));
-        Ok(infos.flat_map(|i| i.targets.iter().map(|t| NewDelivery { route: Arc::clone(&i.name), target: Arc::clone(t) })).collect())
+        Ok(deliveries(&routes, &taken, &message, listener, self.journal().secret()))
     }
 
     async fn skip(&self, messages: &[u64], target: Option<&str>) -> Result<Done, String> {
@@ -326,8 +325,8 @@ impl Hands<'_> {
                 self.journal().settle(settle).await.map_err(|e| e.to_string())?;
                 // What waited behind it goes on.
                 let resumed = match self {
-                    Self::Running(ears) => ears.engine.resume_parked(&d.target, &record.envelope.order_keys).await,
-                    Self::Alone(journal, _) => journal.resume_parked(&d.target, &record.envelope.order_keys, now()).await,
+                    Self::Running(ears) => ears.engine.resume_parked(&d.target, &d.keys).await,
+                    Self::Alone(journal, _) => journal.resume_parked(&d.target, &d.keys, now()).await,
                 };
                 match resumed {
                     // The site has this target no more; what is parked for it stays so.

@@ -53,6 +53,7 @@ pub(crate) fn load_options(site: &Site) -> LoadOptions {
         listeners: site.listener_names(),
         targets: site.target_names(),
         resources_only: site.resource_target_names(),
+        no_patches: site.unpatched_target_names(),
         overlays: site.overlays.clone(),
     }
 }

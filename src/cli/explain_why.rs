@@ -57,6 +57,9 @@ pub(crate) fn why(run: &Run, survey: &Survey, value: &ValueUse) -> Vec<Why> {
     }
     match value.used {
         Use::Condition => {
+            if lineage.order_by.iter().filter_map(|p| place_of(p)).any(|p| p.touches(&value.place.anywhere())) {
+                found.push(Why::new("the route's `order-by` keeps its messages in order by it".to_owned(), None));
+            }
             for condition in lineage.conditions.iter().filter(|c| names(&c.text, &value.place)) {
                 let truth = if condition.held > 0 { "holds" } else { "does not hold" };
                 found.push(Why::new(format!("only the condition `{}` looks at it; it {truth}", condition.text), Some(&condition.at)));

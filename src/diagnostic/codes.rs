@@ -99,6 +99,8 @@ pub const CODES: &[Code] = &[
     code!("K614", "made from what?"),
     code!("K615", "another resource"),
     code!("K616", "resources and a message"),
+    code!("K617", "a patch that the target does not take"),
+    code!("K618", "an identity that does not keep the order"),
     code!("K701", "unknown listener or target"),
     code!("K702", "two routes of one name"),
     code!("K703", "an overlay that nobody uses"),

@@ -319,7 +319,7 @@ fn written_identities(saves: &Saves, exists: &[Option<KnownId>], one_writer: boo
     let is_written = |n: usize, mode: SaveMode| match mode {
         SaveMode::Find => false,
         SaveMode::CreateIfNone => !one_writer && !exists.get(n).is_some_and(Option::is_some),
-        SaveMode::Create | SaveMode::Update | SaveMode::Merge | SaveMode::Put | SaveMode::Delete => true,
+        SaveMode::Create | SaveMode::Update | SaveMode::Merge | SaveMode::Patch | SaveMode::Put | SaveMode::Delete => true,
     };
     let written = saves.entries.iter().enumerate().filter(|(n, save)| is_written(*n, save.mode));
     written.flat_map(|(_, save)| save.identity.iter().map(|i| HASHER.hash_one((save.resource_type, &i.system, &i.value)))).collect()

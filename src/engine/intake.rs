@@ -55,14 +55,12 @@ impl Gate {
         let door = Door { listener: &received.listener, options, unrouted: site.unrouted, frame_bytes_max: site.socket.frame_bytes_max };
         let Verdict { header, message, disposition, taken, fault, answers } = judge(received.bytes.expose(), received.oversize, &door, &routes.set);
         let mut envelope = envelope(received, header.as_ref());
+        let mut deliveries = Vec::new();
         if let Some(message) = &message {
-            envelope.order_keys = keys::order_keys(message.expose(), site.authority.as_deref(), &received.listener, self.shared.journal.secret());
+            let secret = self.shared.journal.secret();
+            deliveries = keys::deliveries(&routes, &taken, message.expose(), &received.listener, secret);
+            envelope.order_keys = keys::order_keys(message.expose(), site.authority.as_deref(), &received.listener, secret);
         }
-        let deliveries = taken
-            .iter()
-            .map(|route| routes.set.info(*route))
-            .flat_map(|info| info.targets.iter().map(|target| NewDelivery { route: Arc::clone(&info.name), target: Arc::clone(target) }))
-            .collect();
         Judged { envelope, disposition, deliveries, header, fault, answers }
     }
 

@@ -1,10 +1,14 @@
-//! The identities of a message that order its deliveries, as keyed hashes.
+//! What orders the deliveries of a message, as keyed hashes.
 //!
-//! Taken from the whole message, whatever the route maps: a merge names two patients, a result several orders.
+//! The identities of the whole message, whatever a route maps: a merge names two patients, a result several orders; or the values of a route's `order-by`.
 
+use crate::engine::Routes;
 use crate::exchange::OrderKey;
 use crate::hl7v2::{Message, Part};
+use crate::journal::NewDelivery;
+use crate::route::{OrderValue, RouteId};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// What kind of thing an identifier names. Equal values of different kinds are different identities.
 #[derive(Clone, Copy)]
@@ -19,6 +23,8 @@ enum Kind {
     Appointment = 4,
     /// MSH-3 and MSH-4, when there is nothing else.
     Sender = 5,
+    /// Another value of a route's `order-by`.
+    Said = 6,
 }
 
 /// How an identifier is written (HL7 chapter 2A).
@@ -96,6 +102,40 @@ pub(super) fn order_keys(message: &Message, authority: Option<&str>, listener: &
         let sent = |n| message.raw_text(message.field(0, n));
         keys.push(key(secret, &mut scratch, Kind::Sender, &[listener, &sent(3), &sent(4)]));
     }
+    keys
+}
+
+/// The deliveries of a message by the routes that take it, each with the keys of its route where that says `order-by`.
+pub fn deliveries(routes: &Routes, taken: &[RouteId], message: &Message, listener: &str, secret: &[u8; 32]) -> Vec<NewDelivery> {
+    let (set, manner) = (&routes.set, routes.manner(listener));
+    let mut all = Vec::new();
+    for route in taken {
+        let info = set.info(*route);
+        let keys = set.order_values(*route, listener, message).map(|values| route_keys(&values, manner.authority(), secret));
+        all.extend(info.targets.iter().map(|target| NewDelivery { route: Arc::clone(&info.name), target: Arc::clone(target), keys: keys.clone() }));
+    }
+    all
+}
+
+/// The keys of `order-by` values. An identifier has the key that it has where no route says `order-by`, so that such a route waits for others, and they for it.
+fn route_keys(values: &[OrderValue], authority: Option<&str>, secret: &[u8; 32]) -> Vec<OrderKey> {
+    let mut scratch = Vec::with_capacity(64);
+    let mut keys: Vec<OrderKey> = values
+        .iter()
+        .map(|value| {
+            let (segment, field) = value.place.as_ref().map_or(("", 0), |(segment, field)| (segment.as_str(), usize::from(*field)));
+            let known = PLACES.iter().find(|(name, _)| *name == segment).and_then(|(_, places)| places.iter().find(|(n, ..)| *n == field));
+            let kind = known.map_or(Kind::Said, |(_, kind, _)| *kind);
+            let assigner = match value.assigner.as_deref() {
+                Some("") => namespace(authority.unwrap_or_default()),
+                assigner => assigner.unwrap_or_default(),
+            };
+            key(secret, &mut scratch, kind, &[&value.value, assigner])
+        })
+        .collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys.truncate(ORDER_KEYS_MAX + 1);
     keys
 }
 

@@ -23,6 +23,7 @@ mod window;
 
 pub use config::{EngineConfig, ListenerSetup, TargetSetup};
 pub use judge::{Door, Verdict, judge};
+pub use keys::deliveries;
 pub use reload::{ApplyFault, Change};
 pub use routes::{Routes, RoutesFault};
 pub use start::{Engine, Shutdown, StartFault};

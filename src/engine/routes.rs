@@ -86,6 +86,8 @@ struct Packed {
     targets: Vec<String>,
     #[serde(default)]
     resources_only: Vec<String>,
+    #[serde(default)]
+    no_patches: Vec<String>,
     overlays: Vec<String>,
     /// Absent in sets that an earlier version stored.
     manners: Option<BTreeMap<String, Manner>>,
@@ -207,6 +209,7 @@ impl Routes {
             listeners: self.options.listeners.clone(),
             targets: self.options.targets.clone(),
             resources_only: self.options.resources_only.clone(),
+            no_patches: self.options.no_patches.clone(),
             overlays: self.options.overlays.clone(),
             manners: Some(self.manners.clone()),
             files,
@@ -226,7 +229,8 @@ impl Routes {
                 sources.add(file.path, file.text);
             }
         }
-        let options = LoadOptions { listeners: packed.listeners, targets: packed.targets, resources_only: packed.resources_only, overlays: packed.overlays };
+        let Packed { listeners, targets, resources_only, no_patches, overlays, .. } = packed;
+        let options = LoadOptions { listeners, targets, resources_only, no_patches, overlays };
         let loaded = crate::route::load(sources, &options);
         let routes = Self::from_loaded(loaded, options).ok_or(RoutesFault::Faulty { hash: program.hash.clone(), version: packed.kiln })?;
         let without = packed.manners.is_none();

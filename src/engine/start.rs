@@ -194,7 +194,7 @@ impl Engine {
         for id in deliveries {
             let record = self.shared.journal.show(id.message).await?;
             let dead = record.deliveries.iter().find(|d| d.id == *id && d.state == DeliveryState::DeadLetter);
-            behind.extend(dead.map(|d| (Arc::clone(&d.target), record.envelope.order_keys.clone())));
+            behind.extend(dead.map(|d| (Arc::clone(&d.target), d.keys.clone())));
         }
         let again = async move {
             let replayed = self.shared.journal.replay(deliveries, now()).await?;

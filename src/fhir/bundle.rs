@@ -3,7 +3,7 @@
 use crate::exchange::{DeliveryId, MessageId};
 use crate::fhir::identity::{entry_url, has_identifier, put_id, search};
 use crate::fhir::node::write_text;
-use crate::fhir::{Node, Save, SaveMode, Saves};
+use crate::fhir::{Amendment, Node, Patch, Save, SaveMode, Saves};
 use serde_json::Value;
 
 /// A server id learned from a receipt.
@@ -36,6 +36,8 @@ pub enum Step {
         /// The whole resource, where it is not the entry's own body (a merge).
         body: Option<Value>,
     },
+    /// PATCH to `Type/id`.
+    Patch(Box<Amendment>),
     /// DELETE `Type/id`.
     Delete {
         /// The logical id.
@@ -57,7 +59,7 @@ pub enum BundleKind {
 /// One interaction, as a Bundle's `request` or an HTTP request says it. URL and condition may hold patient data.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
-    /// `POST`, `PUT` or `DELETE`.
+    /// `POST`, `PUT`, `PATCH` or `DELETE`.
     pub method: &'static str,
     /// Relative to the base: `Patient`, `Patient/12`, `Patient?identifier=...`.
     pub url: String,
@@ -67,7 +69,7 @@ pub struct Request {
     pub if_match: Option<String>,
 }
 
-/// The step for each entry as far as it can be told without asking the server. A `merge` of an unknown resource is planned like an `update`
+/// The step for each entry as far as it can be told without asking the server. A `merge` or `patch` of an unknown resource is planned like an `update`
 /// and one of a known resource without its stored content: whoever can ask, reads first and takes a better step.
 pub fn plan(saves: &Saves, secret: &[u8; 32], known: &[Option<KnownId>]) -> Vec<Step> {
     let step = |(n, save): (usize, &Save)| {
@@ -81,8 +83,8 @@ pub fn plan(saves: &Saves, secret: &[u8; 32], known: &[Option<KnownId>]) -> Vec<
             (SaveMode::CreateIfNone, Some(id)) if known.is_some() => Step::Refer(format!("{}/{id}", save.resource_type)),
             (SaveMode::CreateIfNone, Some(id)) => Step::Put { id, etag: None, body: None },
             (SaveMode::CreateIfNone, None) => Step::Post { once: true },
-            (SaveMode::Update | SaveMode::Merge, Some(id)) => Step::Put { id, etag, body: None },
-            (SaveMode::Update | SaveMode::Merge, None) => Step::PutWhere,
+            (SaveMode::Update | SaveMode::Merge | SaveMode::Patch, Some(id)) => Step::Put { id, etag, body: None },
+            (SaveMode::Update | SaveMode::Merge | SaveMode::Patch, None) => Step::PutWhere,
             (SaveMode::Put, id) => Step::Put { id: id.unwrap_or_else(made), etag: None, body: None },
             (SaveMode::Find, Some(id)) => Step::Refer(format!("{}/{id}", save.resource_type)),
             (SaveMode::Find, None) => Step::Refer(where_url(save)),
@@ -108,6 +110,7 @@ impl Step {
     pub fn id(&self) -> Option<&str> {
         match self {
             Self::Put { id, .. } | Self::Delete { id } => Some(id),
+            Self::Patch(change) => Some(&change.id),
             Self::Refer(reference) if !reference.contains('?') => reference.split_once('/').map(|(_, id)| id),
             _ => None,
         }
@@ -121,11 +124,16 @@ impl Step {
             Self::Post { .. } => ("POST", save.resource_type.to_owned()),
             Self::PutWhere => ("PUT", where_url(save)),
             Self::Put { id, .. } => ("PUT", by_id(id)),
+            Self::Patch(change) => ("PATCH", by_id(&change.id)),
             Self::Delete { id } => ("DELETE", by_id(id)),
             Self::DeleteWhere => ("DELETE", where_url(save)),
         };
         let if_none_exist = matches!(self, Self::Post { once: true }).then(|| search(&save.identity));
-        let if_match = if let Self::Put { etag, .. } = self { etag.clone() } else { None };
+        let if_match = match self {
+            Self::Put { etag, .. } => etag.clone(),
+            Self::Patch(change) => change.etag.clone(),
+            _ => None,
+        };
         Some(Request { method, url, if_none_exist, if_match })
     }
 
@@ -135,15 +143,17 @@ impl Step {
             Self::Refer(reference) => reference.clone(),
             Self::Post { .. } | Self::PutWhere => entry_url(delivery, entry),
             Self::Put { id, .. } => format!("{}/{id}", save.resource_type),
+            Self::Patch(change) => format!("{}/{}", save.resource_type, change.id),
             Self::Delete { id } => format!("{}/{id}", save.resource_type),
             Self::DeleteWhere => where_url(save),
         }
     }
 
-    /// Appends the resource; false (and nothing) for a step without one.
+    /// Appends the resource as a Bundle's entry holds it; false (and nothing) for a step without one.
     pub fn write_resource(&self, save: &Save, link: &dyn Fn(usize) -> String, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Refer(_) | Self::Delete { .. } | Self::DeleteWhere => return false,
+            Self::Patch(change) => write_patch(&change.patch, out),
             Self::Put { body: Some(body), .. } => serde_json::to_writer(&mut *out, body).expect("writing JSON to memory cannot fail"),
             Self::Put { id, body: None, .. } => write_with_id(&save.body, id, link, out),
             Self::Post { .. } if save.initial.is_some() => save.creation().write(out, link),
@@ -151,6 +161,19 @@ impl Step {
         }
         true
     }
+}
+
+/// A Bundle's entry holds resources only: a JSON Patch travels in a Binary (<https://hl7.org/fhir/R4/http.html#patch>).
+fn write_patch(patch: &Patch, out: &mut Vec<u8>) {
+    use base64::Engine as _;
+    let resource = match patch {
+        Patch::FhirPath(parameters) => parameters.clone(),
+        Patch::Json(operations) => {
+            let data = base64::engine::general_purpose::STANDARD.encode(operations.to_string());
+            serde_json::json!({"resourceType": "Binary", "contentType": patch.content_type(), "data": data})
+        }
+    };
+    serde_json::to_writer(&mut *out, &resource).expect("writing JSON to memory cannot fail");
 }
 
 /// Appends a resource with an id, which stands second, where FHIR's own examples have it.
@@ -211,9 +234,13 @@ pub fn write_bundle(
         let Some(request) = step.request(save).filter(|_| chosen(n)) else { continue };
         out.extend_from_slice(if sent.is_empty() { b"{" } else { b",{" });
         if !matches!(step, Step::Delete { .. } | Step::DeleteWhere) {
-            out.extend_from_slice(b"\"fullUrl\":");
-            write_text(&entry_url(delivery, n), out);
-            out.extend_from_slice(b",\"resource\":");
+            // What a PATCH carries is not the resource itself, so it has no address of its own.
+            if !matches!(step, Step::Patch(_)) {
+                out.extend_from_slice(b"\"fullUrl\":");
+                write_text(&entry_url(delivery, n), out);
+                out.push(b',');
+            }
+            out.extend_from_slice(b"\"resource\":");
             step.write_resource(save, link, out);
             out.push(b',');
         }
@@ -338,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_type_without_identifier_gets_its_id_from_the_identity() {
-        for mode in [SaveMode::CreateIfNone, SaveMode::Update, SaveMode::Merge, SaveMode::Put] {
+        for mode in [SaveMode::CreateIfNone, SaveMode::Update, SaveMode::Merge, SaveMode::Patch, SaveMode::Put] {
             let made = bundle(vec![save("Provenance", mode, &["a"])], &[]);
             let url = made["entry"][0]["request"]["url"].as_str().expect("url").to_owned();
             assert!(url.starts_with("Provenance/") && made["entry"][0]["request"]["method"] == json!("PUT"), "{url}");

@@ -1,4 +1,4 @@
-//! `merge by`: the stored resource with what the route maps, without what the sender deleted, and otherwise as it is.
+//! `merge by` and `patch by`: the stored resource with what the route maps, without what the sender deleted, and otherwise as it is.
 
 use crate::fhir::{Kind, ListMerge, Node, Save, Type, type_named};
 use serde_json::{Map, Value};

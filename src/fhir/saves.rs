@@ -22,11 +22,11 @@ pub struct Save {
     pub identity: Vec<Identity>,
     /// The resource as JSON will have it, `resourceType` first, without `id`.
     pub body: Node,
-    /// For merge: paths of element names that the sender deleted with `""`, such as `["maritalStatus"]`.
+    /// For merge and patch: paths of element names that the sender deleted with `""`, such as `["maritalStatus"]`.
     pub deletes: Vec<Vec<&'static str>>,
-    /// For merge: how lists meet. An element that is not named here is replaced.
+    /// For merge and patch: how lists meet. An element that is not named here is replaced.
     pub merge: Vec<(&'static str, ListMerge)>,
-    /// For merge: elements (an Object) that count only when the resource is created.
+    /// For merge and patch: elements (an Object) that count only when the resource is created.
     pub initial: Option<Node>,
 }
 
@@ -50,12 +50,21 @@ pub enum SaveMode {
     Update,
     /// `merge by`: read, change only what the route maps, write with If-Match.
     Merge,
+    /// `patch by`: as merge, but only what changes is sent, guarded by If-Match or by `test` operations.
+    Patch,
     /// `put by`: PUT to an id made from the identity and the site's secret.
     Put,
     /// `find by`: never written, only referred to.
     Find,
     /// `delete by`: conditional delete.
     Delete,
+}
+
+impl SaveMode {
+    /// True if the stored resource is read first, and only what the route maps changes in it.
+    pub fn keeps_the_rest(self) -> bool {
+        matches!(self, Self::Merge | Self::Patch)
+    }
 }
 
 /// How a list of the stored resource meets the list that the route made.

@@ -13,6 +13,7 @@ impl SaveMode {
             Self::CreateIfNone => "create by",
             Self::Update => "update by",
             Self::Merge => "merge by",
+            Self::Patch => "patch by",
             Self::Put => "put by",
             Self::Find => "find by",
             Self::Delete => "delete by",

@@ -1,6 +1,6 @@
 //! What goes into the journal before an acknowledgement may leave, and the token that says it has.
 
-use crate::exchange::{Envelope, MessageId, Timestamp};
+use crate::exchange::{Envelope, MessageId, OrderKey, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct NewDelivery {
     pub route: Arc<str>,
     /// The target that takes it.
     pub target: Arc<str>,
+    /// What keeps it in order; `None` for the message's own order keys.
+    pub keys: Option<Vec<OrderKey>>,
 }
 
 /// Proof that a message is on the disk. Its fields are private and only the journal fills them, after the commit's fsync;

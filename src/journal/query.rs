@@ -141,6 +141,8 @@ pub struct DeliveryRecord {
     pub state: DeliveryState,
     /// Not before this time.
     pub not_before: Option<Timestamp>,
+    /// What keeps it in order.
+    pub keys: Vec<OrderKey>,
     /// The hash of its route set.
     pub program: Option<String>,
     /// What was tried, oldest first.

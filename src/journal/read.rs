@@ -485,7 +485,7 @@ fn message(connection: &Connection, id: MessageId) -> rusqlite::Result<Option<Op
     let Some(head) = head else { return Ok(None) };
     let Some((envelope, disposition, code, reason)) = head else { return Ok(Some(None)) };
     let mut query = connection.prepare_cached(
-        "SELECT d.number, r.text, t.text, d.state, d.not_before, d.program FROM delivery AS d CROSS JOIN name AS r ON r.id = d.route \
+        "SELECT d.number, r.text, t.text, d.state, d.not_before, d.program, d.order_keys FROM delivery AS d CROSS JOIN name AS r ON r.id = d.route \
          CROSS JOIN name AS t ON t.id = d.target WHERE d.message = ?1 ORDER BY d.number",
     )?;
     let mut deliveries: Vec<DeliveryRecord> = query
@@ -497,6 +497,7 @@ fn message(connection: &Connection, id: MessageId) -> rusqlite::Result<Option<Op
                 state: state(row.get(3)?),
                 not_before: row.get::<_, Option<i64>>(4)?.map(Timestamp),
                 program: row.get(5)?,
+                keys: rows::keys(row.get_ref(6)?.as_blob()?),
                 attempts: Vec::new(),
             })
         })?

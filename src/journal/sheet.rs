@@ -238,16 +238,17 @@ impl Sheet {
     }
 
     fn store_deliveries(&mut self, id: MessageId, from: u16, deliveries: &[NewDelivery], received: Timestamp, keys: &[OrderKey]) -> rusqlite::Result<()> {
-        let keys = rows::key_bytes(keys);
+        let of_message = rows::key_bytes(keys);
         for (number, delivery) in (from..).zip(deliveries) {
             let (target, route) = (self.name(&delivery.target)?, self.name(&delivery.route)?);
+            let own = delivery.keys.as_deref().map(rows::key_bytes);
             self.connection.prepare_cached("INSERT INTO delivery VALUES (?1, ?2, ?3, ?4, 0, 0, NULL, NULL, 0, NULL, ?5, ?6)")?.execute(params![
                 id.0.cast_signed(),
                 number,
                 target,
                 route,
                 received.0,
-                keys
+                own.as_ref().unwrap_or(&of_message)
             ])?;
             self.changes().step(&delivery.target, None, DeliveryState::Pending);
         }

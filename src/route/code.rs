@@ -65,6 +65,8 @@ pub(crate) struct Route {
     pub(crate) on: Vec<On>,
     pub(crate) from: Vec<String>,
     pub(crate) when: Option<X>,
+    /// What keeps its deliveries in order; empty leaves that to the message's identifiers.
+    pub(crate) order_by: Vec<OrderX>,
     pub(crate) resources: Vec<Resource>,
     pub(crate) message: Option<MessageX>,
     /// Why it cannot run: what it needs comes with a later version of Kiln.
@@ -74,6 +76,23 @@ pub(crate) struct Route {
     pub(crate) refuse_invalid: bool,
     pub(crate) send: Send,
     pub(crate) after_dead_letter: AfterDeadLetter,
+}
+
+/// An entry of `order-by`.
+pub(crate) struct OrderX {
+    pub(crate) x: X,
+    pub(crate) identifier: Option<IdentifierShape>,
+    /// The v2 fields that it reads.
+    pub(crate) places: Vec<String>,
+}
+
+/// The data types of identifiers (HL7 chapter 2A).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IdentifierShape {
+    /// CX: the value, and the assigning authority in the fourth component.
+    Cx,
+    /// EI: the value, and the authority in components two to four.
+    Ei,
 }
 
 /// One entry of `on`.

@@ -127,7 +127,7 @@ pub(crate) const OWN: &[Declared] = &[
     only("$map", &[Place::Resource], Takes::Arrows, "the maps that fill this resource"),
     only("$save", &[Place::Resource, Place::Map], Takes::Save, "how the resource is saved, and what identifies it: `merge by PID-3`"),
     only("$missing", &[Place::Resource, Place::Map], Takes::Choice(&["refuse", "skip", "derive"]), "what happens when a message has no identity"),
-    only("$merge", &[Place::Resource], Takes::Texts, "how lists meet when saved by `merge`: `union`, `replace` or `by ELEMENT`"),
+    only("$merge", &[Place::Resource], Takes::Texts, "how lists meet when saved by `merge` or `patch`: `union`, `replace` or `by ELEMENT`"),
     only("$initial", &[Place::Resource], Takes::Body, "lines that count only when the resource is created"),
     only("$copy", &[Place::Message], Takes::Words, "begins with the message as sent: `all`, or a list of segments"),
     only("$search", &[Place::Question], Takes::Word, "the resource type that is searched"),

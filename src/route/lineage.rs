@@ -249,6 +249,8 @@ pub struct Lineage {
     pub values: Vec<ValueUse>,
     /// Every line that ran.
     pub lines: Vec<LineUse>,
+    /// The v2 fields that its `order-by` reads.
+    pub order_by: Vec<String>,
     /// Every condition that was asked.
     pub conditions: Vec<ConditionUse>,
     /// What the run noticed.
@@ -274,7 +276,9 @@ impl RouteSet {
         let lines = lines(&trace, &fields);
         let dropped = trace.drafts.dropped.iter().map(|(part, at, map)| Dropped { part: *part, map: Arc::clone(map), at: at.clone() }).collect();
         let conditions = trace.conditions.into_iter().map(|(at, (text, held, failed))| ConditionUse { at, text, held, failed }).collect();
-        Lineage { route: Arc::clone(&self.info(route).name), taken, resources, messages, dropped, values, lines, conditions, findings: output.findings, stop }
+        let order_by = self.program(route).iter().flat_map(|(_, _, route)| &route.order_by).flat_map(|o| o.places.iter().cloned()).collect();
+        let (route, findings) = (Arc::clone(&self.info(route).name), output.findings);
+        Lineage { route, taken, resources, messages, dropped, values, lines, order_by, conditions, findings, stop }
     }
 }
 

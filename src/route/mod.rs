@@ -31,7 +31,7 @@ pub use guide::{GuideCoverage, GuideRow, Proof, Sheets, Verdict};
 pub use lineage::{
     ConditionUse, Deletion, Dropped, ElementLineage, LineUse, Lineage, MessageLineage, Outcome, ResourceLineage, Spot, Stage, Step, Use, ValueUse,
 };
-pub use program::{AfterDeadLetter, Context, Finding, LoadOptions, Loaded, Matches, Output, RouteId, RouteInfo, RouteSet, Send, Stop};
+pub use program::{AfterDeadLetter, Context, Finding, LoadOptions, Loaded, Matches, OrderValue, Output, RouteId, RouteInfo, RouteSet, Send, Stop};
 pub use schema::schema;
 pub use survey::{CodeCondition, CodeLine, Survey};
 pub use tree::{

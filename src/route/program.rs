@@ -17,6 +17,8 @@ pub struct LoadOptions {
     pub targets: Vec<String>,
     /// Those of the targets that take FHIR resources and no messages.
     pub resources_only: Vec<String>,
+    /// Those of the targets that take no patches.
+    pub no_patches: Vec<String>,
     /// Overlays that the whole site uses (`use:` in kiln.yaml).
     pub overlays: Vec<String>,
 }
@@ -95,6 +97,17 @@ pub struct Matches {
     pub taken: Vec<RouteId>,
     /// True if some route named the message type and its `when` was false.
     pub filtered: bool,
+}
+
+/// A value of a route's `order-by`: deliveries that share one are never under way together. Holds patient data.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct OrderValue {
+    /// The segment and field that an identifier (CX or EI) stands in.
+    pub place: Option<(String, u16)>,
+    /// The identifier's value, or the text.
+    pub value: String,
+    /// For an identifier: the namespace of its assigning authority, or its universal id; perhaps empty.
+    pub assigner: Option<String>,
 }
 
 /// What a run may know about its surroundings; it reads no clock and no environment.

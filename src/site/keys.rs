@@ -126,6 +126,7 @@ pub(crate) const TARGET: &[SiteKey] = &[
     key("settle", Takes::Duration(&[]), "after how long a server finds what it has saved; as timeout"),
     key("parallel", Takes::Number(1, 256), "how many deliveries at once; 8"),
     key("send", Takes::Choice(&["transaction", "batch", "single"]), "how resources are written; as the route says, else transaction"),
+    key("patch", Takes::Choice(&["json", "fhirpath", "none"]), "how the server takes patches; json"),
     key("layout", Takes::Choice(&["json", "ndjson"]), "a file per resource, or one per type with a line for each; json"),
 ];
 

@@ -3,7 +3,7 @@
 use crate::diagnostic::Span;
 use crate::exchange::Secret;
 use crate::listener::ListenerConfig;
-use crate::target::{Auth, FhirConfig, FolderConfig, Layout, Proxy, Rate, SecretSource, Sending, TargetConfig, Tls};
+use crate::target::{Auth, FhirConfig, FolderConfig, Layout, PatchFormat, Proxy, Rate, SecretSource, Sending, TargetConfig, Tls};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -177,6 +177,8 @@ pub enum TargetKind {
         rate: Option<Rate>,
         /// `settle:`, how long an identity waits after an ambiguous outcome.
         settle: Duration,
+        /// `patch:`, how the server takes patches; `None` if it takes none.
+        patch: Option<PatchFormat>,
         /// `send:`; `None` leaves it to the route.
         send: Option<Sending>,
     },
@@ -210,7 +212,7 @@ impl TargetSite {
     pub fn config(&self, secret: &[u8; 32]) -> TargetConfig {
         let secret = Secret::new(*secret);
         match &self.kind {
-            TargetKind::Fhir { url, auth, headers, tls, proxy, timeout, connect_timeout, rate, .. } => TargetConfig::Fhir(FhirConfig {
+            TargetKind::Fhir { url, auth, headers, tls, proxy, timeout, connect_timeout, rate, patch, .. } => TargetConfig::Fhir(FhirConfig {
                 base: url.clone(),
                 auth: auth.clone(),
                 headers: headers.clone(),
@@ -219,6 +221,7 @@ impl TargetSite {
                 timeout: *timeout,
                 connect_timeout: *connect_timeout,
                 rate: *rate,
+                patch: *patch,
                 secret,
             }),
             TargetKind::Folder { path, layout } => {
@@ -263,6 +266,11 @@ impl Site {
     /// The names that routes may say in `to`.
     pub fn target_names(&self) -> Vec<String> {
         self.targets.iter().map(|t| t.name.clone()).collect()
+    }
+
+    /// Servers that take no patches, in order.
+    pub fn unpatched_target_names(&self) -> Vec<String> {
+        self.targets.iter().filter(|t| matches!(t.kind, TargetKind::Fhir { patch: None, .. })).map(|t| t.name.clone()).collect()
     }
 
     /// Targets that take FHIR resources and no messages, in order: servers, and folders of NDJSON.

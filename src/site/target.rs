@@ -7,7 +7,7 @@ use crate::site::model::{TargetKind, TargetSite};
 use crate::site::reader::{Entry, Keys, Reader};
 use crate::site::sections::{Around, name};
 use crate::site::unit;
-use crate::target::{Auth, ClientProof, Layout, Proxy, Rate, SecretSource, Sending, SigningKey, Tls, TlsVersion, TokenConfig};
+use crate::target::{Auth, ClientProof, Layout, PatchFormat, Proxy, Rate, SecretSource, Sending, SigningKey, Tls, TlsVersion, TokenConfig};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(crate) fn targets(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) 
             continue;
         };
         let of = kind.name().to_owned();
-        for key in FHIR_ONLY.into_iter().chain(["send", "layout"]) {
+        for key in FHIR_ONLY.into_iter().chain(["send", "patch", "layout"]) {
             let fits = if key == "layout" { of == "folder" } else { of == "fhir" };
             if let Some(e) = k.get(key).filter(|_| !fits) {
                 r.faults.push(Diagnostic::error("K721", e.key, format!("`{key}` has no meaning for a target of kind `{of}`")).label("not known here"));
@@ -63,6 +63,7 @@ fn fhir(r: &mut Reader<'_>, kind: &Entry<'_>, k: &Keys<'_>, around: &Around<'_>)
         );
     }
     let words = [("transaction", Sending::Transaction), ("batch", Sending::Batch), ("single", Sending::Single)];
+    let patches = [("json", Some(PatchFormat::Json)), ("fhirpath", Some(PatchFormat::FhirPath)), ("none", None)];
     let timeout = k.get("timeout").and_then(|e| r.duration(&e)).unwrap_or(Duration::from_secs(30));
     let mut headers = Vec::new();
     for e in k.get("headers").map(|e| r.entries(&e)).unwrap_or_default() {
@@ -84,6 +85,7 @@ fn fhir(r: &mut Reader<'_>, kind: &Entry<'_>, k: &Keys<'_>, around: &Around<'_>)
         connect_timeout: k.get("connect-timeout").and_then(|e| r.duration(&e)),
         rate: k.get("rate").and_then(|e| r.parsed(&e, rate, "a number of requests in a time", "write `50/s` or `600/m`")),
         settle: k.get("settle").and_then(|e| r.duration(&e)).unwrap_or(timeout),
+        patch: k.get("patch").and_then(|e| r.word(&e, &patches)).unwrap_or(Some(PatchFormat::Json)),
         send: k.get("send").and_then(|e| r.word(&e, &words)),
     })
 }

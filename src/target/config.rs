@@ -2,6 +2,7 @@
 //! told by where it is kept.
 
 use crate::exchange::Secret;
+use crate::fhir::PatchFormat;
 use crate::target::SecretSource;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub struct FhirConfig {
     pub connect_timeout: Option<Duration>,
     /// At most so many requests in a time; `None` for no limit.
     pub rate: Option<Rate>,
+    /// How the server takes patches; `None` if it takes none.
+    pub patch: Option<PatchFormat>,
     /// Site secret: ids made by `put by` are keyed with it, so that they tell nothing about the patient.
     pub secret: Secret<[u8; 32]>,
 }
@@ -52,6 +55,7 @@ impl FhirConfig {
             timeout: Duration::from_secs(30),
             connect_timeout: None,
             rate: None,
+            patch: Some(PatchFormat::Json),
             secret,
         }
     }

@@ -10,7 +10,7 @@ mod folder;
 mod outcome;
 mod secret;
 
-pub use crate::fhir::KnownId;
+pub use crate::fhir::{KnownId, PatchFormat};
 pub use config::{Auth, ClientProof, FhirConfig, FolderConfig, Layout, Proxy, Rate, Sending, TargetConfig, TargetError, Tls, TlsVersion, TokenConfig};
 pub use fhir::{FhirTarget, PageFault, Search, SigningKey};
 pub use folder::FolderTarget;

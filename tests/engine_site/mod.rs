@@ -282,6 +282,9 @@ struct Kept {
     /// Identities that are being saved.
     open: HashSet<String>,
     overlaps: usize,
+    /// Requests that write and are open, and the most there ever were.
+    open_requests: usize,
+    most_at_once: usize,
     /// When each request came.
     requests: Vec<Instant>,
 }
@@ -335,6 +338,16 @@ impl StandIn {
         self.kept().requests.windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
+    /// The most requests that wrote at one time.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.kept().most_at_once
+    }
+
+    /// The numbers of the family names (`N7`) in the order in which they were saved.
+    pub(crate) fn arrived(&self) -> Vec<usize> {
+        self.kept().log.iter().filter_map(|(_, family)| family.strip_prefix('N')?.parse().ok()).collect()
+    }
+
     pub(crate) fn overlaps(&self) -> usize {
         self.kept().overlaps
     }
@@ -386,6 +399,8 @@ async fn handle(State(server): State<StandIn>, method: Method, uri: Uri, body: B
     let identities: Vec<String> = entries.iter().map(|e| identifier_of(&e["resource"])).filter(|i| !i.is_empty()).collect();
     {
         let mut kept = server.kept();
+        kept.open_requests += 1;
+        kept.most_at_once = kept.most_at_once.max(kept.open_requests);
         for identity in &identities {
             if !kept.open.insert(identity.clone()) {
                 kept.overlaps += 1;
@@ -395,6 +410,7 @@ async fn handle(State(server): State<StandIn>, method: Method, uri: Uri, body: B
     let delay = *server.delay.lock().expect("no test panicked in here");
     tokio::time::sleep(delay).await;
     let mut kept = server.kept();
+    kept.open_requests -= 1;
     for identity in &identities {
         kept.open.remove(identity);
     }

@@ -31,7 +31,7 @@ pub fn envelope(control_id: &str, patient: u64) -> Envelope {
 
 /// An accepted message on its way to these targets.
 pub fn append(envelope: Envelope, targets: &[&str]) -> Append {
-    let deliveries = targets.iter().map(|target| NewDelivery { route: "adt".into(), target: (*target).into() }).collect();
+    let deliveries = targets.iter().map(|target| NewDelivery { route: "adt".into(), target: (*target).into(), keys: None }).collect();
     Append { envelope, disposition: Disposition::Accepted, deliveries, duplicate_window: Some(Duration::from_secs(24 * 3600)) }
 }
 

@@ -4,7 +4,7 @@
 
 use kiln::exchange::{DeliveryId, MessageId, Secret};
 use kiln::fhir::{Identity, KnownId, ListMerge, Node, Save, SaveMode, Saves};
-use kiln::target::{FhirConfig, Job, Receipt, Saved, Sending, Setback, Target, TargetConfig};
+use kiln::target::{FhirConfig, Job, PatchFormat, Receipt, Saved, Sending, Setback, Target, TargetConfig};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(crate) fn save(mode: SaveMode, resource_type: &'static str, identity: &[&str
         object.shift_insert(0, "identifier".to_owned(), Value::Array(list));
     }
     object.shift_insert(0, "resourceType".to_owned(), Value::String(resource_type.to_owned()));
-    let merge = if mode == SaveMode::Merge { vec![("identifier", ListMerge::Union)] } else { Vec::new() };
+    let merge = if mode.keeps_the_rest() { vec![("identifier", ListMerge::Union)] } else { Vec::new() };
     Save { name: resource_type.to_lowercase(), resource_type, mode, identity, body: node(&body), deletes: Vec::new(), merge, initial: None }
 }
 
@@ -84,6 +84,10 @@ impl Delivery {
 }
 
 pub(crate) fn fhir_target(base: &str, timeout: Duration) -> Target {
-    let config = FhirConfig { timeout, ..FhirConfig::new(base, Secret::new(SECRET)) };
+    patching_target(base, timeout, Some(PatchFormat::Json))
+}
+
+pub(crate) fn patching_target(base: &str, timeout: Duration, patch: Option<PatchFormat>) -> Target {
+    let config = FhirConfig { timeout, patch, ..FhirConfig::new(base, Secret::new(SECRET)) };
     Target::open(TargetConfig::Fhir(config)).expect("the target opens")
 }

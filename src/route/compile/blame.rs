@@ -3,7 +3,7 @@
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::hl7v2;
 use crate::route::compile::Compiler;
-use crate::route::tree::{Expr, ExprKind, FieldDoc, Key, Literal, SegmentDoc};
+use crate::route::tree::{FieldDoc, Key, SegmentDoc};
 
 impl<'a> Compiler<'a> {
     /// The first of these places that somebody here wrote, when the fault shows at a line that nobody here wrote.
@@ -15,6 +15,25 @@ impl<'a> Compiler<'a> {
     /// The file of this place has a fault already: what a document of it lacks may be what could not be read.
     pub(crate) fn is_faulty(&self, at: Span) -> bool {
         self.diagnostics.iter().any(|d| d.severity == Severity::Error && d.span.source == at.source)
+    }
+
+    /// K310 of a shipped route: told at the line that a site's document brought in. False if no line of the two maps is a site's.
+    pub(crate) fn told_at_line(&mut self, route: Span, element: &str, second: usize, first: usize) -> bool {
+        let line = |map: usize| {
+            let head = self.maps.get(map)?;
+            Some(head.body.lines.iter().find(|l| l.element.text == element).map_or(head.span, |l| l.element.span))
+        };
+        let (Some(second_line), Some(first_line)) = (line(second), line(first)) else { return false };
+        let Some(own) = self.blamed(route, [second_line, first_line].into_iter()) else { return false };
+        let (other, other_line) = if own == second_line { (first, first_line) } else { (second, second_line) };
+        let name = self.map_name(other);
+        let fault = Diagnostic::error("K310", own, format!("{element} is set by {name}, too, and a shipped route uses both")).label("set here, too");
+        self.report(
+            fault
+                .related(other_line, "the first")
+                .help(format!("change it there instead: `extend: {name}` with a line `{element}:`; or let a line `{element}:` of the route's resource decide")),
+        );
+        true
     }
 
     /// K302, K202: what a declaration of v2 names must exist, whether or not a line reads the field.
@@ -41,34 +60,5 @@ impl<'a> Compiler<'a> {
     /// The cure for a name that is no segment's: text in quotes, where it does not look like one.
     pub(crate) fn suggest_segment(&self, segment: &Key) -> String {
         if segment.text.len() == 3 { self.suggest_source(&segment.text) } else { format!("text stands in quotes: \"{}\"", segment.text) }
-    }
-
-    /// K408: an alternative after one that always holds.
-    pub(crate) fn check_reach(&mut self, expr: &Expr) {
-        match &expr.kind {
-            ExprKind::Else(first, second) if matches!(first.kind, ExprKind::Literal(Literal::Text(_) | Literal::Number(_) | Literal::Bool(_))) => {
-                self.unreachable(second.span, "a constant stands before it")
-            }
-            ExprKind::If(condition, _, otherwise) => {
-                let told = condition.to_string();
-                let mut next = otherwise.as_deref();
-                while let Some(Expr { kind: ExprKind::If(later, _, otherwise), .. }) = next {
-                    if later.to_string() == told {
-                        self.unreachable(later.span, "the same condition stands before it");
-                    }
-                    next = otherwise.as_deref();
-                }
-                match (&condition.kind, otherwise) {
-                    (ExprKind::Literal(Literal::Bool(true)), Some(otherwise)) => self.unreachable(otherwise.span, "the condition before it always holds"),
-                    (ExprKind::Literal(Literal::Bool(false)), _) => self.unreachable(condition.span, "false never holds"),
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn unreachable(&mut self, span: Span, why: &str) {
-        self.report(Diagnostic::warning("K408", span, "this is never reached").label(why).help("put it first, remove it, or change the condition"));
     }
 }

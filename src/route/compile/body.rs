@@ -3,6 +3,7 @@
 use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir::{self, Type};
 use crate::route::code::{Body, BodyLine, Item, Required, X};
+use crate::route::compile::choice;
 use crate::route::compile::expression::Compiled;
 use crate::route::compile::needs;
 use crate::route::compile::scope::{Entry, Let, Scope};
@@ -46,6 +47,7 @@ impl<'a> Compiler<'a> {
         if let Some(from) = &body.from {
             lines_ty = self.from(scope, from, ty, path, &mut out);
         }
+        self.check_alternatives(body);
         if let Some(first) = &body.first {
             for item in first {
                 let wanted = Wanted { list: true, ..Wanted::bare(ty) };
@@ -359,6 +361,11 @@ impl<'a> Compiler<'a> {
             tree::Item::Body(body) => {
                 // A choice's branch is decided by what `$from` or `$first` yields.
                 let branching = wanted.types.len() > 1;
+                if let (true, Some(element)) = (branching, wanted.choice)
+                    && (body.first.is_some() || choice::names_branches(body, wanted, element))
+                {
+                    return self.choice_body(scope, body, wanted, element);
+                }
                 if branching && (body.from.is_some() || body.value.is_some()) && body.lines.is_empty() {
                     return self.branching_body(scope, body, wanted);
                 }
@@ -367,7 +374,7 @@ impl<'a> Compiler<'a> {
                     self.report(
                         Diagnostic::error("K402", body.span, format!("which branch of {} is this body for?", wanted.path))
                             .label("several types are possible")
-                            .help(format!("name one: {}", branches.join(", "))),
+                            .help(choice::which_branch(body, wanted, &branches)),
                     );
                     return Part { item: Item::Nothing, many: false, constant: true, places: Vec::new(), names: Vec::new() };
                 };

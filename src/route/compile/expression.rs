@@ -150,6 +150,7 @@ impl<'a> Compiler<'a> {
     /// A condition: it must be true or false. It keeps its words, for lineage.
     pub(crate) fn condition(&mut self, scope: &mut Scope<'a>, expr: &'a Expr) -> Compiled {
         let compiled = self.truth(scope, expr);
+        self.check_holds(scope, expr);
         if matches!(compiled.x, X::Bool(_) | X::Nothing) {
             return compiled;
         }

@@ -2,11 +2,13 @@
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir::SaveMode;
-use crate::route::code::{Body, Item, Join, On, Resource, Route, X};
+use crate::route::code::{Body, IdentifierShape, Item, Join, On, OrderX, Resource, Route, X};
 use crate::route::compile::Compiler;
-use crate::route::tree::RouteDoc;
+use crate::route::compile::scope::Scope;
+use crate::route::tree::{RouteDoc, Verb};
+use crate::route::types::Ty;
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
     /// K603: a map that never says whose number it is.
     pub(crate) fn check_system(&mut self, identity: &X, span: Span) {
         let mut maps = Vec::new();
@@ -43,6 +45,54 @@ impl Compiler<'_> {
         }
     }
 
+    /// `order-by`.
+    pub(crate) fn order_by(&mut self, scope: &mut Scope<'a>, doc: &'a RouteDoc) -> Vec<OrderX> {
+        let mut all = Vec::new();
+        for order in &doc.order_by {
+            let compiled = self.raw(scope, order);
+            let identifier = match compiled.typed.ty {
+                Ty::V2 { datatype: "CX", .. } => Some(IdentifierShape::Cx),
+                Ty::V2 { datatype: "EI", .. } => Some(IdentifierShape::Ei),
+                _ => None,
+            };
+            all.push(OrderX { x: compiled.x, identifier, places: compiled.places });
+        }
+        all
+    }
+
+    /// K618: a later message may be saved before an earlier one of the same resource.
+    pub(crate) fn check_order(&mut self, doc: &RouteDoc, order_by: &[OrderX], resources: &[Resource]) {
+        if order_by.is_empty() {
+            return;
+        }
+        let field = |place: &str| place.split(['.', '[']).next().unwrap_or(place).to_owned();
+        let ordered: Vec<String> = order_by.iter().flat_map(|o| &o.places).map(|p| field(p)).collect();
+        for resource in resources {
+            let save = &resource.save;
+            let overwrites = save.mode.keeps_the_rest() || matches!(save.mode, SaveMode::Update | SaveMode::Put | SaveMode::Delete);
+            let identified: Vec<String> = save.places.iter().filter(|p| p.contains('-')).map(|p| field(p)).collect();
+            if save.shared.is_some() || !overwrites || identified.is_empty() || identified.iter().any(|p| ordered.contains(p)) {
+                continue;
+            }
+            let Some(first) = doc.order_by.first() else { continue };
+            let by = identified.first().map_or("", String::as_str);
+            let fault = Diagnostic::warning("K618", first.span, format!("{} is identified by {by}, which is not in `order-by`", resource.name))
+                .label("an older message may be saved after a newer one");
+            self.report(fault.help(format!("add {by} to the list; without `order-by`, all identifiers of a message keep it in order")));
+        }
+    }
+
+    /// K617: a patch for a server that takes none.
+    pub(crate) fn check_patches(&mut self, doc: &RouteDoc) {
+        let Some(target) = doc.to.iter().find(|t| self.options.no_patches.contains(&t.text)) else { return };
+        let saves = doc.resources.iter().filter_map(|(_, body)| body.save.as_ref()).chain(doc.shared.iter().map(|(_, save)| save));
+        let faults: Vec<Span> = saves.filter(|save| save.verb == Verb::Patch).map(|save| save.span).collect();
+        for span in faults {
+            let fault = Diagnostic::error("K617", span, format!("{} takes no patches, as the site says", target.text)).label("would be refused");
+            self.report(fault.help("`merge by` changes the same and writes the whole resource; or say `patch: json` at the target"));
+        }
+    }
+
     /// K608: two routes that take one message and write one resource at one target: the one that comes last wins.
     pub(crate) fn check_rivals(&mut self, docs: &[&RouteDoc], routes: &[Route]) {
         for (n, (doc, route)) in docs.iter().zip(routes).enumerate() {
@@ -75,8 +125,9 @@ impl Compiler<'_> {
 
 /// Do both write what may be one resource, and at least one all of it? Two that merge change only what each maps.
 fn rivals(a: &Resource, b: &Resource) -> bool {
-    let writes = |r: &Resource| r.save.shared.is_none() && matches!(r.save.mode, SaveMode::Update | SaveMode::Put | SaveMode::Delete | SaveMode::Merge);
-    let whole = |r: &Resource| r.save.mode != SaveMode::Merge;
+    let writes =
+        |r: &Resource| r.save.shared.is_none() && (r.save.mode.keeps_the_rest() || matches!(r.save.mode, SaveMode::Update | SaveMode::Put | SaveMode::Delete));
+    let whole = |r: &Resource| !r.save.mode.keeps_the_rest();
     let field = |place: &str| place.split(['.', '[']).next().unwrap_or(place).to_owned();
     let common = || a.save.places.iter().any(|p| b.save.places.iter().any(|q| field(p) == field(q)));
     a.resource_type == b.resource_type && writes(a) && writes(b) && (whole(a) || whole(b)) && common()

@@ -53,6 +53,13 @@ impl<'a> Compiler<'a> {
         let heads = self.heads(&join);
         self.joins.extend(heads.into_iter().map(|head| (span, head)));
         self.check_loss(&raw, &join, wanted, span);
+        if let (Join::Instant, Ty::V2 { datatype: "DT", .. }) = (&join, &raw.typed.ty) {
+            self.report(
+                Diagnostic::error("K413", span, format!("{} wants an instant, and a date never is one", wanted.path))
+                    .label("DT: a day without a time of day, and so without a zone")
+                    .help("take a field that has a time (type DTM), or an element of type date or dateTime"),
+            );
+        }
         let conversion = Conversion {
             join,
             name: wanted.name_for(ty),

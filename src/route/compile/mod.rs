@@ -4,6 +4,7 @@ mod arguments;
 mod ask;
 mod blame;
 mod body;
+mod choice;
 mod constant;
 mod depends;
 mod expression;
@@ -23,6 +24,7 @@ mod out_constant;
 mod outgoing;
 mod path;
 mod primitives;
+mod reach;
 mod resources;
 mod routes;
 mod saves;
@@ -240,6 +242,8 @@ pub(crate) struct Compiler<'a> {
     pub(crate) called: Vec<usize>,
     /// The places of maps, tables and names that something uses.
     pub(crate) used: BTreeSet<Span>,
+    /// The events that messages of the route being compiled may have; empty where that is open.
+    pub(crate) events: Vec<String>,
     /// How many names of `$let` the use being compiled has stood for so far.
     pub(crate) expansions: usize,
     /// Which map or table converts which expression: the place of the one, and of the other's head.
@@ -271,6 +275,7 @@ impl<'a> Compiler<'a> {
             foreign: HashSet::new(),
             called: Vec::new(),
             used: BTreeSet::new(),
+            events: Vec::new(),
             expansions: 0,
             joins: Vec::new(),
         }

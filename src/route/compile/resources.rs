@@ -112,6 +112,11 @@ impl<'a> Compiler<'a> {
     /// The route's own lines, then what FHIR requires of all maps and lines together.
     fn resource_lines(&mut self, scope: &mut Scope<'a>, body: &'a tree::Body, ty: Type, maps: &[Map], used: &[(Option<X>, usize)]) -> Body {
         let mut compiled = self.resource_body(scope, body, ty);
+        // What is only looked for or taken away need not be complete.
+        if body.save.as_ref().is_some_and(|save| matches!(save.verb, Verb::Find | Verb::Delete)) {
+            compiled.required.clear();
+            return compiled;
+        }
         let mut union = Body::default();
         for (_, map) in used {
             if let Some(map) = maps.get(*map) {
@@ -168,6 +173,10 @@ impl<'a> Compiler<'a> {
         }
         for (n, element, other) in faults {
             let span = body.maps.get(n).map_or(body.span, |(_, t)| t.span);
+            let second = used.get(n).map_or(other, |(_, map)| *map);
+            if self.told_at_line(span, element, second, other) {
+                continue;
+            }
             let other = self.map_name(other);
             self.report(
                 Diagnostic::error("K310", span, format!("{element} is set by two maps"))

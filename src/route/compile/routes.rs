@@ -40,7 +40,9 @@ impl<'a> Compiler<'a> {
             self.many.clear();
             let before = self.diagnostics.len();
             self.name_types(doc);
+            self.name_events(doc);
             let route = self.route(doc, maps);
+            self.events.clear();
             self.v2.named.clear();
             if self.foreign.contains(&doc.name.text) {
                 self.diagnostics.truncate(before);
@@ -63,6 +65,7 @@ impl<'a> Compiler<'a> {
 
     fn route(&mut self, doc: &'a RouteDoc, maps: &[Map]) -> Route {
         self.check_names(doc);
+        self.check_on(doc);
         let on = doc.on.iter().filter_map(|key| self.on(key)).collect();
         if doc.on.is_empty() {
             self.report(
@@ -73,9 +76,7 @@ impl<'a> Compiler<'a> {
         }
         let mut message = self.route_scope(doc);
         let when = doc.when.as_ref().map(|w| self.condition(&mut message, w).x);
-        for order in &doc.order_by {
-            self.raw(&mut message, order);
-        }
+        let order_by = self.order_by(&mut message, doc);
         let resources: Vec<Named> = doc
             .resources
             .iter()
@@ -91,7 +92,9 @@ impl<'a> Compiler<'a> {
                 compiled.push(resource);
             }
         }
+        self.check_order(doc, &order_by, &compiled);
         let scope = self.questions(doc, message);
+        self.check_patches(doc);
         let refused = self.not_yet(doc);
         let made = doc.message.as_ref().and_then(|body| {
             self.check_message_route(doc, body.span);
@@ -104,6 +107,7 @@ impl<'a> Compiler<'a> {
             on,
             from: doc.from.iter().map(|k| k.text.clone()).collect(),
             when,
+            order_by,
             resources: compiled,
             message: made,
             refused,

@@ -27,13 +27,6 @@ impl<'a> Compiler<'a> {
             Verb::Logical => Some(Shared::Logical),
             _ => None,
         };
-        if save.verb == Verb::Patch {
-            self.report(
-                Diagnostic::error("K121", save.span, "`patch by` cannot run yet")
-                    .label("a later version of Kiln patches")
-                    .help("use `merge by`, which changes only what the route maps"),
-            );
-        }
         if save.by.is_empty() && !matches!(save.verb, Verb::Create | Verb::Contained | Verb::Logical) {
             self.report(
                 Diagnostic::error("K601", save.span, "nothing says what makes this resource the same one next time")
@@ -178,7 +171,8 @@ pub(crate) fn mode(verb: Verb, by: bool) -> SaveMode {
         Verb::Create if by => SaveMode::CreateIfNone,
         Verb::Create | Verb::Contained | Verb::Logical => SaveMode::Create,
         Verb::Update => SaveMode::Update,
-        Verb::Merge | Verb::Patch => SaveMode::Merge,
+        Verb::Merge => SaveMode::Merge,
+        Verb::Patch => SaveMode::Patch,
         Verb::Put => SaveMode::Put,
         Verb::Find => SaveMode::Find,
         Verb::Delete => SaveMode::Delete,

@@ -8,6 +8,7 @@ mod evaluate;
 mod function;
 mod message;
 mod moment;
+mod order;
 mod out;
 mod outgoing;
 mod replay;
@@ -250,6 +251,11 @@ impl RouteSet {
         run.note(|t| t.enter(&head));
         let route = run.route;
         let taken = route.when.as_ref().is_none_or(|when| run.holds(when, &Env::root()));
+        if !route.order_by.is_empty() {
+            let asked = run.noted(|t| t.ask());
+            run.order_values();
+            run.note(|t| asked.iter().for_each(|mark| t.answered(*mark)));
+        }
         (taken, run.either())
     }
 

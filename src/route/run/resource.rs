@@ -105,6 +105,10 @@ impl<'m> Run<'m> {
             self.lines(body, &env, &mut part, false);
             (!part.elements.is_empty()).then(|| part.finish())
         });
+        // What is only looked for or taken away need not be complete.
+        if !stopped_before && matches!(resource.save.mode, SaveMode::Find | SaveMode::Delete) {
+            self.stop = None;
+        }
         let place = self.made.get(entry).map_or_else(String::new, |m| m.save.name.clone());
         let Some(identity) = self.identity(&resource.save, &env, &mut building, resource.resource_type, || place) else {
             self.drop_entry(entry, "nothing identifies it");

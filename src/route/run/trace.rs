@@ -230,6 +230,12 @@ impl Trace {
         self.mark()
     }
 
+    /// Ends what is no condition, and was only looked at.
+    pub(crate) fn answered(&mut self, asked: Mark) {
+        self.conditions_deep = self.conditions_deep.saturating_sub(1);
+        self.steps.truncate(asked.steps);
+    }
+
     pub(crate) fn answer(&mut self, asked: Mark, said: &Said, holds: bool, about: Option<Part>) {
         self.conditions_deep = self.conditions_deep.saturating_sub(1);
         let spot = Spot { line: said.line.clone(), column: said.column };

@@ -22,7 +22,7 @@ pub use browse::{PageFault, Search};
 pub use key::SigningKey;
 
 use crate::exchange::{Phi, Secret};
-use crate::fhir::{Capabilities, SaveMode, Saves, Step, plan};
+use crate::fhir::{Capabilities, PatchFormat, SaveMode, Saves, Step, plan};
 use crate::target::{Fault, FhirConfig, Job, Receipt, Retry, Saved, Sending, Setback, TargetError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
@@ -36,6 +36,10 @@ pub struct FhirTarget {
     base: String,
     secret: Secret<[u8; 32]>,
     locks: locks::IdentityLocks,
+    /// How the server takes patches.
+    patch: Option<PatchFormat>,
+    /// Becomes false when the server turns out not to take them.
+    takes_patches: AtomicBool,
     /// Becomes false when the server turns out not to take `POST _search`.
     post_search: AtomicBool,
     /// Told whenever the server has answered.
@@ -60,6 +64,8 @@ impl FhirTarget {
             base,
             secret: config.secret,
             locks: locks::IdentityLocks::new(),
+            patch: config.patch,
+            takes_patches: AtomicBool::new(true),
             post_search: AtomicBool::new(true),
             reached: Notify::new(),
         })
@@ -117,6 +123,12 @@ impl FhirTarget {
 
     fn takes_post_search(&self) -> bool {
         self.post_search.load(Ordering::Relaxed)
+    }
+
+    fn never_patch_again(&self) {
+        if self.takes_patches.swap(false, Ordering::Relaxed) {
+            tracing::warn!("the server refuses patches and takes whole resources: `patch by` is written as `merge by` until kiln starts again");
+        }
     }
 
     fn never_post_search_again(&self) {

@@ -1,6 +1,6 @@
 //! Asking before writing: what the server has for an identity or an id, and the step that follows from it.
 
-use crate::fhir::{Save, SaveMode, Step, carries, has_identifier, merge, put_id, search};
+use crate::fhir::{Amendment, Patch, PatchFormat, Save, SaveMode, Step, carries, has_identifier, merge, put_id, search};
 use crate::target::fhir::answer::Answer;
 use crate::target::fhir::http::Effect;
 use crate::target::fhir::judge::{Asked, setback, still_referred};
@@ -8,6 +8,7 @@ use crate::target::fhir::{FhirTarget, Work};
 use crate::target::{Fault, Retry, Setback};
 use reqwest::header::CONTENT_TYPE;
 use serde_json::Value;
+use std::sync::atomic::Ordering;
 
 /// More matches than this are not named one by one.
 const CANDIDATES_MAX: usize = 10;
@@ -73,7 +74,7 @@ impl FhirTarget {
     }
 
     /// Asks, and takes the step that follows: by id where the resource exists, conditionally where it doesn't.
-    /// A merge gets its content later, by [`Work::merge`], when all references are known.
+    /// A merge or patch gets its content later, by [`Work::change`], when all references are known.
     pub(crate) async fn resolve(&self, work: &mut Work<'_>, n: usize) -> Result<Option<Value>, Setback> {
         let save = &work.saves.entries[n];
         let found = self.look(work, n).await?;
@@ -82,14 +83,14 @@ impl FhirTarget {
             false => Step::Put { id: put_id(secret, save.resource_type, &save.identity), etag: None, body: None },
         };
         let (step, current) = match (save.mode, found) {
-            (SaveMode::Merge, Some(found)) => (Step::Put { id: found.id, etag: found.etag, body: None }, Some(found.resource)),
+            (SaveMode::Merge | SaveMode::Patch, Some(found)) => (Step::Put { id: found.id, etag: found.etag, body: None }, Some(found.resource)),
             (SaveMode::Update, Some(found)) => (Step::Put { id: found.id, etag: found.etag, body: None }, None),
             (SaveMode::Delete, Some(found)) => (Step::Delete { id: found.id }, None),
             (SaveMode::CreateIfNone | SaveMode::Find, Some(found)) => {
                 work.note(n, &found.id, found.etag, 200);
                 (Step::Refer(format!("{}/{}", save.resource_type, found.id)), None)
             }
-            (SaveMode::Merge | SaveMode::Update | SaveMode::CreateIfNone, None) => (absent(work.secret), None),
+            (SaveMode::Merge | SaveMode::Patch | SaveMode::Update | SaveMode::CreateIfNone, None) => (absent(work.secret), None),
             // Gone already: that is what a delete wants.
             (SaveMode::Delete, None) => (Step::Refer(String::new()), None),
             (SaveMode::Find, None) => return Err(nothing(save)),
@@ -107,7 +108,7 @@ impl FhirTarget {
                 Step::Refer(reference) => reference.contains('?'),
                 Step::Post { once } => *once,
                 Step::PutWhere | Step::DeleteWhere => true,
-                Step::Put { .. } | Step::Delete { .. } => false,
+                Step::Put { .. } | Step::Patch(_) | Step::Delete { .. } => false,
             };
             if !conditional {
                 continue;
@@ -169,20 +170,59 @@ impl FhirTarget {
     }
 }
 
+impl FhirTarget {
+    /// The form in which an entry's change is sent: `None` writes the whole resource.
+    pub(crate) fn patch_format(&self, save: &Save) -> Option<PatchFormat> {
+        self.patch.filter(|_| save.mode == SaveMode::Patch && self.takes_patches.load(Ordering::Relaxed))
+    }
+
+    /// Whether a patch was refused because the resource is no longer the one that it was made for, which servers say in many ways: a `test` that
+    /// fails is a 400, 409, 412 or 422.
+    pub(crate) async fn is_outdated(&self, resource_type: &str, change: &Amendment) -> Result<bool, Setback> {
+        Ok(self
+            .get(resource_type, &change.id)
+            .await?
+            .is_none_or(|now| if change.etag.is_some() { now.etag != change.etag } else { now.resource != change.base }))
+    }
+}
+
 impl Work<'_> {
-    /// Merges into what the server has. If nothing changes, the entry is not written.
-    pub(crate) fn merge(&mut self, n: usize, current: &Value, link: &dyn Fn(usize) -> String) {
-        let save = &self.saves.entries[n];
+    /// Works out what `save` (the entry, perhaps without some of its links) changes in what the server has. If nothing, the entry is not written.
+    pub(crate) fn change(&mut self, n: usize, save: &Save, base: Value, link: &dyn Fn(usize) -> String, format: Option<PatchFormat>) {
         let Step::Put { id, etag, .. } = &self.steps[n] else { return };
-        let merged = merge(current, save, link);
-        if merged == *current {
-            let (id, etag) = (id.clone(), etag.clone());
+        let (id, etag) = (id.clone(), etag.clone());
+        let whole = merge(&base, save, link);
+        if whole == base {
             self.note(n, &id, etag, 200);
             self.steps[n] = Step::Refer(format!("{}/{id}", save.resource_type));
-        } else {
-            self.steps[n] = Step::Put { id: id.clone(), etag: etag.clone(), body: Some(merged) };
+            return;
         }
+        // Without an ETag, a FHIRPath Patch has nothing that guards it; a whole resource has no more.
+        let patch = format
+            .filter(|format| *format == PatchFormat::Json || etag.is_some())
+            .and_then(|format| Patch::between(&base, &whole, format, etag.is_some()))
+            .filter(|patch| !patch.has_open_reference());
+        self.steps[n] = match patch {
+            Some(patch) => Step::Patch(Box::new(Amendment { id, etag, base, whole, patch })),
+            None => Step::Put { id, etag, body: Some(whole) },
+        };
     }
+
+    /// Instead of a patch that the server does not take: the same change as a whole resource. Only behind If-Match, which is as good a guard.
+    pub(crate) fn send_whole(&mut self, n: usize) -> bool {
+        let Some(Step::Patch(change)) = self.steps.get(n) else { return false };
+        if change.etag.is_none() {
+            return false;
+        }
+        let Amendment { id, etag, whole, .. } = (**change).clone();
+        self.steps[n] = Step::Put { id, etag, body: Some(whole) };
+        true
+    }
+}
+
+/// The answers by which a server may say that it takes no patches, or none in a Bundle.
+pub(crate) fn may_refuse_patches(status: u16) -> bool {
+    matches!(status, 400 | 404 | 405 | 415 | 422 | 501)
 }
 
 fn found(answer: Answer) -> Option<Found> {

@@ -2,11 +2,12 @@
 //!
 //! Servers resolve conditional references and `urn:uuid:` in transactions only, so everything is looked up first and then addressed by id.
 
-use crate::fhir::{BundleKind, Node, Save, SaveMode, Saves, Step, merge, type_named, write_bundle};
+use crate::fhir::{BundleKind, Node, Save, SaveMode, Saves, Step, type_named, write_bundle};
 use crate::target::fhir::answer::{Answer, Place, entry_place};
 use crate::target::fhir::http::Effect;
 use crate::target::fhir::judge::{Asked, setback, still_referred, word};
-use crate::target::fhir::transaction::{accept, is_gone};
+use crate::target::fhir::read::may_refuse_patches;
+use crate::target::fhir::transaction::{accept, is_gone, outdated};
 use crate::target::fhir::{FhirTarget, Work};
 use crate::target::{Fault, Retry, Sending, Setback};
 use reqwest::header::{CONTENT_TYPE, IF_MATCH};
@@ -46,20 +47,15 @@ impl FhirTarget {
             let unknown = match &work.steps[n] {
                 Step::PutWhere | Step::DeleteWhere => true,
                 Step::Post { once } => *once && work.job.after_ambiguous,
-                Step::Put { .. } | Step::Delete { .. } => mode == SaveMode::Merge || (work.job.after_ambiguous && mode != SaveMode::Put),
+                Step::Put { .. } | Step::Patch(_) | Step::Delete { .. } => mode.keeps_the_rest() || (work.job.after_ambiguous && mode != SaveMode::Put),
                 Step::Refer(_) => false,
             };
             if !unknown {
                 continue;
             }
-            if let (Some(current), Step::Put { id, etag, .. }) = (self.resolve(work, n).await?, work.steps[n].clone()) {
-                let merged = merge(&current, &saves.entries[n], &reference(work));
-                if merged == current {
-                    work.note(n, &id, etag, 200);
-                    work.steps[n] = Step::Refer(format!("{}/{id}", saves.entries[n].resource_type));
-                } else {
-                    work.steps[n] = Step::Put { id, etag, body: Some(merged) };
-                }
+            if let Some(current) = self.resolve(work, n).await? {
+                let links = reference(work);
+                work.change(n, &saves.entries[n], current, &links, self.patch_format(&saves.entries[n]));
             }
         }
         let level: Vec<usize> = level.iter().copied().filter(|n| work.steps[*n].writes()).collect();
@@ -72,7 +68,13 @@ impl FhirTarget {
     async fn write_single(&self, work: &mut Work<'_>, saves: &Saves, level: &[usize]) -> Result<(), Setback> {
         for &n in level {
             let save = &saves.entries[n];
-            let answer = self.request(work, save, n).await?;
+            let mut answer = self.request(work, save, n).await?;
+            if may_refuse_patches(answer.status) && self.is_refused_patch(work, n).await? && work.send_whole(n) {
+                answer = self.request(work, save, n).await?;
+                if answer.is_success() {
+                    self.never_patch_again();
+                }
+            }
             if !answer.is_success() && !is_gone(work, n, answer.status) {
                 return Err(self.refused_one(work, &answer, n).await);
             }
@@ -85,7 +87,7 @@ impl FhirTarget {
     async fn request(&self, work: &Work<'_>, save: &Save, n: usize) -> Result<Answer, Setback> {
         let step = &work.steps[n];
         let request = step.request(save).expect("only entries that write are sent");
-        let method = reqwest::Method::from_bytes(request.method.as_bytes()).expect("POST, PUT and DELETE are methods");
+        let method = reqwest::Method::from_bytes(request.method.as_bytes()).expect("POST, PUT, PATCH and DELETE are methods");
         let mut http = self.client.request(method, format!("{}/{}", self.base, request.url)).header("Prefer", "return=minimal");
         if let Some(criterion) = request.if_none_exist {
             http = http.header("If-None-Exist", criterion);
@@ -94,10 +96,18 @@ impl FhirTarget {
             http = http.header(IF_MATCH, etag);
         }
         let mut body = Vec::new();
-        if step.write_resource(save, &reference(work), &mut body) {
+        if let Step::Patch(change) = step {
+            http = http.header(CONTENT_TYPE, change.patch.content_type()).body(change.patch.content().to_string());
+        } else if step.write_resource(save, &reference(work), &mut body) {
             http = http.header(CONTENT_TYPE, "application/fhir+json").body(body);
         }
         self.send(http, Effect::Writes).await
+    }
+
+    /// True for a patch whose resource is still the one that it was made for: what the server does not like is the patch.
+    async fn is_refused_patch(&self, work: &Work<'_>, n: usize) -> Result<bool, Setback> {
+        let (Some(Step::Patch(change)), Some(save)) = (work.steps.get(n), work.saves.entries.get(n)) else { return Ok(false) };
+        Ok(!self.is_outdated(save.resource_type, change).await?)
     }
 
     async fn write_batch(&self, work: &mut Work<'_>, saves: &Saves, level: &[usize]) -> Result<(), Setback> {
@@ -106,10 +116,14 @@ impl FhirTarget {
         let answer = self.post_bundle(body).await?;
         let Some(entries) = answer.entries("batch-response", sent.len()) else { return Err(setback(&answer, Asked::Endpoint, "the batch")) };
         let mut worst: Option<Setback> = None;
+        let mut alone = Vec::new();
         for (entry, &n) in entries.iter().zip(&sent) {
             let place = entry_place(entry);
             let failed = if (200..300).contains(&place.status) || is_gone(work, n, place.status) {
                 self.take(work, &answer, n, place).err()
+            } else if may_refuse_patches(place.status) && self.is_refused_patch(work, n).await? {
+                alone.push(n);
+                None
             } else {
                 let one = entry_answer(entry, place.status);
                 Some(self.refused_one(work, &one, n).await)
@@ -118,6 +132,12 @@ impl FhirTarget {
             if let Some(failed) = failed.filter(|f| worst.as_ref().is_none_or(|w| w.retry == Retry::Permanent && f.retry != Retry::Permanent)) {
                 worst = Some(failed);
             }
+        }
+        // A patch that a batch's entry could not carry is tried as a request of its own.
+        if let Err(failed) = self.write_single(work, saves, &alone).await
+            && worst.as_ref().is_none_or(|w| w.retry == Retry::Permanent && failed.retry != Retry::Permanent)
+        {
+            worst = Some(failed);
         }
         worst.map_or(Ok(()), Err)
     }
@@ -144,6 +164,16 @@ impl FhirTarget {
     async fn refused_one(&self, work: &mut Work<'_>, answer: &Answer, n: usize) -> Setback {
         let name = format!("the saving of '{}'", work.saves.entries[n].name);
         let by_id = work.steps[n].id().is_some();
+        if let (true, Step::Patch(change)) = (may_refuse_patches(answer.status), &work.steps[n]) {
+            match self.is_outdated(work.saves.entries[n].resource_type, change).await {
+                Ok(true) => {
+                    work.forget(n);
+                    return outdated(answer);
+                }
+                Ok(false) => {}
+                Err(setback) => return setback,
+            }
+        }
         let asked = if by_id { Asked::Instance } else { Asked::Endpoint };
         match answer.status {
             409 if matches!(work.steps[n], Step::Delete { .. } | Step::DeleteWhere) => still_referred(answer),
@@ -165,26 +195,26 @@ impl FhirTarget {
         if save.mode == SaveMode::Delete || (save.mode == SaveMode::CreateIfNone && saved.status != 201) {
             return Ok(());
         }
-        let body = if save.mode == SaveMode::Merge {
-            let Some(found) = self.get(save.resource_type, &saved.id).await? else { return Ok(()) };
-            let merged = merge(&found.resource, save, &reference(work));
-            if merged == found.resource {
+        let (id, etag) = (saved.id.clone(), saved.etag.clone());
+        if save.mode.keeps_the_rest() {
+            let Some(found) = self.get(save.resource_type, &id).await? else { return Ok(()) };
+            work.steps[n] = Step::Put { id, etag: found.etag, body: None };
+            let links = reference(work);
+            work.change(n, save, found.resource, &links, self.patch_format(save));
+            if !work.steps[n].writes() {
                 return Ok(());
             }
-            Some(merged)
         } else {
-            None
-        };
-        let id = saved.id.clone();
+            work.steps[n] = Step::Put { id, etag, body: None };
+        }
         // Until the link is there, the entry is not done: the next attempt writes it again.
         work.saved.retain(|s| s.entry != n);
-        work.steps[n] = Step::Put { id, etag: saved.etag, body };
         self.write_single(work, work.saves, &[n]).await
     }
 }
 
 /// The reference string for each entry: its id, which all that are referred to have by now.
-fn reference(work: &Work<'_>) -> impl Fn(usize) -> String {
+fn reference(work: &Work<'_>) -> impl Fn(usize) -> String + use<> {
     let ids: Vec<String> =
         work.saves.entries.iter().zip(&work.steps).map(|(save, step)| step.id().map_or(String::new(), |id| format!("{}/{id}", save.resource_type))).collect();
     move |n| ids.get(n).cloned().unwrap_or_default()

@@ -4,6 +4,7 @@ use crate::fhir::{BundleKind, SaveMode, Step, conflict, links, write_bundle};
 use crate::target::fhir::answer::{Answer, entry_place};
 use crate::target::fhir::http::Effect;
 use crate::target::fhir::judge::{Asked, setback};
+use crate::target::fhir::read::may_refuse_patches;
 use crate::target::fhir::{FhirTarget, Work};
 use crate::target::{Fault, Retry, Setback};
 use reqwest::header::CONTENT_TYPE;
@@ -14,14 +15,18 @@ impl FhirTarget {
         if let Some((a, b)) = conflict(work.saves, &work.steps) {
             return Err(same_resource(work, a, b));
         }
-        let delivery = work.job.delivery;
-        let mut body = Vec::with_capacity(4096);
-        let link = |n: usize| links(work.saves, &work.steps, delivery, n);
-        let sent = write_bundle(BundleKind::Transaction, work.saves, &work.steps, delivery, &|_| true, &link, &mut body);
-        if sent.is_empty() {
-            return Ok(());
+        let (mut answer, mut sent) = match self.post_transaction(work).await? {
+            None => return Ok(()),
+            Some(answered) => answered,
+        };
+        // Refused as a whole, so nothing was done: where only the patches were in the way, whole resources get through.
+        if may_refuse_patches(answer.status) && (answer.is_fhir() || answer.status != 404) && self.without_patches(work).await? {
+            let Some(answered) = self.post_transaction(work).await? else { return Ok(()) };
+            (answer, sent) = answered;
+            if answer.is_success() {
+                self.never_patch_again();
+            }
         }
-        let answer = self.post_bundle(body).await?;
         match answer.entries("transaction-response", sent.len()) {
             Some(entries) => {
                 let places: Vec<_> = entries.iter().map(entry_place).collect();
@@ -46,16 +51,43 @@ impl FhirTarget {
         for n in 0..work.steps.len() {
             let mode = work.saves.entries[n].mode;
             let doubtful = work.job.after_ambiguous && matches!(mode, SaveMode::CreateIfNone | SaveMode::Update | SaveMode::Delete);
-            if work.steps[n].writes() && (mode == SaveMode::Merge || doubtful) {
+            // A server may delete all that match; one is meant.
+            let open = doubtful || matches!(work.steps[n], Step::DeleteWhere);
+            if work.steps[n].writes() && (mode.keeps_the_rest() || open) {
                 merges.extend(self.resolve(work, n).await?.map(|current| (n, current)));
             }
         }
         for (n, current) in merges {
             let steps = work.steps.clone();
             let (saves, delivery) = (work.saves, work.job.delivery);
-            work.merge(n, &current, &|m| links(saves, &steps, delivery, m));
+            work.change(n, &saves.entries[n], current, &|m| links(saves, &steps, delivery, m), self.patch_format(&saves.entries[n]));
         }
         Ok(())
+    }
+
+    /// The answer, and the entries that were sent in their order; `None` if there is nothing to send.
+    async fn post_transaction(&self, work: &Work<'_>) -> Result<Option<(Answer, Vec<usize>)>, Setback> {
+        let delivery = work.job.delivery;
+        let mut body = Vec::with_capacity(4096);
+        let link = |n: usize| links(work.saves, &work.steps, delivery, n);
+        let sent = write_bundle(BundleKind::Transaction, work.saves, &work.steps, delivery, &|_| true, &link, &mut body);
+        if sent.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((self.post_bundle(body).await?, sent)))
+    }
+
+    /// After a refusal: puts whole resources in the place of patches. False if there are none, or if a patch met another state than it was made for.
+    async fn without_patches(&self, work: &mut Work<'_>) -> Result<bool, Setback> {
+        let mut any = false;
+        for n in 0..work.steps.len() {
+            let Step::Patch(change) = &work.steps[n] else { continue };
+            if self.is_outdated(work.saves.entries[n].resource_type, change).await? {
+                return Ok(false);
+            }
+            any |= work.send_whole(n);
+        }
+        Ok(any)
     }
 
     pub(crate) async fn post_bundle(&self, body: Vec<u8>) -> Result<Answer, Setback> {
@@ -63,9 +95,31 @@ impl FhirTarget {
         self.send(request, Effect::Writes).await
     }
 
+    /// A refusal because a patch was made for a state that is gone.
+    async fn find_outdated(&self, work: &mut Work<'_>, answer: &Answer) -> Option<Setback> {
+        if !may_refuse_patches(answer.status) {
+            return None;
+        }
+        for n in 0..work.steps.len() {
+            let Some(Step::Patch(change)) = work.steps.get(n) else { continue };
+            match self.is_outdated(work.saves.entries.get(n)?.resource_type, change).await {
+                Ok(true) => {
+                    work.forget(n);
+                    return Some(outdated(answer));
+                }
+                Ok(false) => {}
+                Err(setback) => return Some(setback),
+            }
+        }
+        None
+    }
+
     /// Why a transaction as a whole was refused: a known id that is no longer true, a race, the message, or the target.
     async fn refused(&self, work: &mut Work<'_>, answer: &Answer) -> Setback {
         let endpoint = || setback(answer, Asked::Endpoint, "the transaction");
+        if let Some(raced) = self.find_outdated(work, answer).await {
+            return raced;
+        }
         match answer.status {
             412 => {
                 let all: Vec<usize> = (0..work.steps.len()).collect();
@@ -84,6 +138,11 @@ impl FhirTarget {
             _ => endpoint(),
         }
     }
+}
+
+/// A patch that met another state than it was made for.
+pub(crate) fn outdated(answer: &Answer) -> Setback {
+    answer.setback(Retry::Transient, Fault::Race, "patch-outdated", "somebody else changed the resource in between; it is read again")
 }
 
 /// A delete of what is gone already has done what it should.

@@ -151,14 +151,14 @@ impl JsonStore {
                     receipt.stale.push(n);
                     continue;
                 }
-                (SaveMode::Merge, true) => {
+                (SaveMode::Merge | SaveMode::Patch, true) => {
                     let current = self.read(name, &[&own, changes], save)?;
                     let merged = merge(&current, save, &link);
                     if merged != current {
                         serde_json::to_writer(&mut content, &merged).expect("writing JSON to memory cannot fail");
                     }
                 }
-                (SaveMode::Merge | SaveMode::CreateIfNone, false) => write_with_id(&save.creation(), &name.1, &link, &mut content),
+                (SaveMode::Merge | SaveMode::Patch | SaveMode::CreateIfNone, false) => write_with_id(&save.creation(), &name.1, &link, &mut content),
                 (SaveMode::Create | SaveMode::Update | SaveMode::Put, _) => write_with_id(&save.body, &name.1, &link, &mut content),
             }
             if content.is_empty() {

@@ -223,7 +223,7 @@ impl NdjsonStore {
                         let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": [{"request": request}]});
                         serde_json::to_writer(&mut *out, &bundle).expect("writing JSON to memory cannot fail");
                     }
-                    SaveMode::Merge | SaveMode::CreateIfNone => write_with_id(&save.creation(), id, &link, out),
+                    SaveMode::Merge | SaveMode::Patch | SaveMode::CreateIfNone => write_with_id(&save.creation(), id, &link, out),
                     _ => write_with_id(&save.body, id, &link, out),
                 }
                 out.push(b'\n');
