@@ -49,6 +49,27 @@ async fn order_by_keeps_in_order_what_shares_its_value_and_nothing_else() {
     site.stop().await;
 }
 
+/// What waits behind a dead letter is what shares a value of `order-by`, and a replay lets exactly that go on.
+#[tokio::test]
+async fn what_waits_behind_a_dead_letter_is_what_order_by_says() {
+    let mut plan = Plan::new();
+    plan.routes = routes_text("order-by: PV1-3.1\nafter-dead-letter: wait\n");
+    let site = plan.start().await;
+    site.server.mood(Mood::Picky);
+    let mut peer = site.connect().await;
+    for (n, patient, family, ward) in [(1, "1", "REFUSE", "W1"), (2, "2", "N2", "W1"), (3, "1", "N3", "W2")] {
+        peer.accepted(&format!("{}PV1|1|I|{ward}^101\r", adt(&format!("C{n}"), patient, family))).await;
+    }
+    site.until("the ward waits, and the other one does not", |s| s.counts().parked == 1 && s.counts().delivered == 1).await;
+    assert_eq!((site.server.saved("1"), site.server.saved("2")), (vec!["N3".to_owned()], Vec::new()));
+    site.server.mood(Mood::Well);
+    let stored = site.stored().await;
+    site.engine.replay(&[stored[0].deliveries[0].id]).await.expect("the journal takes it");
+    site.until_delivered(3).await;
+    assert_eq!(site.server.saved("2"), ["N2"]);
+    site.stop().await;
+}
+
 #[tokio::test]
 async fn without_a_value_for_order_by_the_identifiers_keep_the_order() {
     let mut plan = Plan::new();

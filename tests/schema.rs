@@ -240,6 +240,7 @@ fn the_words_of_the_site_schema_are_the_readers() {
         (format!("{listener}/unrouted/enum"), "listeners: { a: { mllp: 127.0.0.1:1, unrouted: WORD } }\n"),
         (format!("{listener}/when-full/enum"), "listeners: { a: { mllp: 127.0.0.1:1, when-full: WORD } }\n"),
         (format!("{target}/send/enum"), "targets: { a: { fhir: http://h/, send: WORD } }\n"),
+        (format!("{target}/patch/enum"), "targets: { a: { fhir: http://h/, patch: WORD } }\n"),
         (format!("{target}/layout/enum"), "targets: { a: { folder: x, layout: WORD } }\n"),
     ] {
         let read = |word: &str| {

@@ -19,8 +19,9 @@ pub(super) fn define(defs: &mut Map<String, Value>) {
         defs.insert(format!("{}.body", ty.name()), body(ty));
         defs.insert(format!("{}.item", ty.name()), item(&reference(&format!("{}.body", ty.name()))));
     }
-    let own = json!({ "type": "object", "$ref": "#/$defs/in-body", "unevaluatedProperties": false });
-    // The value's type decides the branch: no lines here.
+    // The value's type decides the branch, or a line names it: `valueQuantity`. Which there are, the checker knows.
+    let branch = json!({ "^[a-z]+[A-Z][A-Za-z0-9]*$": reference("item") });
+    let own = json!({ "type": "object", "$ref": "#/$defs/in-body", "patternProperties": branch, "unevaluatedProperties": false });
     defs.insert("choice".to_owned(), item(&own));
     defs.insert("extensions".to_owned(), extensions());
     let part = json!({ "$ref": "#/$defs/in-body", "type": "object", "properties": { "extension": reference("extensions"), "id": reference("expression") }, "unevaluatedProperties": false });

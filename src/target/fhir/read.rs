@@ -179,10 +179,13 @@ impl FhirTarget {
     /// Whether a patch was refused because the resource is no longer the one that it was made for, which servers say in many ways: a `test` that
     /// fails is a 400, 409, 412 or 422.
     pub(crate) async fn is_outdated(&self, resource_type: &str, change: &Amendment) -> Result<bool, Setback> {
-        Ok(self
-            .get(resource_type, &change.id)
-            .await?
-            .is_none_or(|now| if change.etag.is_some() { now.etag != change.etag } else { now.resource != change.base }))
+        let Some(now) = self.get(resource_type, &change.id).await? else { return Ok(true) };
+        // By the version, where there is one: servers write one ETag in more than one way.
+        let version = |resource: &Value| resource.pointer("/meta/versionId").cloned();
+        Ok(match (version(&now.resource), version(&change.base)) {
+            (Some(now), Some(then)) => now != then,
+            _ => now.resource != change.base,
+        })
     }
 }
 
