@@ -30,11 +30,11 @@ impl<'m> Run<'m> {
         for order in &self.route.order_by {
             for value in self.eval(&order.x, &Env::root()) {
                 let found = match (&value, order.identifier) {
-                    (Value::Part(part, at), Some(shape)) => OrderValue {
-                        place: Some((self.message.segment_name(at.segment as usize).to_owned(), at.field)),
-                        value: self.first_piece(*part),
-                        assigner: Some(self.assigner(*part, shape)),
-                    },
+                    (Value::Part(part), Some(shape)) => {
+                        let (segment, field) = self.message.place_of(*part);
+                        let place = u16::try_from(field).ok().map(|field| (self.message.segment_name(segment).to_owned(), field));
+                        OrderValue { place, value: self.first_piece(*part), assigner: Some(self.assigner(*part, shape)) }
+                    }
                     _ => OrderValue { place: None, value: self.text_of(&value).trim().to_owned(), assigner: None },
                 };
                 if !found.value.is_empty() && seen.insert(found.clone()) {
