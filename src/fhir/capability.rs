@@ -24,7 +24,6 @@ struct ResourceCapability {
     interactions: Vec<String>,
     conditional_create: Option<bool>,
     conditional_update: Option<bool>,
-    conditional_delete: Option<bool>,
     update_create: Option<bool>,
     search: Vec<String>,
 }
@@ -61,7 +60,6 @@ enum Need {
     Interaction(&'static str),
     ConditionalCreate,
     ConditionalUpdate,
-    ConditionalDelete,
     UpdateCreate,
     SearchByIdentifier,
 }
@@ -90,7 +88,6 @@ impl Capabilities {
                     interactions: codes(resource.get("interaction")),
                     conditional_create: flag("conditionalCreate"),
                     conditional_update: flag("conditionalUpdate"),
-                    conditional_delete: text(resource, "conditionalDelete").map(|word| word != "not-supported"),
                     update_create: flag("updateCreate"),
                     search: params.iter().filter_map(|p| text(p, "name")).map(str::to_owned).collect(),
                 };
@@ -147,7 +144,6 @@ impl Capabilities {
             Need::Interaction(word) => listed(&resource.interactions, word),
             Need::ConditionalCreate => flag(resource.conditional_create),
             Need::ConditionalUpdate => flag(resource.conditional_update),
-            Need::ConditionalDelete => flag(resource.conditional_delete),
             Need::UpdateCreate => flag(resource.update_create),
             Need::SearchByIdentifier => listed(&resource.search, "identifier"),
         }
@@ -156,7 +152,7 @@ impl Capabilities {
 
 /// What a route's ways of saving come to on the wire (docs/guarantees.md).
 fn needs(route: &Wanted) -> Vec<(&'static str, Need)> {
-    use Need::{ConditionalCreate, ConditionalDelete, ConditionalUpdate, Interaction, SearchByIdentifier, Type, UpdateCreate};
+    use Need::{ConditionalCreate, ConditionalUpdate, Interaction, SearchByIdentifier, Type, UpdateCreate};
     let at_once = route.bundle == Some(BundleKind::Transaction);
     let mut all = match route.bundle {
         Some(BundleKind::Transaction) => vec![("", Need::Bundle("transaction"))],
@@ -170,9 +166,9 @@ fn needs(route: &Wanted) -> Vec<(&'static str, Need)> {
             SaveMode::CreateIfNone => &[Interaction("create"), ConditionalCreate],
             SaveMode::Update if at_once => &[Interaction("update"), ConditionalUpdate],
             SaveMode::Update | SaveMode::Merge => &looked_up,
+            SaveMode::Patch => &[SearchByIdentifier, Interaction("create"), ConditionalCreate, Interaction("patch")],
             SaveMode::Put => &[Interaction("update"), UpdateCreate],
             SaveMode::Find => &[SearchByIdentifier],
-            SaveMode::Delete if at_once => &[Interaction("delete"), ConditionalDelete],
             SaveMode::Delete => &[SearchByIdentifier, Interaction("delete")],
         };
         all.push((resource_type, Type));
@@ -191,7 +187,6 @@ fn words(resource_type: &str, need: Need) -> String {
         Need::Interaction(word) => format!("{word} of {resource_type}"),
         Need::ConditionalCreate => format!("conditional create of {resource_type}"),
         Need::ConditionalUpdate => format!("conditional update of {resource_type}"),
-        Need::ConditionalDelete => format!("conditional delete of {resource_type}"),
         Need::UpdateCreate => format!("update of a {resource_type} that is not there yet, under an id of Kiln's"),
         Need::SearchByIdentifier => format!("search for {resource_type} by identifier"),
     }
@@ -202,10 +197,10 @@ fn advice(need: Need) -> &'static str {
         Need::Bundle("transaction") => "say `send: single` for the target or the route; then a message is no longer all or nothing",
         Need::Bundle(_) => "say `send: single` for the target or the route",
         Need::Type => "every message with one becomes a dead letter; leave it out of the route, or send it to another target",
+        Need::Interaction("patch") => "the server gets the whole resource instead, with If-Match; `patch: none` at the target says so",
         Need::Interaction(_) => "the server must allow it to Kiln, or the route must save in another way",
         Need::ConditionalCreate => "two messages at the same moment could make two of them; `put by` needs no search, where clients may choose ids",
         Need::ConditionalUpdate => "say `send: single`, which searches first; or `merge by` or `put by`",
-        Need::ConditionalDelete => "say `send: single`, which searches first",
         Need::UpdateCreate => "say `update by` instead of `put by`",
         Need::SearchByIdentifier => "say `put by`, where clients may choose ids; or have the server index identifiers",
     }
@@ -247,10 +242,11 @@ mod tests {
 
     #[test]
     fn what_a_server_can_do_is_no_shortfall() {
-        let patient = json!({"type": "Patient", "interaction": [{"code": "read"}, {"code": "create"}, {"code": "update"}, {"code": "search-type"}, {"code": "delete"}],
+        let patient = json!({"type": "Patient", "interaction": [{"code": "read"}, {"code": "create"}, {"code": "update"}, {"code": "search-type"}, {"code": "patch"}, {"code": "delete"}],
             "conditionalCreate": true, "conditionalUpdate": true, "conditionalDelete": "single", "updateCreate": true, "searchParam": [{"name": "identifier", "type": "token"}]});
         let all = statement(json!({"mode": "server", "interaction": [{"code": "transaction"}, {"code": "batch"}], "resource": [patient]}));
-        let modes = [SaveMode::Create, SaveMode::CreateIfNone, SaveMode::Update, SaveMode::Merge, SaveMode::Put, SaveMode::Find, SaveMode::Delete];
+        let modes =
+            [SaveMode::Create, SaveMode::CreateIfNone, SaveMode::Update, SaveMode::Merge, SaveMode::Patch, SaveMode::Put, SaveMode::Find, SaveMode::Delete];
         for bundle in [Some(BundleKind::Transaction), Some(BundleKind::Batch), None] {
             for mode in modes {
                 assert_eq!(told(all.clone(), &wanted(bundle, &[("Patient", mode)])), Vec::<String>::new(), "{bundle:?} {mode:?}");

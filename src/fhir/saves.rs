@@ -56,7 +56,7 @@ pub enum SaveMode {
     Put,
     /// `find by`: never written, only referred to.
     Find,
-    /// `delete by`: conditional delete.
+    /// `delete by`: deleted, if there is one.
     Delete,
 }
 
