@@ -268,7 +268,7 @@ impl<'v> Offers<'v> {
             (_, Takes::Choice(words)) => words.iter().map(|w| ((*w).to_owned(), String::new())).collect(),
             (_, Takes::Unmapped) => UNMAPPED.iter().map(|w| ((*w).to_owned(), String::new())).collect(),
             (_, Takes::Save) if !self.view.part(&(range.start..self.at)).contains(' ') => {
-                ["merge by ", "patch by ", "update by ", "create by ", "put by ", "find by ", "delete by ", "contained", "logical"]
+                ["merge by ", "update by ", "create by ", "put by ", "patch by ", "find by ", "delete by ", "contained", "logical"]
                     .map(|v| (v.to_owned(), String::new()))
                     .to_vec()
             }
