@@ -2,11 +2,12 @@
 
 use crate::cli::paint::{BAD, GOOD, WARN, err, out, paint, plural};
 use crate::cli::route_set::{self, Counted};
-use crate::cli::{Exit, control, daemon, site_file};
+use crate::cli::{Exit, control, daemon, servers, site_file};
 use crate::diagnostic::{Diagnostic, Severity, Sources, Style, render};
-use crate::route::LoadOptions;
-use crate::site::words;
+use crate::route::{LoadOptions, RouteSet};
+use crate::site::{Site, words};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Check site and route files: every fault with its file, line and column
 #[derive(clap::Args)]
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
   kiln check                     kiln.yaml here, and the routes that it names
   kiln check site/ routes/adt.yaml
   kiln check --format github     for a workflow's annotations
+  kiln check --online            asks each FHIR server what it can do; nothing is written there
 
 Exits 0 when nothing is wrong, 1 for a fault, 2 when a file cannot be read or there is nothing to check.")]
 pub(crate) struct Args {
@@ -22,6 +24,9 @@ pub(crate) struct Args {
     /// How faults are written
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
+    /// Ask the FHIR servers, too: can they do what the routes want?
+    #[arg(long)]
+    online: bool,
     /// The same as --format json
     #[arg(long)]
     json: bool,
@@ -89,22 +94,35 @@ fn check(args: &Args) -> Result<Exit, String> {
             None => (vec![path.with_file_name("routes")], LoadOptions::default()),
         };
         all.extend(folders.iter().cloned());
-        counted.add(routes(&mut report, &all, &options)?);
+        let (set, own) = routes(&mut report, &all, &options)?;
+        counted.add(own);
+        if let (true, Some(site), Some(set)) = (args.online, &loaded.site, set) {
+            report.add(&loaded.sources, &online(site, &set)?);
+        }
         if let Some(site) = loaded.site.as_ref().filter(|_| report.errors == 0) {
             report.ask_the_daemon(&site.journal.path);
         }
     }
+    if sites.is_empty() && args.online {
+        return Err("--online asks the targets of a site file, and there is none".to_owned());
+    }
     if sites.is_empty() {
-        counted.add(routes(&mut report, &folders, &LoadOptions::default())?);
+        counted.add(routes(&mut report, &folders, &LoadOptions::default())?.1);
     }
     report.end(counted, args);
     Ok(if report.errors > 0 { Exit::Found } else { Exit::Done })
 }
 
-fn routes(report: &mut Report, folders: &[PathBuf], options: &LoadOptions) -> Result<Counted, String> {
+/// The routes, if they are without errors, and how many there are.
+fn routes(report: &mut Report, folders: &[PathBuf], options: &LoadOptions) -> Result<(Option<Arc<RouteSet>>, Counted), String> {
     let (loaded, counted) = route_set::load_folders(folders, options).map_err(|e| e.to_string())?;
     report.add(&loaded.sources, &loaded.diagnostics);
-    Ok(counted)
+    Ok((loaded.set, counted))
+}
+
+fn online(site: &Site, set: &RouteSet) -> Result<Vec<Diagnostic>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| words(&e))?;
+    Ok(runtime.block_on(servers::ask(site, set)))
 }
 
 /// A route file begins with one of the words that say what a document is.

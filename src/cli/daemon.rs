@@ -3,6 +3,7 @@
 use crate::cli::control::{self, Ask, Ears};
 use crate::cli::patient_index;
 use crate::cli::route_set;
+use crate::cli::server_watch;
 use crate::cli::site_change;
 use crate::console::{self, ListenerFacts, Pages, RouteState, TargetFacts, Watch};
 use crate::diagnostic::{Diagnostic, Severity, Sources, Style, render};
@@ -42,6 +43,8 @@ pub(crate) struct Daemon {
     /// The task that takes an operator's commands, and what ends it.
     control: (JoinSet<()>, CancellationToken),
     folder: PathBuf,
+    /// The targets in force, for whoever asks their servers what they can do.
+    servers: tokio::sync::watch::Sender<Vec<Arc<TargetSetup>>>,
 }
 
 /// How long deliveries and answers get when the daemon stops. Containers usually give 30 s before they kill.
@@ -156,6 +159,8 @@ impl Daemon {
                 tasks.spawn(server.run(Arc::clone(&watch), closing.clone()));
             }
         }
+        let (servers, open) = tokio::sync::watch::channel(setups(&engine, site));
+        tasks.spawn(server_watch::watch(open, Arc::downgrade(&engine), Arc::clone(&watch), closing.clone()));
         let mut commands = JoinSet::new();
         let (reloads, asks) = mpsc::channel(1);
         let ears = Ears { engine: Arc::clone(&engine), reloads, watch: Arc::clone(&watch) };
@@ -163,7 +168,7 @@ impl Daemon {
         let control = (commands, stop_control);
         let (console, probes) = (bound.first().copied().flatten(), bound.get(1).copied().flatten());
         let (site, folder) = (Mutex::new(site.clone()), site.journal.path.clone());
-        Ok(Self { engine, site, asks: Mutex::new(Some(asks)), journal, watch, console, probes, closing, tasks, control, folder })
+        Ok(Self { engine, site, asks: Mutex::new(Some(asks)), journal, watch, console, probes, closing, tasks, control, folder, servers })
     }
 
     /// Each listener's name and address.
@@ -223,6 +228,7 @@ impl Daemon {
         let state = RouteState { needs_restart: restart.clone(), ..route_state(&self.engine, count) };
         self.watch.applied(listener_facts(&self.engine), target_facts(&site), state);
         self.watch.metrics.reloaded(Some(now().0 as f64 / 1_000.0));
+        self.servers.send_replace(setups(&self.engine, &site));
         *self.site.lock().unwrap_or_else(PoisonError::into_inner) = site;
         Ok(changed.into_iter().chain(restart.into_iter().map(|key| format!("! {key} takes a restart"))).collect())
     }
@@ -296,6 +302,10 @@ impl Daemon {
 
 fn setup(site: &TargetSite, target: Arc<Target>) -> TargetSetup {
     TargetSetup { name: site.name.as_str().into(), target, parallel: site.parallel, settle: site.settle(), send: site.send() }
+}
+
+fn setups(engine: &Engine, site: &Site) -> Vec<Arc<TargetSetup>> {
+    site.targets.iter().filter_map(|t| engine.target(&t.name)).collect()
 }
 
 fn list(changed: &[String]) -> String {

@@ -17,9 +17,12 @@ mod explain_rest;
 mod explain_subject;
 mod explain_text;
 mod explain_why;
+mod fhir;
+mod fhir_target;
 mod journal;
 mod journal_change;
 mod journal_show;
+mod jwks;
 mod lsp;
 mod map;
 mod message_file;
@@ -33,6 +36,8 @@ mod schema;
 mod send;
 mod send_load;
 mod serve;
+mod server_watch;
+mod servers;
 mod site_change;
 mod site_file;
 mod test;
@@ -95,6 +100,8 @@ enum Command {
     Test(test::Args),
     Lsp(lsp::Args),
     Coverage(coverage::Args),
+    Fhir(fhir::Args),
+    Jwks(jwks::Args),
 }
 
 /// Runs the command that the process was started with.
@@ -122,5 +129,7 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::run(&args).into(),
         Command::Lsp(args) => lsp::run(&args).into(),
         Command::Coverage(args) => coverage::run(&args).into(),
+        Command::Fhir(args) => fhir::run(&args).into(),
+        Command::Jwks(args) => jwks::run(&args).into(),
     }
 }

@@ -7,4 +7,4 @@ mod server;
 mod status;
 
 pub use server::{Pages, Server, bind};
-pub use status::{ListenerFacts, RouteState, TargetFacts, Watch};
+pub use status::{ListenerFacts, RouteState, ServerFacts, TargetFacts, Watch};

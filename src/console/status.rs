@@ -24,6 +24,22 @@ pub struct TargetFacts {
     pub place: String,
 }
 
+/// What a FHIR server says of itself, beside what the routes want of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerFacts {
+    /// The target's name.
+    pub target: String,
+    /// `4.0.1`.
+    pub fhir_version: Option<String>,
+    /// Name and version of its software.
+    pub software: Option<String>,
+    /// What routes want, and it says that it cannot do.
+    pub cannot: Vec<String>,
+    /// What routes want, and it does not say whether it can do.
+    pub unsaid: Vec<String>,
+}
+
 /// The route set in force, and what became of the last attempt to change it.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -49,6 +65,7 @@ pub struct Watch {
     /// When the daemon started.
     pub started: Timestamp,
     site: Mutex<SiteFacts>,
+    servers: Mutex<Vec<ServerFacts>>,
 }
 
 /// What a reload changes.
@@ -69,6 +86,8 @@ pub(crate) struct Readiness {
     pub reasons: Vec<&'static str>,
     /// The route set.
     pub routes: RouteState,
+    /// The FHIR servers that have been reached. What they cannot do does not make Kiln unready.
+    pub servers: Vec<ServerFacts>,
 }
 
 #[derive(Serialize)]
@@ -81,6 +100,7 @@ pub(crate) struct Stats {
     routes: RouteState,
     listeners: Vec<ListenerStats>,
     targets: Vec<TargetStats>,
+    servers: Vec<ServerFacts>,
     journal: JournalStats,
 }
 
@@ -126,7 +146,7 @@ struct JournalStats {
 impl Watch {
     /// A watch over a daemon that has just started.
     pub fn new(metrics: Arc<Metrics>, journal: Journal, listeners: Vec<ListenerFacts>, targets: Vec<TargetFacts>, routes: RouteState, now: Timestamp) -> Self {
-        Self { metrics, journal, started: now, site: Mutex::new(SiteFacts { listeners, targets, routes }) }
+        Self { metrics, journal, started: now, site: Mutex::new(SiteFacts { listeners, targets, routes }), servers: Mutex::default() }
     }
 
     /// A site was applied.
@@ -148,6 +168,23 @@ impl Watch {
         self.site.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// A FHIR server has said what it can do.
+    pub fn server(&self, facts: ServerFacts) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.retain(|s| s.target != facts.target);
+        servers.push(facts);
+        servers.sort_by(|a, b| a.target.cmp(&b.target));
+    }
+
+    /// Only these targets are FHIR servers from now on.
+    pub fn keep_servers(&self, names: &[&str]) {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).retain(|s| names.contains(&s.target.as_str()));
+    }
+
+    fn servers(&self) -> Vec<ServerFacts> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Ready means: can store. A target that is down is no reason.
     pub(crate) fn readiness(&self) -> Readiness {
         let mut reasons = Vec::new();
@@ -156,7 +193,7 @@ impl Watch {
         } else if !self.journal.has_room() {
             reasons.push("the journal's disk is below its low-water mark");
         }
-        Readiness { ready: reasons.is_empty(), reasons, routes: self.routes() }
+        Readiness { ready: reasons.is_empty(), reasons, routes: self.routes(), servers: self.servers() }
     }
 
     /// Everything that the page shows.
@@ -182,9 +219,9 @@ impl Watch {
                 last_error,
             });
         }
-        let Readiness { ready, reasons, routes } = self.readiness();
+        let Readiness { ready, reasons, routes, servers } = self.readiness();
         let journal = JournalStats { bytes: counted.bytes, wal_bytes: counted.wal_bytes, duplicates: counted.duplicates };
-        Ok(Stats { version: env!("CARGO_PKG_VERSION"), started: rfc3339(self.started), ready, reasons, routes, listeners, targets, journal })
+        Ok(Stats { version: env!("CARGO_PKG_VERSION"), started: rfc3339(self.started), ready, reasons, routes, listeners, targets, servers, journal })
     }
 
     /// What the first waiting delivery met last, else why the newest dead letter was given up.

@@ -125,6 +125,8 @@ pub const CODES: &[Code] = &[
     code!("K730", "no such folder"),
     code!("K731", "two listeners with one address"),
     code!("K732", "a certificate or a key that can't be used"),
+    code!("K740", "a server can't be asked"),
+    code!("K741", "a server can't do what a route wants"),
 ];
 
 /// The long explanation of a code, Markdown; `None` if there is no such code. Case is ignored.

@@ -73,7 +73,10 @@ impl Capabilities {
         let software = statement.get("software");
         let said: Vec<&str> = ["name", "version"].iter().filter_map(|key| text(software?, key)).collect();
         let mut all = Self {
-            fhir_version: text(statement, "fhirVersion").map(str::to_owned),
+            // It comes into logs: what is no version is not shown.
+            fhir_version: text(statement, "fhirVersion")
+                .filter(|v| v.len() <= 20 && v.bytes().all(|b| b.is_ascii_alphanumeric() || b".-".contains(&b)))
+                .map(str::to_owned),
             software: (!said.is_empty()).then(|| said.join(" ")),
             patch_formats: texts(statement.get("patchFormat")),
             ..Self::default()
@@ -118,6 +121,13 @@ impl Capabilities {
             all.insert(0, Shortfall { denied: true, what, advice: "Kiln makes resources of FHIR R4; give the URL of the server's R4 endpoint", routes });
         }
         all
+    }
+
+    /// The types that these routes search for by identifier, without those that the server does not have.
+    pub fn searched(&self, wanted: &[Wanted]) -> Vec<&'static str> {
+        let all = wanted.iter().flat_map(needs).filter(|(_, need)| *need == Need::SearchByIdentifier);
+        let all = all.filter(|(resource_type, _)| self.lacks(resource_type, Need::Type) != Some(true));
+        all.map(|(resource_type, _)| resource_type).collect()
     }
 
     /// `Some(true)` if the server says that it cannot, `Some(false)` if it says neither.

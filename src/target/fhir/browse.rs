@@ -58,6 +58,19 @@ impl FhirTarget {
         resource(answer, Asked::Instance, path)
     }
 
+    /// Does the server take searches for this type by POST? Asked with an identifier that nothing has; changes nothing.
+    ///
+    /// # Errors
+    /// It takes them neither by POST nor by GET, or could not be asked.
+    pub async fn takes_search_by_post(&self, resource_type: &str) -> Result<bool, Setback> {
+        let mut search = self.search_all(&format!("{resource_type}?identifier=urn:kiln:nothing|nothing"), 1).expect("a type and a parameter are a query");
+        match search.page().await {
+            Ok(_) => Ok(self.takes_post_search()),
+            Err(PageFault::Setback(setback)) => Err(setback),
+            Err(PageFault::NoPages | PageFault::ElsewhereLink) => Ok(self.takes_post_search()),
+        }
+    }
+
     /// Begins a search: `Patient?name=Meier&_sort=birthdate`, or `?_type=Patient,Encounter` over the whole server. `page_size` is asked
     /// for unless the query has a `_count` of its own.
     ///
