@@ -95,6 +95,14 @@ impl Daemon {
         assert!(status.success());
     }
 
+    /// What it has used of the processor, user and system.
+    pub fn processor_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        // utime and stime, in ticks of 10 ms (proc(5)).
+        [11, 12].iter().filter_map(|n| fields.get(*n)?.parse::<f64>().ok()).sum::<f64>() / 100.0
+    }
+
     /// SIGTERM, and its exit code.
     pub fn stop(mut self) -> i32 {
         self.signal("TERM");

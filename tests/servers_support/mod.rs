@@ -30,10 +30,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// All servers that can be started here, one after the other; which cannot is said on standard error.
+    /// All servers that can be started here; which cannot is said on standard error. `KILN_SERVER=hapi` (or `medplum`) leaves only that one.
     pub(crate) async fn each() -> impl Iterator<Item = Self> {
-        let medplum = Self::start(Kind::Medplum).await;
-        medplum.into_iter().chain(Self::start(Kind::Hapi).await)
+        let only = std::env::var("KILN_SERVER").ok();
+        let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
+        let medplum = if wanted("medplum") { Self::start(Kind::Medplum).await } else { None };
+        let hapi = if wanted("hapi") { Self::start(Kind::Hapi).await } else { None };
+        medplum.into_iter().chain(hapi)
     }
 
     /// Those that are wanted: `[Kind::Medplum]` where a test needs that server's faults.
