@@ -91,7 +91,12 @@ impl Proxy {
     }
 }
 
-async fn pass(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
+/// To its end also if whoever asked is gone: the server goes on, too.
+async fn pass(state: State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
+    tokio::spawn(pass_on(state, request)).await.expect("the proxy does not panic")
+}
+
+async fn pass_on(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let path = head.uri.path_and_query().map_or("", |p| p.as_str()).trim_start_matches("/fhir").to_owned();
