@@ -101,3 +101,57 @@ fn a_target_of_resources_is_refused_before_anything_runs() {
     let checked = run(folder.path(), &["check", "--format", "short"]).expect(1);
     assert!(checked.out.contains("routes/ward.yaml:4:5: error[K711]"), "{}", checked.out);
 }
+
+/// A fixture holds messages a segment a line, and a difference names the field.
+#[test]
+fn fixtures_hold_messages_and_differences_name_fields() {
+    let folder = site();
+    std::fs::create_dir(folder.path().join("tests")).expect("a folder");
+    std::fs::rename(folder.path().join("lab.hl7"), folder.path().join("tests/lab.hl7")).expect("a file");
+    std::fs::write(folder.path().join("tests/given.json"), "{ \"routes\": [\"lab-to-ward\"] }").expect("a file");
+    assert!(run(folder.path(), &["test", "--update"]).expect(0).out.contains("1 created"));
+    let text = std::fs::read_to_string(folder.path().join("tests/lab.expected.json")).expect("it was written");
+    let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let segments = wanted("77").into_iter().map(|m| m.split_terminator('\r').map(str::to_owned).collect::<Vec<_>>()).collect::<Vec<_>>();
+    assert_eq!(told["routes"]["lab-to-ward"]["messages"], serde_json::json!(segments));
+    assert!(run(folder.path(), &["test"]).expect(0).out.contains("1 passed"));
+
+    let changed = ROUTE.replace("\"WARD\"", "\"ICU\"").replace("NTE: nothing", "OBX.NTE: nothing\n  PID-5.2: nothing");
+    std::fs::write(folder.path().join("routes/ward.yaml"), changed).expect("a file");
+    let ran = run(folder.path(), &["test"]).expect(1);
+    for line in ["message[1] MSH-5: \"WARD\" -> \"ICU\"", "message[2] MSH-5: \"WARD\" -> \"ICU\"", "- message[1] PID-5.2: \"Eva\""] {
+        assert!(ran.out.contains(line), "{line}:\n{}", ran.out);
+    }
+    assert!(run(folder.path(), &["test", "--coverage"]).expect(1).out.contains("route lab-to-ward  6 of 6 lines made something"), "{}", ran.out);
+    std::fs::write(folder.path().join("routes/ward.yaml"), ROUTE.replace("$each: OBR", "$each: OBR[1]")).expect("a file");
+    let ran = run(folder.path(), &["test"]).expect(1);
+    assert!(ran.out.contains("- message[2]"), "{}", ran.out);
+    std::fs::write(folder.path().join("routes/ward.yaml"), ROUTE.replace("OBR-1)", "OBR-10)")).expect("a file");
+    let ran = run(folder.path(), &["test"]).expect(1);
+    assert!(ran.out.contains("makes 2 messages") && ran.out.contains("stops: control-id-repeats (MSH-10)"), "{}", ran.out);
+}
+
+/// An edit is shown over the journal before it goes live, by field and without content.
+#[test]
+fn history_shows_which_fields_of_messages_would_change() {
+    let folder = site();
+    let daemon = Daemon::start(folder.path());
+    assert!(exchange(daemon.address("lab on "), RESULT.as_bytes()).contains("A|77"));
+    wait_for("two files", || files(folder.path()).len() == 2);
+    assert_eq!(daemon.stop(), 0);
+    let draft = folder.path().join("draft");
+    std::fs::create_dir(&draft).expect("a folder");
+    let with = |routes: &str, more: &[&str]| {
+        std::fs::write(draft.join("ward.yaml"), routes).expect("a file");
+        run(folder.path(), &[&["test", "--history", "--site", "draft"], more].concat())
+    };
+    assert!(with(ROUTE, &[]).expect(0).out.contains("nothing changes"));
+    let changed = ROUTE.replace("NTE: nothing", "PID-5.2: nothing\n  PV1: nothing").replace("\"WARD\"", "\"ICU\"");
+    let ran = with(&changed, &[]).expect(1);
+    for line in ["message MSH-5: changes", "message PID-5.2: disappears", "message PV1: disappears", "message NTE: appears"] {
+        assert!(ran.out.contains(line), "{line}:\n{}", ran.out);
+    }
+    assert!(!["Hara", "Eva", "4711", "a note"].iter().any(|mark| ran.out.contains(mark)), "{}", ran.out);
+    assert!(with(&changed, &["--values"]).expect(1).out.contains("Eva"));
+    assert!(with(&ROUTE.replace("route: lab-to-ward", "route: other"), &[]).expect(1).out.contains("message: disappears"));
+}

@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 
 const PATIENTS: u64 = 7;
 
+/// A second way for each message: as HL7 v2, a file each.
+const WARD: &str = "route: ward\non: [\"ADT^*\"]\nto: ward\nmessage: { $copy: all, MSH-5: \"WARD\" }\n";
+
 /// A daemon that may die at any moment.
 struct Running {
     child: Child,
@@ -37,10 +40,12 @@ fn start(disk: &Disk, crash: Option<(u64, u64)>, sabotage: Option<&str>) -> Runn
     let path = disk.path();
     let text = format!(
         "journal: {{ path: {0}/journal, low-water: 1MiB }}\nconsole: {{ listen: 127.0.0.1:0 }}\nlisteners: {{ adt: {{ mllp: 127.0.0.1:0 }} }}\n\
-         targets: {{ main: {{ folder: {0}/out }} }}\n",
+         targets: {{ main: {{ folder: {0}/out }}, ward: {{ folder: {0}/ward }} }}\n",
         path.display()
     );
     std::fs::write(site.join("kiln.yaml"), text).unwrap();
+    std::fs::create_dir_all(site.join("routes")).unwrap();
+    std::fs::write(site.join("routes/ward.yaml"), WARD).unwrap();
     let mut command = kiln(&site);
     command.arg("serve").stdout(Stdio::piped()).stderr(Stdio::null());
     if let Some((at, seed)) = crash {
@@ -134,7 +139,7 @@ fn power_fails(sabotage: Option<&str>) -> Vec<String> {
     let began = Instant::now();
     wait_for("everything is delivered", || {
         let stats: serde_json::Value = serde_json::from_str(&get(console, "/api/stats").1).unwrap();
-        stats["targets"][0]["backlog"] == 0
+        stats["targets"].as_array().unwrap().iter().all(|target| target["backlog"] == 0)
     });
     println!("{} acknowledged, power failed under it in {crashed} of {rounds} rounds, the rest delivered in {:?}", acknowledged.len(), began.elapsed());
     running.child.kill().unwrap();
@@ -150,6 +155,20 @@ fn power_fails(sabotage: Option<&str>) -> Vec<String> {
             faults.push(format!("{control} got AA and is not delivered"));
         }
     }
+    // As HL7 v2: each message that got AA once, and none twice.
+    let mut onward: BTreeMap<String, u32> = BTreeMap::new();
+    for text in texts(&disk.path().join("ward/messages")) {
+        let whole = text.starts_with("MSH|^~\\&|ADT1|HOSP|WARD|") && text.contains("\rPV1|1|I|W1^101^1|") && text.ends_with('\r');
+        let control = text.split('|').nth(9).unwrap_or_default().to_owned();
+        if !whole {
+            faults.push(format!("the file of {control} is not whole"));
+        }
+        *onward.entry(control).or_default() += 1;
+    }
+    for (control, times) in onward.iter().filter(|(_, times)| **times > 1) {
+        faults.push(format!("{control} was sent on {times} times"));
+    }
+    faults.extend(acknowledged.iter().filter(|control| !onward.contains_key(*control)).map(|control| format!("{control} got AA and was not sent on")));
     let patients = texts(&disk.path().join("out/Patient"));
     for (patient, (acknowledged, sent)) in states {
         let mine: Vec<_> = patients.iter().filter(|text| text.contains(&format!("\"{patient}\""))).collect();

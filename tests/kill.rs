@@ -157,9 +157,12 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     let (mllp, metrics) = (free_port(), free_port());
     let text = format!(
         "language: 1\njournal: {{ path: journal, low-water: 1MiB }}\nconsole: off\nmetrics: {{ listen: \"{metrics}\" }}\nreload: signal\n\
-         listeners: {{ adt: {{ mllp: \"{mllp}\", authority: HOSP }} }}\ntargets: {{ main: {{ folder: out }} }}\n"
+         listeners: {{ adt: {{ mllp: \"{mllp}\", authority: HOSP }} }}\ntargets: {{ main: {{ folder: out }}, ward: {{ folder: ward }} }}\n"
     );
     std::fs::write(site.join("kiln.yaml"), text).expect("the site file can be written");
+    std::fs::create_dir(site.join("routes")).expect("a folder can be made");
+    let ward = "route: ward\non: [\"ADT^*\"]\nto: ward\nmessage: { $copy: all, MSH-5: \"WARD\" }\n";
+    std::fs::write(site.join("routes/ward.yaml"), ward).expect("a route can be written");
 
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let senders: Vec<_> = (0..SENDERS)
@@ -188,7 +191,9 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     wait_for("an acknowledgement in the last life", site, &mut kiln, || sent.load(Ordering::Relaxed) > before);
     stop.store(true, Ordering::Relaxed);
     let senders: Vec<Sender> = senders.into_iter().map(|s| s.join().expect("a sender does not panic")).collect();
-    wait_for("the end of the backlog", site, &mut kiln, || gauge(metrics, "kiln_backlog{target=\"main\"}") == Some(0));
+    for target in ["main", "ward"] {
+        wait_for("the end of the backlog", site, &mut kiln, || gauge(metrics, &format!("kiln_backlog{{target=\"{target}\"}}")) == Some(0));
+    }
     // The gauge is looked at twice a second: what was accepted last may have come after it.
     let reader = |state| {
         let reader = Reader::open(&site.join("journal")).expect("the journal can be read");
@@ -206,6 +211,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     assert!(resent > 0, "no kill met a message on its way");
     check_journal(site, &senders);
     check_folder(site, &senders);
+    check_ward(site, &senders);
 }
 
 /// Every control ID that got its AA is stored once and delivered once.
@@ -225,7 +231,7 @@ fn check_journal(site: &Path, senders: &[Sender]) {
     }
     for control_id in senders.iter().flat_map(|s| &s.accepted) {
         let states = stored.get(&ControlId(control_id.clone()));
-        assert_eq!(states.map(Vec::as_slice), Some(&[DeliveryState::Delivered][..]), "{control_id}");
+        assert_eq!(states.map(Vec::as_slice), Some(&[DeliveryState::Delivered, DeliveryState::Delivered][..]), "{control_id}");
     }
 }
 
@@ -239,4 +245,18 @@ fn check_folder(site: &Path, senders: &[Sender]) {
     let expected: BTreeMap<String, Vec<String>> =
         senders.iter().flat_map(|s| &s.last).map(|(patient, family)| (patient.clone(), vec![family.clone()])).collect();
     assert_eq!(found, expected);
+}
+
+/// Each message that got its AA went on as HL7 v2, in one file; none did twice.
+fn check_ward(site: &Path, senders: &[Sender]) {
+    let mut sent: BTreeMap<String, u32> = BTreeMap::new();
+    for entry in std::fs::read_dir(site.join("ward/messages")).expect("messages were sent on") {
+        let text = std::fs::read_to_string(entry.expect("the folder can be read").path()).expect("a message is text");
+        assert!(text.starts_with("MSH|") && text.ends_with('\r'), "a message is whole");
+        *sent.entry(text.split('|').nth(9).unwrap_or_default().to_owned()).or_default() += 1;
+    }
+    assert!(sent.values().all(|times| *times == 1), "a message was sent on twice");
+    for control_id in senders.iter().flat_map(|s| &s.accepted) {
+        assert!(sent.contains_key(control_id), "{control_id} was not sent on");
+    }
 }

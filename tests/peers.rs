@@ -1,4 +1,5 @@
-//! MLLP clients that others wrote send to `kiln serve`, each in its own way, and read what it answers (tests/peers).
+//! MLLP clients that others wrote send to `kiln serve`, each in its own way, and read what it answers; parsers that others wrote read the messages
+//! that routes make (tests/peers).
 //!
 //! Their packages are installed with `npm ci` and a venv in tests/peers (.ci/run does both); `KILN_E2E=1` makes their absence a failure.
 #![allow(clippy::print_stderr, reason = "what a reader of the test log wants to know")]
@@ -173,4 +174,94 @@ fn mllp_send() {
     }
     // Framed input from a pipe, and a host that is not there: the client's own exit code says so.
     assert!(!command.args(["--port", "1", "127.0.0.1"]).output().expect("it is installed").status.success());
+}
+
+/// Every message that the cases of the language make, by route and number.
+fn made() -> Vec<Vec<u8>> {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/language/cases");
+    let mut made = Vec::new();
+    let mut files: Vec<_> = cases.read_dir().expect("the cases").map(|e| e.expect("an entry").path()).collect();
+    files.retain(|f| f.file_name().is_some_and(|n| n.to_string_lossy().starts_with("message-")));
+    files.sort();
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("a case");
+        let (head, rest) = text.split_once("\n=== message\n").expect("its messages");
+        let (_, routes) = head.split_once("=== routes\n").expect("its routes");
+        let (messages, _) = rest.split_once("\n=== makes\n").expect("what it makes");
+        let mut sources = kiln::diagnostic::Sources::default();
+        sources.add("case.yaml", routes);
+        let Some(set) = kiln::route::load(sources, &kiln::route::LoadOptions::default()).set else { continue };
+        for message in messages.split("\n\n") {
+            let bytes = message.trim_end().replace('\n', "\r") + "\r";
+            let message = kiln::hl7v2::Message::parse(bytes.into_bytes().into(), &kiln::hl7v2::ParseOptions::default()).expect("it parses");
+            let context = kiln::route::Context {
+                received: kiln::exchange::Timestamp(1_767_225_600_000),
+                zone: None,
+                authority: None,
+                message: kiln::exchange::MessageId(7),
+                listener: "adt",
+            };
+            for route in set.matching("adt", &message).taken {
+                made.extend(set.run(route, &message, &context).into_iter().flat_map(|o| o.drafts).map(|d| d.bytes));
+            }
+        }
+    }
+    made
+}
+
+/// The deepest values of a message, delimiters resolved and escapes as they are written, in the shape that tests/peers/read.py prints.
+fn leaves(message: &kiln::hl7v2::Message) -> Vec<serde_json::Value> {
+    let mut found = Vec::new();
+    for segment in 0..message.segment_count() {
+        for field in 1..=message.field_count(segment) {
+            if segment == 0 && field <= 2 {
+                continue;
+            }
+            for (r, repetition) in message.repetitions(message.field(segment, field)).enumerate() {
+                for c in 1..=message.component_count(repetition) {
+                    let component = message.component(repetition, c);
+                    for s in 1..=message.subcomponent_count(component) {
+                        let text = message.raw_text(message.subcomponent(component, s)).into_owned();
+                        if !text.is_empty() {
+                            found.push(serde_json::json!([segment, field, r + 1, c, s, text]));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// python-hl7 finds each value where Kiln finds it; HL7apy reads the same segments and writes them back as they are.
+#[test]
+fn parsers_of_others_read_what_routes_make() {
+    let Some(mut plain) = client("python") else { return };
+    let Some(mut strict) = client("python") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = made();
+    assert!(made.len() >= 15, "{}", made.len());
+    let (mut files, mut wanted, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    for (n, bytes) in made.into_iter().enumerate() {
+        let message = kiln::hl7v2::Message::parse(bytes.clone().into(), &kiln::hl7v2::ParseOptions::default()).expect("Kiln reads what it writes");
+        let file = folder.path().join(format!("{n}.hl7"));
+        // Both read text; that its bytes are those of MSH-18, Kiln's own parser has just seen.
+        std::fs::write(&file, message.charset().decode(&bytes).as_bytes()).expect("a file");
+        wanted.push(serde_json::Value::Array(leaves(&message)));
+        names.push((0..message.segment_count()).map(|n| message.segment_name(n).to_owned()).collect::<Vec<_>>());
+        files.push(file);
+    }
+    let run = |command: &mut Command, reader: &str| {
+        let output = command.args(["read.py", reader]).args(&files).stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("it is installed");
+        assert!(output.status.success(), "{reader}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("JSON");
+        text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect::<Vec<serde_json::Value>>()
+    };
+    for (n, (seen, wanted)) in run(&mut plain, "hl7").into_iter().zip(&wanted).enumerate() {
+        assert_eq!(seen, *wanted, "message {n}: {}", std::fs::read_to_string(&files[n]).unwrap_or_default());
+    }
+    for (seen, wanted) in run(&mut strict, "hl7apy").into_iter().zip(&names) {
+        let names: Vec<_> = seen.as_array().expect("a list").iter().map(|leaf| leaf[5].as_str().unwrap_or_default().to_owned()).collect();
+        assert_eq!(names, *wanted);
+    }
 }

@@ -50,7 +50,7 @@ fn no_mutation_of_routes_or_messages_breaks_a_check_or_a_run() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let whole: Vec<Arc<RouteSet>> = routes.iter().filter_map(|(with, own)| set(&[if *with { &types } else { "" }, own])).collect();
     assert!(whole.len() > 15, "cases that compile: {}", whole.len());
-    let (mut compiled, mut made, mut stopped, mut found) = (0_usize, 0_usize, 0_usize, 0_usize);
+    let (mut compiled, mut made, mut stopped, mut found, mut sent) = (0_usize, 0_usize, 0_usize, 0_usize, 0_usize);
     for round in 0..rounds {
         let began = Instant::now();
         let damaged = random.below(3) > 0;
@@ -82,6 +82,15 @@ fn no_mutation_of_routes_or_messages_breaks_a_check_or_a_run() {
                 match set.run(id, &message, &context) {
                     Ok(output) => {
                         made += output.saves.entries.len();
+                        sent += output.drafts.len();
+                        assert!(output.drafts.len() <= 10_000, "round {round}: too many messages");
+                        for draft in output.drafts.iter().take(20) {
+                            // A header that was damaged so that nobody can read it stays as it was.
+                            let options = ParseOptions { charset: Some(message.charset()) };
+                            if let Ok(again) = Message::parse(Bytes::from(draft.bytes.clone()), &options) {
+                                assert!(again.segment_count() > 0, "round {round}: an empty message");
+                            }
+                        }
                         assert!(output.saves.entries.len() <= 10_001 && output.findings.len() <= 201, "round {round}: too much was made");
                         for finding in &output.findings {
                             found += 1;
@@ -102,8 +111,8 @@ fn no_mutation_of_routes_or_messages_breaks_a_check_or_a_run() {
         }
         assert!(began.elapsed() < TIME_MAX, "round {round} took {:?}", began.elapsed());
     }
-    println!("{rounds} rounds: {compiled} sets ran, {made} resources, {stopped} stops, {found} findings");
-    assert!(compiled > rounds / 3 && made > rounds / 4 && stopped > 0 && found > 0, "the mutations hit nothing any more");
+    println!("{rounds} rounds: {compiled} sets ran, {made} resources, {sent} messages, {stopped} stops, {found} findings");
+    assert!(compiled > rounds / 3 && made > rounds / 4 && sent > rounds / 10 && stopped > 0 && found > 0, "the mutations hit nothing any more");
 }
 
 fn set(files: &[&str]) -> Option<Arc<RouteSet>> {

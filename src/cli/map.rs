@@ -2,7 +2,7 @@
 
 use crate::cli::paint::{BAD, FAINT, NAME, STRONG, WARN, colour_json, err, out, paint, plain, print_bytes};
 use crate::cli::site_file::{self, NoSite};
-use crate::cli::{Exit, daemon, message_file, route_set};
+use crate::cli::{Exit, daemon, message_file, route_set, test_messages};
 use crate::diagnostic::{Severity, render};
 use crate::exchange::{MessageId, Timestamp};
 use crate::fhir::display_bundle;
@@ -203,7 +203,7 @@ impl Mapping<'_> {
 
     /// Messages as a person reads them, a segment a line with a blank line between messages; or their bytes.
     fn show_messages(&mut self, name: &str, route: &str, output: &Output) {
-        let texts = || output.drafts.iter().map(|draft| text_of(&draft.bytes));
+        let texts = || output.drafts.iter().map(|draft| test_messages::text(&draft.bytes));
         if self.json {
             let findings: Vec<_> = output.findings.iter().map(finding_json).collect();
             out!("{}", json!({ "message": name, "route": route, "messages": texts().collect::<Vec<_>>(), "findings": findings }));
@@ -246,12 +246,6 @@ impl Mapping<'_> {
             err!("{} {}: {}", paint(BAD, "kiln:"), plain(name), what);
         }
     }
-}
-
-/// A message in its own character set as text.
-fn text_of(bytes: &[u8]) -> String {
-    let parsed = Message::parse(bytes.to_vec().into(), &ParseOptions::default());
-    parsed.map_or_else(|_| String::from_utf8_lossy(bytes).into_owned(), |message| message.charset().decode(bytes).into_owned())
 }
 
 fn finding_json(f: &Finding) -> Value {

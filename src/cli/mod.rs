@@ -46,6 +46,7 @@ mod test_compare;
 mod test_coverage;
 mod test_fixture;
 mod test_history;
+mod test_messages;
 mod test_report;
 mod test_run;
 mod try_it;

@@ -1,6 +1,7 @@
 //! What two route sets make differently of messages, grouped by kind of change. Groups hold no patient data; examples do only if asked to.
 
 use crate::cli::test_compare::shown;
+use crate::cli::test_messages;
 use crate::cli::test_run::{Ran, finding};
 use crate::fhir::{Aspect, Change, Disagreement, PathStep, disagreements, statements};
 use crate::route::{Output, RouteSet, Stop};
@@ -200,6 +201,9 @@ impl Found {
         for save in &output.saves.entries {
             self.put(Section::Resource, resource(&save.name, save.resource_type), how, None);
         }
+        if !output.drafts.is_empty() {
+            self.put(Section::Resource, "message", how, None);
+        }
     }
 
     fn route(&mut self, place: &str, old: &Result<Output, Stop>, new: &Result<Output, Stop>) {
@@ -210,6 +214,9 @@ impl Found {
                         self.disagreement(d);
                     }
                 }
+                if a.drafts != b.drafts {
+                    self.messages(&test_messages::statements(&a.drafts), &test_messages::statements(&b.drafts));
+                }
                 self.findings(a, b);
             }
             (Ok(_), Err(stop)) => self.put(Section::Stop, place, format!("now stops: {}", reason(stop)), None),
@@ -219,6 +226,15 @@ impl Found {
                     self.put(Section::Stop, place, format!("stops for another reason: {} -> {}", reason(a), reason(b)), None);
                 }
             }
+        }
+    }
+
+    fn messages(&mut self, old: &[Value], new: &[Value]) {
+        for d in test_messages::differences(old, new) {
+            // Whole messages and segments come and go as resources do.
+            let whole = d.place.as_ref().is_none_or(|place| place.field.is_none() && d.change != Change::Changed);
+            let section = if whole { Section::Resource } else { Section::Element };
+            self.put(section, d.shape(), changed(d.change, None), Some((d.old, d.new)));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What was expected of a message beside what was made: a list of deviations, each a line.
 
 use crate::cli::paint::{BAD, FAINT, GOOD, NAME, WARN, paint, plain};
+use crate::cli::test_messages::differences;
 use crate::fhir::{Aspect, Change, disagreements};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -126,8 +127,9 @@ fn brief(outcome: &Value) -> Value {
             json!(if fields.is_empty() { format!("stops: {kind}") } else { format!("stops: {kind} ({})", fields.join(", ")) })
         }
         None => {
-            let count = outcome.get("saves").and_then(Value::as_array).map_or(0, Vec::len);
-            json!(format!("makes {}", crate::cli::paint::plural(count as u64, "resource")))
+            let (made, what) = outcome.get("messages").map_or((outcome.get("saves"), "resource"), |m| (Some(m), "message"));
+            let count = made.and_then(Value::as_array).map_or(0, Vec::len);
+            json!(format!("makes {}", crate::cli::paint::plural(count as u64, what)))
         }
     }
 }
@@ -142,6 +144,9 @@ fn outcome(route: &str, old: &Value, new: &Value, found: &mut Vec<Deviation>) {
     let list = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned();
     if let (Some(a), Some(b)) = (list(old, "saves"), list(new, "saves")) {
         saves(route, &a, &b, found);
+    }
+    if let (Some(a), Some(b)) = (list(old, "messages"), list(new, "messages")) {
+        found.extend(differences(&a, &b).into_iter().map(|d| Deviation::new(route, d.told(), d.change, d.old, d.new)));
     }
     if let (Some(a), Some(b)) = (list(old, "findings"), list(new, "findings")) {
         let mut counts: BTreeMap<String, i64> = BTreeMap::new();

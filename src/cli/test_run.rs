@@ -1,5 +1,6 @@
 //! What becomes of one message, as the daemon would have it: the acknowledgement, the routes that take it, and what they make.
 
+use crate::cli::test_messages;
 use crate::diagnostic::suggest;
 use crate::engine::{Door, judge};
 use crate::exchange::{MessageId, Phi, Timestamp};
@@ -96,14 +97,14 @@ impl Ran {
         let mut told = Map::new();
         told.insert("ack".to_owned(), self.ack());
         told.insert("disposition".to_owned(), json!(crate::cli::journal::disposition_word(&self.disposition)));
-        let routes = self.routes.iter().map(|(route, made)| (set.info(*route).name.to_string(), outcome(made))).collect();
+        let routes = self.routes.iter().map(|(route, made)| (set.info(*route).name.to_string(), outcome(made, set.info(*route).messages))).collect();
         told.insert("routes".to_owned(), Value::Object(routes));
         told
     }
 }
 
-/// `{ saves, findings }` or `{ stop: { kind, fields } }`. Sentences are left out: they may be worded better one day.
-pub(crate) fn outcome(made: &Result<Output, Stop>) -> Value {
+/// `{ saves, findings }`, of a route with `message:` `{ messages, findings }`; or `{ stop: { kind, fields } }`. Sentences are left out: they may be worded better one day.
+fn outcome(made: &Result<Output, Stop>, messages: bool) -> Value {
     match made {
         Ok(output) => {
             let mut findings: Vec<String> = Vec::new();
@@ -113,7 +114,10 @@ pub(crate) fn outcome(made: &Result<Output, Stop>) -> Value {
                     findings.push(one);
                 }
             }
-            json!({ "saves": statements(&output.saves), "findings": findings })
+            match messages {
+                true => json!({ "messages": test_messages::statements(&output.drafts), "findings": findings }),
+                false => json!({ "saves": statements(&output.saves), "findings": findings }),
+            }
         }
         Err(stop) => json!({ "stop": { "kind": stop.kind, "fields": stop.places } }),
     }

@@ -107,6 +107,37 @@ impl Charset {
         matches!(self.0, Kind::Ascii | Kind::Utf8)
     }
 
+    /// Can text be written in this set letter by letter, without looking at where delimiters could hide?
+    pub fn is_writable(self) -> bool {
+        !self.hides_delimiters()
+    }
+
+    /// The text in letters that this set has: `é` becomes `e` where it has none, `ß` becomes `ss`. False if one was replaced or has no such
+    /// letter, and then stays as it is.
+    pub(in crate::hl7v2) fn fit<'t>(self, text: &'t str) -> (Cow<'t, str>, bool) {
+        if self.0 == Kind::Utf8 || text.is_ascii() || self.encode(text, &mut Vec::with_capacity(text.len())) {
+            return (Cow::Borrowed(text), true);
+        }
+        let mut fitting = String::with_capacity(text.len());
+        for c in text.chars() {
+            let mut buffer = [0; 4];
+            let letter = &*c.encode_utf8(&mut buffer);
+            if c.is_ascii() || self.encode(letter, &mut Vec::new()) {
+                fitting.push(c);
+                continue;
+            }
+            match PLAIN.iter().find(|(from, _)| *from == c) {
+                Some((_, plain)) => fitting.push_str(plain),
+                None => {
+                    let parts = icu_normalizer::DecomposingNormalizerBorrowed::new_nfkd().normalize(letter);
+                    let plain: String = parts.chars().filter(char::is_ascii_alphanumeric).collect();
+                    fitting.push_str(if plain.is_empty() { letter } else { &plain });
+                }
+            }
+        }
+        (Cow::Owned(fitting), false)
+    }
+
     /// True when pure ASCII bytes may still stand for other characters (ISO 2022 shifts with escape sequences).
     pub(in crate::hl7v2) fn has_shifts(self) -> bool {
         self.0 == Kind::Multiple(encoding_rs::ISO_2022_JP)
@@ -137,6 +168,45 @@ impl Charset {
         }
     }
 }
+
+/// Letters and signs that Unicode does not decompose, as they are written without them.
+const PLAIN: &[(char, &str)] = &[
+    ('ß', "ss"),
+    ('ẞ', "SS"),
+    ('æ', "ae"),
+    ('Æ', "AE"),
+    ('œ', "oe"),
+    ('Œ', "OE"),
+    ('ø', "o"),
+    ('Ø', "O"),
+    ('đ', "d"),
+    ('Đ', "D"),
+    ('ð', "d"),
+    ('Ð', "D"),
+    ('þ', "th"),
+    ('Þ', "Th"),
+    ('ł', "l"),
+    ('Ł', "L"),
+    ('ħ', "h"),
+    ('ı', "i"),
+    ('‘', "'"),
+    ('’', "'"),
+    ('‚', "'"),
+    ('“', "\""),
+    ('”', "\""),
+    ('„', "\""),
+    ('–', "-"),
+    ('—', "-"),
+    ('‐', "-"),
+    ('‑', "-"),
+    ('…', "..."),
+    ('€', "EUR"),
+    ('µ', "u"),
+    ('μ', "u"),
+    ('°', " deg "),
+    ('\u{a0}', " "),
+    ('×', "x"),
+];
 
 /// ISO 8859-9 is 8859-1 with six Turkish letters in the place of Icelandic ones.
 fn latin5(byte: u8) -> char {
@@ -262,6 +332,18 @@ mod tests {
     fn latin_1_and_latin_5_are_the_standards_not_windows() {
         assert_eq!(Charset::LATIN_1.decode(b"M\xFCller \x80"), "Müller \u{80}");
         assert_eq!(Charset::named("8859/9").map(|c| c.decode(b"\xFE\xFC\x80").into_owned()), Some("şü\u{80}".to_owned()));
+    }
+
+    #[test]
+    fn letters_that_a_set_lacks_are_written_without_their_marks() {
+        let fit = |charset: Charset, text: &str| {
+            let (text, well) = charset.fit(text);
+            (text.into_owned(), well)
+        };
+        assert_eq!(fit(Charset::ASCII, "Müller-Strauß, Łukasz O’Brien"), ("Muller-Strauss, Lukasz O'Brien".to_owned(), false));
+        assert_eq!(fit(Charset::LATIN_1, "Müller"), ("Müller".to_owned(), true));
+        assert_eq!(fit(Charset::LATIN_1, "Müller Čapek 山"), ("Müller Capek 山".to_owned(), false));
+        assert_eq!(fit(Charset::ASCII, "＾"), ("＾".to_owned(), false));
     }
 
     #[test]

@@ -138,9 +138,10 @@ impl Piece {
                 Piece::Parts(self.clone().into_parts(delimiters)).write(level, coding, out)
             }
             Piece::Text(text) => {
+                let (text, well) = coding.charset.fit(text);
                 let mut escaped = Vec::with_capacity(text.len());
-                escape(text, delimiters, &mut escaped);
-                coding.charset.encode(&String::from_utf8_lossy(&escaped), out)
+                escape(&text, delimiters, &mut escaped);
+                coding.charset.encode(&String::from_utf8_lossy(&escaped), out) && well
             }
             Piece::Null => {
                 out.extend_from_slice(b"\"\"");
@@ -200,6 +201,31 @@ impl Message {
         DraftSegment { is_header, name, tag: 0, sent: Some(bytes), fields: BTreeMap::new() }
     }
 
+    /// Has a draft's character set all letters of these bytes?
+    pub fn fits(&self, bytes: &[u8], coding: &Coding) -> bool {
+        let own = self.coding().charset;
+        own == coding.charset || coding.charset.fit(&own.decode(bytes)).1
+    }
+
+    /// Letters that stand as bytes of the message's own set: `\XC4\`, several side by side for one letter; and how many characters follow
+    /// the first escape. Nothing for plain ASCII and for what controls the line.
+    fn hexadecimal_letters(&self, escape: char, rest: &str) -> Option<(String, usize)> {
+        let mut raw = String::new();
+        let mut left = rest;
+        while let Some((body, more)) = left.strip_prefix('X').and_then(|_| left.split_once(escape)) {
+            raw.extend([escape]);
+            raw.push_str(body);
+            raw.push(escape);
+            match more.strip_prefix(escape).filter(|next| next.starts_with('X')) {
+                Some(next) => left = next,
+                None => break,
+            }
+        }
+        let letters = crate::hl7v2::escape::unescape(raw.as_bytes(), &self.delimiters, Charset::UTF_8, self.charset);
+        let foreign = !letters.is_ascii() && !letters.contains(escape) && !letters.contains(char::is_control);
+        foreign.then(|| (letters.into_owned(), raw.chars().count() - 1))
+    }
+
     fn recoded(&self, bytes: &[u8], coding: &Coding) -> Vec<u8> {
         let own = self.coding();
         if own == *coding {
@@ -211,7 +237,7 @@ impl Message {
         let mut plain = String::new();
         let flush = |plain: &mut String, out: &mut Vec<u8>| {
             let mut escaped = Vec::new();
-            escape(plain, &to, &mut escaped);
+            escape(&coding.charset.fit(plain).0, &to, &mut escaped);
             coding.charset.encode(&String::from_utf8_lossy(&escaped), out);
             plain.clear();
         };
@@ -233,6 +259,11 @@ impl Message {
             if byte.is_some() && byte == from.escape {
                 // A sequence names delimiters by letters, so only what stands around it changes.
                 let sequence: Option<&str> = rest.as_str().split_once(c).map(|(body, _)| body).filter(|body| body.len() <= 40);
+                if let Some((letters, length)) = self.hexadecimal_letters(c, rest.as_str()).filter(|_| own.charset != coding.charset) {
+                    plain.push_str(&letters);
+                    rest.by_ref().take(length).for_each(drop);
+                    continue;
+                }
                 if let (Some(body), Some(escape)) = (sequence, to.escape) {
                     flush(&mut plain, &mut out);
                     out.push(escape);
@@ -415,6 +446,17 @@ mod tests {
         let own = m.draft_segment(1, &Coding::OWN);
         assert_eq!(written(&own, &Coding::OWN), "PID|a~b^c&d\\R\\");
         assert_eq!(written(&m.draft_segment(0, &Coding::OWN), &Coding::OWN).get(..4), Some("MSH|"));
+    }
+
+    #[test]
+    fn letters_that_stand_as_bytes_become_letters_of_another_set() {
+        let m = message("MSH|^~\\&|A||||||||||||||||8859/1\rPID|M\\XFC\\ller\\X0D\\\\X41\\\\F\\\r");
+        let pid = m.draft_segment(1, &Coding::OWN);
+        assert_eq!(written(&pid, &Coding::OWN), "PID|Müller\\X0D\\\\X41\\\\F\\");
+        assert!(m.fits(m.segment_bytes(1), &Coding::OWN));
+        let m = message("MSH|^~\\&|A||||||||||||||||UNICODE UTF-8\rPID|M\\XC3\\\\XBC\\l\r");
+        let ascii = Coding { charset: crate::hl7v2::Charset::ASCII, ..Coding::OWN };
+        assert_eq!(written(&m.draft_segment(1, &ascii), &ascii), "PID|Mul");
     }
 
     #[test]

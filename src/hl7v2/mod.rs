@@ -3,6 +3,7 @@
 mod acknowledge;
 mod address;
 mod charset;
+mod conform;
 mod delimiters;
 mod dictionary;
 mod draft;
@@ -22,6 +23,7 @@ mod write;
 pub use acknowledge::{AckCode, AckRequest, acknowledge};
 pub use address::Address;
 pub use charset::Charset;
+pub use conform::{Breach, Conformance};
 pub use delimiters::Delimiters;
 pub use dictionary::{
     DatatypeDef, FieldDef, SegmentDef, Table, Usage, datatype, datatype_ids, event_structure, events, newest_datatype, newest_field, newest_segment,

@@ -2,7 +2,7 @@
 
 use crate::fhir::{self, ListMerge, Node, SaveMode};
 use crate::hl7v2::{self, Piece};
-use crate::route::outgoing::{MessageX, OutJoin, V2Map};
+use crate::route::outgoing::{MessageX, OutJoin, V2Map, ValueBody};
 use crate::route::program::{AfterDeadLetter, Send};
 use crate::route::scope::Lookup;
 use crate::route::tree::{Index, Op};
@@ -334,6 +334,8 @@ pub(crate) enum X {
     Out(Box<X>, Box<OutJoin>),
     /// A constant of a v2 field, with its repetitions.
     OutConstant(Arc<[Piece]>),
+    /// A body that a v2 field wants (`$let` with a body).
+    OutBody(Box<ValueBody>),
     /// A body as a value (`$let` with a body).
     Body(Box<Body>, &'static str),
     /// A resource of the route, as a reference. `from` is the slot of the current segment.

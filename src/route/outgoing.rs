@@ -1,5 +1,6 @@
 //! The compiled form of v2 output: messages, groups, segments and values (section 10 of the language).
 
+use crate::hl7v2::{Charset, Version};
 use crate::route::code::{Line, X};
 use std::sync::Arc;
 
@@ -13,6 +14,10 @@ pub(crate) struct MessageX {
     pub(crate) copy_at: Option<(Line, u32)>,
     /// MSH-9 and the structure of a message that does not begin as a copy: `RSP^K22^RSP_K21`.
     pub(crate) kind: Option<String>,
+    /// MSH-12 of a message that begins as a copy, where a line says it: segments stand where that release has them.
+    pub(crate) version: Option<Version>,
+    /// MSH-18, where a line says it: the letters that are written.
+    pub(crate) charset: Option<Charset>,
     /// The answer goes back to where the message came from.
     pub(crate) reply: bool,
     pub(crate) lines: Vec<PartLine>,
@@ -89,6 +94,10 @@ pub(crate) struct SegmentBody {
     pub(crate) when: Option<X>,
     pub(crate) from: Option<SegmentSource>,
     pub(crate) from_slot: usize,
+    /// `$first`: alternatives, each a whole segment or, of a copied one, the lines that change it.
+    pub(crate) first: Vec<PartItem>,
+    /// `$value`: whole segments from an expression.
+    pub(crate) value: Option<SegmentSource>,
     pub(crate) lines: Vec<ValueLine>,
     /// No line holds an expression.
     pub(crate) constant: bool,
@@ -97,6 +106,8 @@ pub(crate) struct SegmentBody {
 /// The lines of a group.
 pub(crate) struct GroupBody {
     pub(crate) slot: usize,
+    /// In a copy: the slot holds the group's segment of that name, so that paths mean what stands in this group.
+    pub(crate) current: Option<&'static str>,
     pub(crate) each: Option<X>,
     pub(crate) when: Option<X>,
     pub(crate) lines: Vec<PartLine>,
@@ -147,10 +158,24 @@ pub(crate) enum OutJoin {
     Date,
     /// A table's row as code, text and system.
     Coded,
+    /// By a table, with what becomes of a code without a row.
+    Table(Box<OutTable>),
     /// Y or N.
     YesNo,
     /// By a map.
     Map(usize, Vec<X>),
+}
+
+/// `PID-8 via sex`.
+pub(crate) struct OutTable {
+    pub(crate) table: usize,
+    /// The field has code, text and system.
+    pub(crate) coded: bool,
+    /// The table says nothing about codes without a row, or `??` follows: the line then yields nothing.
+    pub(crate) undecided: bool,
+    /// `PID-8`, for findings.
+    pub(crate) place: &'static str,
+    pub(crate) line: Line,
 }
 
 /// `map: PID -> PID`, `map: CX -> CX`.

@@ -219,6 +219,7 @@ impl<'c> Walk<'c> {
             }
             X::Out(inner, join) => self.out(inner, join),
             X::Body(body, _) => self.body(body),
+            X::OutBody(body) => self.value_body(body),
             X::Nothing
             | X::Null
             | X::OutConstant(_)

@@ -19,6 +19,18 @@ pub(crate) struct Making {
     copy: Copied,
 }
 
+impl Making {
+    /// The segment that a group is about: the first that it must have, else its first.
+    fn main_segment(&self, group: &str) -> Option<&'static str> {
+        let found = |s: &Structure| {
+            let group = s.nodes().find(|n| s.node(*n).is_group && s.node(*n).name == group)?;
+            let segments = || s.children(group).map(|c| s.node(c)).filter(|c| !c.is_group);
+            segments().find(|c| c.min > 0).or_else(|| segments().next()).map(|c| c.name)
+        };
+        self.structures.iter().rev().find_map(found)
+    }
+}
+
 /// A key of a message's or group's body.
 struct PartKey {
     anchors: Vec<String>,
@@ -53,7 +65,7 @@ impl<'a> Compiler<'a> {
                 );
             }
         }
-        let named = kind_line(body);
+        let named = header_line(body, "MSH-9").map(|(_, item)| item);
         let kind = match (named, &doc.reply) {
             (Some(Item::Constant(kind)), _) => Some(kind),
             (None, Some(reply)) => Some(reply),
@@ -73,6 +85,8 @@ impl<'a> Compiler<'a> {
             }
             None => doc.on.iter().map(|k| k.text.as_str()).collect(),
         };
+        let version = header_line(body, "MSH-12").and_then(|(_, item)| if let Item::Constant(key) = item { hl7v2::Version::known(&key.text) } else { None });
+        let charset = self.written_charset(body);
         let making = Making { structures: crate::route::compile::routes::structures(&kinds), copy: copy.clone() };
         let from = scope.entries.len();
         let mut each = None;
@@ -88,7 +102,29 @@ impl<'a> Compiler<'a> {
         }
         let line = self.line(body.span);
         let copy_at = body.copy.first().map(|key| self.spot(key.span));
-        Some(MessageX { each, when, copy, copy_at, kind: kind.map(|k| k.text.clone()), reply: doc.reply.is_some(), lines, line })
+        Some(MessageX { version, charset, each, when, copy, copy_at, kind: kind.map(|k| k.text.clone()), reply: doc.reply.is_some(), lines, line })
+    }
+
+    /// MSH-18 decides how the message is written, so it must be known before.
+    fn written_charset(&mut self, body: &'a tree::Body) -> Option<hl7v2::Charset> {
+        let (span, item) = header_line(body, "MSH-18")?;
+        let (fault, help) = match item {
+            Item::Constant(key) => match hl7v2::Charset::named(&key.text) {
+                Some(charset) if charset.is_writable() => return Some(charset),
+                _ => (
+                    Diagnostic::error("K313", key.span, format!("Kiln writes no \"{}\"", key.text)).label("a character set that cannot be written"),
+                    "write \"UNICODE UTF-8\", \"ASCII\" or one of \"8859/1\" to \"8859/15\"",
+                ),
+            },
+            // A copied name says nothing new.
+            Item::Expr(Expr { kind: ExprKind::Literal(Literal::Nothing | Literal::Null), .. }) => return None,
+            _ => (
+                Diagnostic::error("K213", span, "MSH-18 decides how the message is written").label("a constant is wanted"),
+                "write the name of a character set in quotes, such as \"UNICODE UTF-8\"; a copy without this line keeps that of the message",
+            ),
+        };
+        self.report(fault.help(help));
+        None
     }
 
     fn check_kind(&mut self, kind: &Key) {
@@ -145,7 +181,7 @@ impl<'a> Compiler<'a> {
         let lookup = (!key.anchors.is_empty()).then(|| self.lookup(Lookup { all: false, anchors: key.anchors.clone(), segment: key.name.to_owned() }));
         let current = making.copy.covers(key.name);
         let item = if key.is_group {
-            self.group_item(scope, making, &line.item, key.name)?
+            self.group_item(scope, making, &line.item, key.name, !line.append)?
         } else if key.at.is_empty() {
             self.segment_item(scope, key.name, &line.item, current && !line.append)?
         } else {
@@ -229,13 +265,25 @@ impl<'a> Compiler<'a> {
         None
     }
 
-    fn group_item(&mut self, scope: &mut Scope<'a>, making: &Making, item: &'a Item, name: &str) -> Option<PartItem> {
+    /// `changes`: those that are there are changed, not made anew.
+    fn group_item(&mut self, scope: &mut Scope<'a>, making: &Making, item: &'a Item, name: &str, changes: bool) -> Option<PartItem> {
         let body = match item {
             Item::Expr(Expr { kind: ExprKind::Literal(Literal::Nothing), .. }) => return Some(PartItem::Nothing),
             Item::List(items, _) => {
-                return Some(PartItem::List(items.iter().filter_map(|i| self.group_item(scope, making, i, name)).collect()));
+                return Some(PartItem::List(items.iter().filter_map(|i| self.group_item(scope, making, i, name, false)).collect()));
             }
-            Item::Body(body) => body,
+            Item::Body(body) => {
+                for (used, what) in [(body.from.is_some(), "$from"), (body.first.is_some(), "$first"), (body.value.is_some(), "$value")] {
+                    if used {
+                        self.report(
+                            Diagnostic::error("K105", body.span, format!("`{what}` has no meaning in a group"))
+                                .label(format!("{name} is a group"))
+                                .help(format!("write a list of bodies, each with its `$when`: `{name}: [{{ $when: ..., ... }}]`; segments begin with `$from`")),
+                        );
+                    }
+                }
+                body
+            }
             other => {
                 self.report(
                     Diagnostic::error("K213", other.span(), format!("{name} is a group"))
@@ -248,23 +296,39 @@ impl<'a> Compiler<'a> {
         let slot = scope.entries.len();
         let lets = scope.lets.len();
         let each = body.each.as_ref().map(|each| self.each(scope, each).0);
+        // In a group that is copied, paths mean what stands in it.
+        let current = making.main_segment(name).filter(|main| changes && each.is_none() && making.copy.covers(main));
+        if let Some(main) = current {
+            scope.push(Entry::one(Ty::Segment(main), None, Some(main)));
+        }
         let reach = scope.entries.len();
         scope.lets.extend(body.lets.iter().map(|(name, item)| Let { name, item, entries: reach }));
         let with = self.push_with(scope, body);
         let when = body.when.as_ref().map(|w| self.condition(scope, w).x);
-        let lines = self.part_lines(scope, making, &body.lines);
+        // A group that is made anew has nothing copied in it.
+        let anew = Making { structures: making.structures.clone(), copy: Copied::Nothing };
+        let lines = self.part_lines(scope, if changes && each.is_none() { making } else { &anew }, &body.lines);
         if with {
             self.pop_with();
         }
         scope.entries.truncate(slot);
         scope.lets.truncate(lets);
-        Some(PartItem::Group(Box::new(GroupBody { slot, each, when, lines })))
+        Some(PartItem::Group(Box::new(GroupBody { slot, current, each, when, lines })))
     }
 
     fn segment_item(&mut self, scope: &mut Scope<'a>, name: &'static str, item: &'a Item, current: bool) -> Option<PartItem> {
         match item {
             Item::Expr(Expr { kind: ExprKind::Literal(Literal::Nothing), .. }) => Some(PartItem::Nothing),
-            Item::Expr(expr) => self.segment_source(scope, expr, name).map(PartItem::Segments),
+            Item::Expr(expr) => {
+                // `PV1: $visit`, where `visit` is a body: a segment as it says.
+                if let ExprKind::Variable(variable) = &expr.kind
+                    && matches!(scope.find_let(variable), Some((Item::Body(_), _)))
+                {
+                    let (item, mut inner) = self.expand(scope, variable, expr.span)?;
+                    return self.segment_item(&mut inner, name, item, current);
+                }
+                self.segment_source(scope, expr, name).map(PartItem::Segments)
+            }
             Item::Body(body) => Some(PartItem::Fields(Box::new(self.segment_body(scope, name, body, current)))),
             Item::List(items, _) => Some(PartItem::List(items.iter().filter_map(|i| self.segment_item(scope, name, i, false)).collect())),
             Item::Constant(key) => {
@@ -318,15 +382,10 @@ impl<'a> Compiler<'a> {
         let lets = scope.lets.len();
         scope.lets.extend(body.lets.iter().map(|(name, item)| Let { name, item, entries: depth }));
         let mut made = SegmentBody { name, slot: depth, from_slot: depth, ..SegmentBody::default() };
-        for (used, what) in [(body.first.is_some(), "$first"), (body.value.is_some(), "$value")] {
-            if used {
-                self.report(Diagnostic::error("K105", body.span, format!("`{what}` has no meaning in a segment")).help("`$from` begins with a whole segment"));
-            }
-        }
         if let Some(each) = &body.each {
             made.each = Some(self.each(scope, each).0);
             made.from_slot += 1;
-        } else if current && body.from.is_none() {
+        } else if current && body.from.is_none() && body.value.is_none() {
             made.current = true;
             scope.push(Entry::one(Ty::Segment(name), None, Some(name)));
         }
@@ -341,6 +400,33 @@ impl<'a> Compiler<'a> {
             scope.push(Entry::one(Ty::Segment(name), None, Some(name)));
         }
         made.constant = made.from.is_none();
+        if let Some(value) = &body.value {
+            made.value = match &**value {
+                Item::Expr(expr) => self.segment_source(scope, expr, name),
+                other => {
+                    let fault = Diagnostic::error("K213", other.span(), format!("`$value` of {name} is no segment"));
+                    self.report(fault.label("a segment is wanted").help(format!("write `$value: {name}`, or the fields as lines of the body")));
+                    None
+                }
+            };
+        }
+        for item in body.first.iter().flatten() {
+            let whole = matches!(item, Item::Body(b) if b.each.is_some() || b.from.is_some() || b.value.is_some()) || matches!(item, Item::List(..));
+            let nothing = matches!(item, Item::Expr(Expr { kind: ExprKind::Literal(Literal::Nothing), .. }));
+            if made.current && (whole || matches!(item, Item::Expr(_)) && !nothing) {
+                let fault = Diagnostic::error("K213", item.span(), format!("an alternative for a copied {name} says how to change it"));
+                self.report(fault.label("makes new segments").help(format!(
+                    "write a body with fields, or `nothing` to take it away; `{name}+: ...` adds segments, and `{name}: {{ $each: {name}, $first: [...] }}` makes all anew"
+                )));
+                continue;
+            }
+            made.first.extend(self.segment_item(scope, name, item, made.current));
+        }
+        if let (Some(line), true) = (body.lines.first(), body.first.is_some() || body.value.is_some()) {
+            let what = if body.first.is_some() { "$first" } else { "$value" };
+            let fault = Diagnostic::error("K105", line.element.span, format!("`{what}` says what the whole {name} is"));
+            self.report(fault.label("never counts").help("put the line into the alternatives, or use `$from`, whose lines change what it begins with"));
+        }
         let mut set = Vec::new();
         for line in &body.lines {
             let Some(at) = self.field_key(name, &line.element) else { continue };
@@ -350,7 +436,7 @@ impl<'a> Compiler<'a> {
                 made.lines.push(line);
             }
         }
-        if !current && made.from.is_none() {
+        if !current && made.from.is_none() && made.value.is_none() && made.first.is_empty() {
             self.check_fields(name, &set, body.span);
         }
         if with {
@@ -430,11 +516,11 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// The line that sets MSH-9.
-fn kind_line(body: &tree::Body) -> Option<&Item> {
+/// The line that sets a field of the header: where it stands, and its right side.
+fn header_line<'b>(body: &'b tree::Body, field: &str) -> Option<(Span, &'b Item)> {
     body.lines.iter().find_map(|line| match (line.element.text.as_str(), &line.item) {
-        ("MSH-9", item) => Some(item),
-        ("MSH", Item::Body(header)) => header.lines.iter().find(|l| l.element.text == "MSH-9").map(|l| &l.item),
+        (name, item) if name == field => Some((line.element.span, item)),
+        ("MSH", Item::Body(header)) => header.lines.iter().find(|l| l.element.text == field).map(|l| (l.element.span, &l.item)),
         _ => None,
     })
 }

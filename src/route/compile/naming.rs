@@ -30,9 +30,25 @@ impl<'a> Compiler<'a> {
                 None => compiled,
             };
         }
+        let Some((item, mut inner)) = self.expand(scope, name, span) else { return Compiled::nothing() };
+        match (item, wanted) {
+            (Item::Expr(expr), Some(wanted)) => self.wanted(&mut inner, expr, wanted),
+            (Item::Expr(expr), None) => self.raw(&mut inner, expr),
+            (Item::Constant(key), Some(wanted)) => self.literal_wanted(&Literal::Text(key.text.clone()), wanted, key.span),
+            (Item::Constant(key), None) => self.literal(&Literal::Text(key.text.clone())),
+            (Item::Body(body), wanted) => self.let_body(&mut inner, body, wanted, span),
+            (Item::List(_, list), _) => {
+                self.report(Diagnostic::error("K111", *list, "a `$let` holds one expression or one body").label("a list").help("give each its own name"));
+                Compiled::nothing()
+            }
+        }
+    }
+
+    /// What a `$let` of that name stands for, with the scope in which it was written; `None` after a diagnostic.
+    pub(crate) fn expand(&mut self, scope: &Scope<'a>, name: &str, span: Span) -> Option<(&'a Item, Scope<'a>)> {
         if scope.expanding.iter().any(|n| n == name) {
             self.report(Diagnostic::error("K410", span, format!("${name} needs itself")).label("a circle of $let").help("name the value directly"));
-            return Compiled::nothing();
+            return None;
         }
         if scope.expanding.is_empty() {
             self.expansions = 0;
@@ -49,29 +65,19 @@ impl<'a> Compiler<'a> {
                 );
             }
             self.expansions += 1;
-            return Compiled::nothing();
+            return None;
         }
-        let Some((item, mut inner)) = scope.find_let(name) else {
+        let Some(found) = scope.find_let(name) else {
             let names: Vec<&str> = scope.takes.iter().map(|(n, ..)| n.as_str()).chain(scope.lets.iter().map(|l| l.name.text.as_str())).collect();
             let help = crate::diagnostic::suggest(name, names.iter().copied())
                 .map_or_else(|| "name it in `$let`, or take it with `$takes`".to_owned(), |n| format!("did you mean ${n}?"));
             self.report(Diagnostic::error("K205", span, format!("nothing here is called ${name}")).label("unknown name").help(help));
-            return Compiled::nothing();
+            return None;
         };
         if let Some(read) = scope.lets.iter().rev().find(|l| l.name.text == name) {
             self.used.insert(read.name.span);
         }
-        match (item, wanted) {
-            (Item::Expr(expr), Some(wanted)) => self.wanted(&mut inner, expr, wanted),
-            (Item::Expr(expr), None) => self.raw(&mut inner, expr),
-            (Item::Constant(key), Some(wanted)) => self.literal_wanted(&Literal::Text(key.text.clone()), wanted, key.span),
-            (Item::Constant(key), None) => self.literal(&Literal::Text(key.text.clone())),
-            (Item::Body(body), wanted) => self.let_body(&mut inner, body, wanted, span),
-            (Item::List(_, list), _) => {
-                self.report(Diagnostic::error("K111", *list, "a `$let` holds one expression or one body").label("a list").help("give each its own name"));
-                Compiled::nothing()
-            }
-        }
+        Some(found)
     }
 
     /// A bare name: a resource of this route, as a reference.

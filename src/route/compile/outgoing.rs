@@ -10,7 +10,7 @@ use crate::route::compile::join::{bare, fits};
 use crate::route::compile::path::same_type;
 use crate::route::compile::scope::{Entry, Let, Scope};
 use crate::route::names::intern;
-use crate::route::outgoing::{OutJoin, ValueBody, ValueItem, ValueLine};
+use crate::route::outgoing::{OutJoin, OutTable, ValueBody, ValueItem, ValueLine};
 use crate::route::tree::{self, Expr, ExprKind, Item, Key, Literal, Target};
 use crate::route::types::{FieldType, Ty, Typed};
 
@@ -218,8 +218,14 @@ impl<'a> Compiler<'a> {
                 Self::choose(condition, then, otherwise)
             }
             ExprKind::Else(a, b) => {
-                let a = self.out_wanted(scope, a, out);
+                let mut a = self.out_wanted(scope, a, out);
                 let b = self.out_wanted(scope, b, out);
+                // What a table drops goes on to the right side.
+                if let X::Out(_, join) = &mut a.x
+                    && let OutJoin::Table(table) = &mut **join
+                {
+                    table.undecided = true;
+                }
                 Self::fall_back(a, b)
             }
             ExprKind::Literal(Literal::Nothing) => Compiled::nothing(),
@@ -228,16 +234,12 @@ impl<'a> Compiler<'a> {
                 Some(x) => Compiled { x, ..Compiled::nothing() },
                 None => Compiled::nothing(),
             },
-            ExprKind::Variable(name) => match scope.find_let(name) {
-                Some((Item::Constant(key), _)) => match self.out_constant(&key.text, out, key.span) {
-                    Some(x) => Compiled { x, ..Compiled::nothing() },
-                    None => Compiled::nothing(),
-                },
-                _ => {
-                    let raw = self.raw(scope, expr);
-                    self.out_join(raw, out, expr.span)
-                }
-            },
+            ExprKind::Variable(name) => self.out_variable(scope, name, expr, out),
+            ExprKind::Via(..) => {
+                let raw = self.raw(scope, expr);
+                let joined = self.out_join(raw, out, expr.span);
+                self.by_table(joined, out, expr.span)
+            }
             ExprKind::As(inner, target) => {
                 let raw = self.raw(scope, inner);
                 self.out_join_as(raw, target, out, expr.span)
@@ -247,6 +249,44 @@ impl<'a> Compiler<'a> {
                 self.out_join(raw, out, expr.span)
             }
         }
+    }
+
+    /// `$name`: a constant and a body are made for the field that wants them.
+    fn out_variable(&mut self, scope: &mut Scope<'a>, name: &str, expr: &'a Expr, out: &Out) -> Compiled {
+        let plain = scope.takes.iter().any(|(n, ..)| n == name) || scope.entries.iter().any(|e| e.variable.as_deref() == Some(name));
+        if !plain && matches!(scope.find_let(name), Some((Item::Constant(_) | Item::Body(_) | Item::Expr(_), _))) {
+            let Some((item, mut inner)) = self.expand(scope, name, expr.span) else { return Compiled::nothing() };
+            return match item {
+                Item::Constant(key) => match self.out_constant(&key.text, out, key.span) {
+                    Some(x) => Compiled { x, ..Compiled::nothing() },
+                    None => Compiled::nothing(),
+                },
+                Item::Body(body) => {
+                    let (body, many) = self.value_body(&mut inner, body, out);
+                    let typed = Typed { ty: Ty::V2 { datatype: out.datatype, table: out.table }, many };
+                    Compiled { constant: body.constant, converted: true, ..Compiled::new(X::OutBody(Box::new(body)), typed) }
+                }
+                Item::Expr(expr) => self.out_wanted(&mut inner, expr, out),
+                Item::List(..) => Compiled::nothing(),
+            };
+        }
+        let raw = self.raw(scope, expr);
+        self.out_join(raw, out, expr.span)
+    }
+
+    /// `PID-8 via sex`: the table's row as the field wants it, and its `unmapped:` for a code without a row.
+    fn by_table(&mut self, joined: Compiled, out: &Out, span: Span) -> Compiled {
+        let (inner, table) = match joined.x {
+            X::Via(inner, table, None) => (inner, table),
+            X::Out(via, join) if matches!(*join, OutJoin::Coded) && matches!(*via, X::Via(_, _, None)) => match *via {
+                X::Via(inner, table, _) => (inner, table),
+                other => return Compiled { x: X::Out(Box::new(other), join), ..Compiled { x: X::Nothing, ..joined } },
+            },
+            x => return Compiled { x, ..Compiled { x: X::Nothing, ..joined } },
+        };
+        let undecided = self.undecided.get(table).copied().unwrap_or(true);
+        let join = OutTable { table, coded: is_coded(out.datatype), undecided, place: intern(&out.path), line: self.line(span) };
+        Compiled { x: X::Out(inner, Box::new(OutJoin::Table(Box::new(join)))), ..Compiled { x: X::Nothing, ..joined } }
     }
 
     fn out_join_as(&mut self, raw: Compiled, target: &Target, out: &Out, span: Span) -> Compiled {
@@ -314,7 +354,7 @@ impl<'a> Compiler<'a> {
 
     /// `Some(None)`: as it is.
     fn plain_join(&self, source: &Ty, to: &'static str) -> Option<Option<OutJoin>> {
-        let coded = matches!(to, "CWE" | "CE" | "CNE" | "CF");
+        let coded = is_coded(to);
         match source {
             Ty::V2 { datatype, .. } if same_type(datatype, to) || *datatype == "varies" || to == "varies" => Some(None),
             // A row of a table goes into a coded type with its text.
@@ -371,6 +411,10 @@ impl<'a> Compiler<'a> {
                 .help(help),
         );
     }
+}
+
+fn is_coded(datatype: &str) -> bool {
+    matches!(datatype, "CWE" | "CE" | "CNE" | "CF")
 }
 
 /// What kind of primitive a v2 type is.

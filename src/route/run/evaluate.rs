@@ -82,6 +82,7 @@ impl<'m> Run<'m> {
                 values
             }
             X::Out(inner, join) => self.out(inner, join, env),
+            X::OutBody(body) => self.out_body(body, env),
             X::OutConstant(pieces) => {
                 let mut values = Values::none();
                 pieces.iter().for_each(|p| values.push(Value::Piece(Box::new(p.clone()))));

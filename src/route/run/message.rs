@@ -1,16 +1,19 @@
 //! Messages out: a copy that its lines change, or a new one; split into several, each with its own control ID.
 
-use crate::hl7v2::{Charset, Coding, Draft, DraftSegment, Part, Piece};
+use crate::hl7v2::{Breach, Charset, Coding, Conformance, Draft, DraftSegment, Message, ParseOptions, Part, Piece, Structure};
 use crate::route::lineage::Spot;
-use crate::route::outgoing::{Copied, GroupBody, MessageX, PartItem, PartLine, SegmentBody};
+use crate::route::outgoing::{Copied, GroupBody, MessageX, PartItem, PartLine, SegmentBody, ValueItem};
 use crate::route::program::{Output, Stop};
 use crate::route::run::outgoing::place;
 use crate::route::run::sheet::{Found, Sheet};
 use crate::route::run::trace::Source;
 use crate::route::run::value::Value;
 use crate::route::run::{Env, Run, moment};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+/// Breaches that a stop says in words; it lists the places of all.
+const NAMED: usize = 5;
 
 /// The most messages that one may become.
 const DRAFTS_MAX: usize = 10_000;
@@ -20,6 +23,7 @@ impl<'m> Run<'m> {
     pub(crate) fn messages(mut self, x: &'m MessageX) -> Result<Output, Stop> {
         let copies_header = x.copy.covers("MSH");
         self.coding = if copies_header { self.message.coding() } else { Coding::OWN };
+        self.coding.charset = x.charset.unwrap_or(self.coding.charset);
         let values: Vec<Option<Value<'m>>> = match &x.each {
             Some(each) => self.eval(each, &Env::root()).into_iter().map(Some).collect(),
             None => vec![None],
@@ -44,6 +48,7 @@ impl<'m> Run<'m> {
                 continue;
             }
             let place = format!("{}/{}", self.route_name, place(self.message, value.as_ref(), n));
+            self.lossy = false;
             let current = if let Some(Value::Segment(segment)) = value { Some(segment) } else { None };
             let mut sheet = self.sheet(x, current, &split);
             self.part_lines(&x.lines, &env, &mut sheet, 0);
@@ -59,10 +64,12 @@ impl<'m> Run<'m> {
                 }
             }
             let (bytes, well) = sheet.write(&self.coding);
+            let well = well && !self.lossy;
             self.note(|t| t.draft(bytes.clone(), sheet.segments().map(DraftSegment::tag).collect()));
             if !well {
                 self.finding("conversion", "a letter that the message's character set lacks, or a component that had no place", "", &x.line);
             }
+            self.judge(x, &bytes, well);
             drafts.push(Draft { place, bytes });
         }
         if let Some(stop) = self.stop {
@@ -75,14 +82,60 @@ impl<'m> Run<'m> {
         Ok(Output { findings: self.findings, drafts, ..Output::default() })
     }
 
+    /// A message that breaks the rules of its release: a finding where the route made it whole, a reason to stop with `invalid: refuse`.
+    fn judge(&mut self, x: &'m MessageX, bytes: &[u8], well: bool) {
+        let refuse = self.route.refuse_invalid;
+        // What somebody else sent and Kiln passes on is judged only if the route asks for it.
+        if !refuse && x.copy != Copied::Nothing {
+            return;
+        }
+        let extra: Vec<(&str, &str)> = self.code.segment_places.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        let options = ParseOptions { charset: Some(self.message.charset()) };
+        let mut breaches = match Message::parse(bytes.to_vec().into(), &options) {
+            Ok(message) => message.breaches(Conformance::Everything, &extra),
+            Err(fault) => vec![Breach { place: fault.location.path(), text: fault.text.to_string() }],
+        };
+        if !refuse {
+            breaches.into_iter().for_each(|b| self.finding("invalid", b.text, &b.place, &x.line));
+            return;
+        }
+        if !well {
+            let text = "a letter has no place in the character set of the message, or a component none in its field".to_owned();
+            breaches.push(Breach { place: "MSH-18".to_owned(), text });
+        }
+        if breaches.is_empty() {
+            return;
+        }
+        let mut text = breaches.iter().take(NAMED).map(|b| b.text.as_str()).collect::<Vec<_>>().join("; ");
+        if breaches.len() > NAMED {
+            text.push_str(&format!("; and {} more", breaches.len() - NAMED));
+        }
+        let mut places: Vec<String> = Vec::new();
+        breaches.into_iter().for_each(|b| {
+            if !places.contains(&b.place) {
+                places.push(b.place)
+            }
+        });
+        self.halt("invalid", format!("the message that is made is not valid: {text}"), places, &x.line);
+    }
+
     /// What the message begins with: what `$copy` takes, without the groups of the other values of a split.
     fn sheet(&mut self, x: &'m MessageX, current: Option<u32>, split: &[u32]) -> Sheet {
         if x.copy == Copied::Nothing {
-            let structure = x.kind.as_deref().and_then(|kind| target_structure(kind, self.message.version()));
+            let version = x.version.unwrap_or(self.message.version());
+            let structure = x.kind.as_deref().and_then(|kind| target_structure(kind, version));
             return Sheet::empty(structure.or(self.structure), &self.code.segment_places);
         }
         let dropped = current.map(|c| self.others(c, split)).unwrap_or_default();
-        let mut sheet = Sheet::empty(self.structure, &self.code.segment_places);
+        let structure = self.copied_structure(x);
+        let placement = match structure.filter(|s| Some(*s) != self.structure) {
+            Some(structure) => {
+                let extra: Vec<(&str, &str)> = self.code.segment_places.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+                self.message.place(structure, &extra)
+            }
+            None => self.placement.clone(),
+        };
+        let mut sheet = Sheet::empty(structure, &self.code.segment_places);
         let by = self.noted(|_| {
             let spot = x.copy_at.as_ref().map(|(line, column)| Spot { line: Arc::clone(line), column: *column });
             Source::at(spot, &self.route_head())
@@ -92,10 +145,21 @@ impl<'m> Run<'m> {
             let name = self.message.segment_name(n);
             if x.copy.covers(&name.to_ascii_uppercase()) && !dropped.contains(&number) {
                 let segment = self.copied(number, by.as_ref());
-                sheet.copy(&self.placement, number, segment);
+                sheet.copy(&placement, number, segment);
             }
         }
         sheet
+    }
+
+    /// The structure of a copy: the message's own, unless lines make it another type or release.
+    fn copied_structure(&self, x: &MessageX) -> Option<Structure> {
+        let version = x.version.unwrap_or(self.message.version());
+        let found = match (&x.kind, x.version) {
+            (None, None) => None,
+            (Some(kind), _) => target_structure(kind, version),
+            (None, Some(_)) => target_structure(&format!("^^{}", self.message.structure_id()?), version),
+        };
+        found.or(self.structure)
     }
 
     /// The segments that belong to other values of the split: of each repeating group around the current one, only the instance that it
@@ -165,7 +229,7 @@ impl<'m> Run<'m> {
                 self.take_away(sheet, &found);
                 found.len()
             }
-            PartItem::Fields(body) if body.each.is_none() && body.from.is_none() && !line.append => {
+            PartItem::Fields(body) if body.each.is_none() && body.from.is_none() && body.value.is_none() && !line.append => {
                 if !found.is_empty() {
                     self.change(body, env, sheet, &found);
                     return found.len();
@@ -175,17 +239,37 @@ impl<'m> Run<'m> {
                 }
                 let made = self.new_segments(body, env);
                 let count = made.len();
-                made.into_iter().for_each(|segment| sheet.insert(group, None, segment));
+                made.into_iter().for_each(|(_, segment)| sheet.insert(group, None, segment));
                 count
             }
             item => {
                 let mut made = Vec::new();
                 self.whole_segments(item, line.name, env, &mut made);
                 let count = made.len();
-                if count > 0 && !line.append {
-                    self.take_away(sheet, &found);
+                let replaces = count > 0 && !line.append;
+                // What stands for a segment of the copy takes its place, the rest goes where the structure has it.
+                let mut last: HashMap<u32, Found> = HashMap::new();
+                let mut kept = Vec::new();
+                for (origin, segment) in made {
+                    let own = origin.filter(|_| replaces).and_then(|o| Some((o, *found.iter().find(|at| sheet.origin(**at) == Some(o))?)));
+                    match own {
+                        Some((o, _)) if last.contains_key(&o) => {
+                            if let Some(before) = last.get(&o).copied() {
+                                last.insert(o, sheet.insert_behind(before, origin, segment));
+                            }
+                        }
+                        Some((o, at)) => {
+                            sheet.put(at, segment);
+                            kept.push(at);
+                            last.insert(o, at);
+                        }
+                        None => sheet.insert(group, origin, segment),
+                    }
                 }
-                made.into_iter().for_each(|(origin, segment)| sheet.insert(group, origin, segment));
+                if replaces {
+                    let gone: Vec<Found> = found.into_iter().filter(|at| !kept.contains(at)).collect();
+                    self.take_away(sheet, &gone);
+                }
                 count
             }
         }
@@ -207,16 +291,8 @@ impl<'m> Run<'m> {
         for at in found {
             let mark = self.noted(|t| t.mark());
             let before = body.current.then(|| env.set(body.slot, sheet.origin(*at).map(Value::Segment)));
-            if body.when.as_ref().is_none_or(|when| self.holds(when, env))
-                && let Some(mut segment) = sheet.take(*at)
-            {
-                self.note(|t| {
-                    let frame = t.frame();
-                    t.around(Some(frame));
-                });
-                self.field_lines(&body.lines, env, &mut segment);
-                self.note(|t| t.around(None));
-                sheet.put(*at, segment);
+            if body.when.as_ref().is_none_or(|when| self.holds(when, env)) {
+                self.change_one(body, env, sheet, *at);
             }
             if let Some(before) = before {
                 env.set(body.slot, before);
@@ -225,9 +301,44 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn whole_segments(&mut self, item: &'m PartItem, name: &'static str, env: &Env<'_, 'm>, out: &mut Vec<(Option<u32>, DraftSegment)>) {
+    /// One segment by the lines, or by the first alternative that holds and does something.
+    fn change_one(&mut self, body: &'m SegmentBody, env: &Env<'_, 'm>, sheet: &mut Sheet, at: Found) -> bool {
+        for item in &body.first {
+            match item {
+                PartItem::Nothing => {
+                    self.take_away(sheet, &[at]);
+                    return true;
+                }
+                PartItem::Fields(inner) => {
+                    let before = inner.current.then(|| env.set(inner.slot, sheet.origin(at).map(Value::Segment)));
+                    let does = inner.when.as_ref().is_none_or(|when| self.holds(when, env)) && self.change_one(inner, env, sheet, at);
+                    if let Some(before) = before {
+                        env.set(inner.slot, before);
+                    }
+                    if does {
+                        return true;
+                    }
+                }
+                PartItem::Segments(_) | PartItem::List(_) | PartItem::Group(_) => {}
+            }
+        }
+        if !body.first.is_empty() {
+            return false;
+        }
+        let Some(mut segment) = sheet.take(at) else { return false };
+        self.note(|t| {
+            let frame = t.frame();
+            t.around(Some(frame));
+        });
+        let alive = self.field_lines(&body.lines, env, &mut segment);
+        self.note(|t| t.around(None));
+        sheet.put(at, segment);
+        alive || body.constant || body.lines.iter().any(|l| matches!(l.item, ValueItem::Nothing))
+    }
+
+    pub(crate) fn whole_segments(&mut self, item: &'m PartItem, name: &'static str, env: &Env<'_, 'm>, out: &mut Vec<(Option<u32>, DraftSegment)>) {
         match item {
-            PartItem::Fields(body) => out.extend(self.new_segments(body, env).into_iter().map(|s| (None, s))),
+            PartItem::Fields(body) => out.extend(self.new_segments(body, env)),
             PartItem::Segments(source) => out.extend(self.segments_from(source, name, env)),
             PartItem::List(items) => items.iter().for_each(|i| self.whole_segments(i, name, env, out)),
             PartItem::Nothing | PartItem::Group(_) => {}
@@ -241,8 +352,12 @@ impl<'m> Run<'m> {
                 let there = sheet.groups(group, line.name);
                 if body.each.is_none() && !line.append && !there.is_empty() {
                     for inner in &there {
+                        let before = body.current.map(|main| env.set(body.slot, sheet.main_of(*inner, main).map(Value::Segment)));
                         if body.when.as_ref().is_none_or(|when| self.holds(when, env)) {
                             self.part_lines(&body.lines, env, sheet, *inner);
+                        }
+                        if let Some(before) = before {
+                            env.set(body.slot, before);
                         }
                     }
                     return there.len();
@@ -364,7 +479,7 @@ impl<'m> Run<'m> {
 }
 
 /// The structure of a message type as the version has it, else the nearest.
-fn target_structure(kind: &str, version: crate::hl7v2::Version) -> Option<crate::hl7v2::Structure> {
+fn target_structure(kind: &str, version: crate::hl7v2::Version) -> Option<Structure> {
     let mut parts = kind.split('^');
     let event = format!("{}^{}", parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let named = parts.next().map(str::to_owned);

@@ -71,6 +71,8 @@ pub(crate) struct Run<'m> {
     named: RefCell<Vec<(String, Rc<[u32]>)>>,
     /// How the message that is being made is written.
     pub(crate) coding: Coding,
+    /// A letter of the message has no place in that coding.
+    pub(crate) lossy: bool,
     /// What is left of [`WORK_MAX`].
     left: Cell<u64>,
     /// Notes how everything comes about, when somebody asks.
@@ -292,6 +294,7 @@ impl RouteSet {
             named: RefCell::default(),
             left: Cell::new(WORK_MAX),
             coding: message.coding(),
+            lossy: false,
             trace: None,
         })
     }
@@ -302,7 +305,10 @@ impl<'m> Run<'m> {
     fn either(self) -> Result<Output, Stop> {
         let route = self.route;
         if let Some(why) = route.refused {
-            let text = format!("route {} is right, and {why}", self.route_name);
+            let text = format!(
+                "route {} is right, and {why}: take it out of the site, or let other routes have its messages (`on`, `when`), and replay this one later",
+                self.route_name
+            );
             return Err(Stop { kind: "not-yet", text, places: Vec::new(), line: String::new() });
         }
         match &route.message {

@@ -1,9 +1,9 @@
 //! Values of a message that is being written: expressions and bodies become pieces without delimiters.
 
 use crate::hl7v2::{DraftSegment, Level, Message, Part, Piece};
-use crate::route::code::{Row, X};
+use crate::route::code::{Row, UnmappedX, X};
 use crate::route::lineage::Spot;
-use crate::route::outgoing::{OutJoin, SegmentBody, SegmentSource, V2Map, V2MapBody, ValueBody, ValueItem, ValueLine};
+use crate::route::outgoing::{OutJoin, OutTable, SegmentBody, SegmentSource, V2Map, V2MapBody, ValueBody, ValueItem, ValueLine};
 use crate::route::run::trace::Source;
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{Env, Run};
@@ -18,6 +18,8 @@ pub(crate) struct Pieces {
     pub(crate) alive: bool,
     /// How each came about, when somebody asks.
     pub(crate) sources: Vec<Source>,
+    /// A table drops the code: what is there goes.
+    pub(crate) emptied: bool,
 }
 
 impl Pieces {
@@ -44,6 +46,7 @@ impl<'m> Run<'m> {
                     let word = if matches!(value, Value::Bool(true)) { "Y" } else { "N" };
                     out.push(Value::Text(Cow::Borrowed(word)));
                 }
+                OutJoin::Table(by) => self.out_table(value, by, env, &mut out),
                 OutJoin::Coded => match value {
                     Value::Row(row) => out.push(Value::Piece(Box::new(coded(&row)))),
                     other => out.push(other),
@@ -70,10 +73,63 @@ impl<'m> Run<'m> {
         out
     }
 
+    /// A `$let` with a body.
+    pub(crate) fn out_body(&mut self, body: &'m ValueBody, env: &Env<'_, 'm>) -> Values<'m> {
+        let made = self.value_body(body, env);
+        let mut values = Values { alive: made.alive, ..Values::none() };
+        let mut sources = made.sources.into_iter();
+        for piece in made.pieces {
+            self.note(|t| t.loose_piece(&piece, sources.next(), None));
+            values.push(Value::Piece(Box::new(piece)));
+        }
+        values
+    }
+
+    /// A code by a table; without a row, what `unmapped:` says.
+    fn out_table(&mut self, value: Value<'m>, by: &'m OutTable, env: &Env<'_, 'm>, out: &mut Values<'m>) {
+        let mark = self.noted(|t| t.mark());
+        let text = self.text_of(&value).trim().to_owned();
+        if text.is_empty() {
+            return;
+        }
+        let row = self.row(by.table, &text, env);
+        self.looked_up(by.table, &text, row);
+        let Some(table) = self.code.tables.get(by.table) else { return };
+        if row.is_none() && (by.undecided || !matches!(table.unmapped, UnmappedX::Keep)) {
+            self.finding("unmapped-code", format!("a code that table {} does not have", table.name), by.place, &by.line);
+        }
+        let of_row = |row: &Row| if by.coded { coded(row) } else { Piece::Text(row.code.clone()) };
+        let piece = match (row, &table.unmapped) {
+            (Some(row), _) => Some(of_row(row)),
+            (None, UnmappedX::Refuse) => {
+                let what = format!("{} has a code that table {} does not have, and the table refuses unknown codes; add a row", by.place, table.name);
+                self.halt("unmapped-code", what, vec![by.place.to_owned()], &by.line);
+                None
+            }
+            (None, _) if by.undecided => None,
+            (None, UnmappedX::Keep) if by.coded => self.piece_of(value),
+            (None, UnmappedX::Text) if by.coded => Some(Piece::Parts(vec![Piece::empty(), Piece::Text(text)])),
+            (None, UnmappedX::Keep | UnmappedX::Text) => Some(Piece::Text(text)),
+            (None, UnmappedX::Code(row)) => Some(of_row(row)),
+            // Nothing: also where the copied field has the sender's code.
+            (None, UnmappedX::Drop | UnmappedX::Absent) => Some(Piece::empty()),
+        };
+        let Some(piece) = piece else { return };
+        self.note(|t| {
+            let source = mark.map(|m| t.source(m, None, &piece));
+            t.loose_piece(&piece, source, None);
+            mark.iter().for_each(|m| t.forget_steps(*m));
+        });
+        out.push(Value::Piece(Box::new(piece)));
+    }
+
     /// One value as it will be written; nothing for what has no v2 form.
     pub(crate) fn piece_of(&mut self, value: Value<'m>) -> Option<Piece> {
         match value {
-            Value::Part(part) => Some(self.message.draft_piece(part, &self.coding)),
+            Value::Part(part) => {
+                self.lossy |= !self.message.fits(self.message.raw(part), &self.coding);
+                Some(self.message.draft_piece(part, &self.coding))
+            }
             Value::Piece(piece) => Some(*piece),
             Value::Null => Some(Piece::Null),
             Value::Segment(_) | Value::Node(_) | Value::Made(_) => None,
@@ -102,6 +158,7 @@ impl<'m> Run<'m> {
                 if made.pieces.is_empty() && self.is_deleted(x, env) {
                     return self.null();
                 }
+                made.emptied &= made.pieces.is_empty();
                 made.alive &= !made.pieces.is_empty();
                 made
             }
@@ -136,7 +193,11 @@ impl<'m> Run<'m> {
     fn put(&mut self, value: Value<'m>, made: &mut Pieces) {
         let (since, part) = (self.noted(|t| t.next_value()), part_of(&value));
         self.note(|t| part.iter().for_each(|p| t.read(*p)));
-        let Some(piece) = self.piece_of(value).filter(|p| !p.is_empty()) else { return };
+        let Some(piece) = self.piece_of(value) else { return };
+        if piece.is_empty() {
+            made.emptied = true;
+            return;
+        }
         made.sources.extend(since.and_then(|s| self.noted(|t| t.source(s, part, &piece))));
         made.pieces.push(piece);
     }
@@ -147,7 +208,7 @@ impl<'m> Run<'m> {
             let mark = t.mark();
             t.source(mark, None, &Piece::Null)
         });
-        Pieces { alive: true, pieces: vec![Piece::Null], sources: source.into_iter().collect() }
+        Pieces { alive: true, pieces: vec![Piece::Null], sources: source.into_iter().collect(), emptied: false }
     }
 
     fn value_once(&mut self, body: &'m ValueBody, env: &Env<'_, 'm>) -> Pieces {
@@ -176,7 +237,7 @@ impl<'m> Run<'m> {
             if !(alive || body.constant || forced) || piece.is_empty() {
                 return Pieces::default();
             }
-            return Pieces { alive: alive || forced, pieces: vec![piece], sources: source.into_iter().collect() };
+            return Pieces { alive: alive || forced, pieces: vec![piece], sources: source.into_iter().collect(), emptied: false };
         };
         let mut made = Pieces::default();
         let mark = self.noted(|t| t.mark());
@@ -218,6 +279,10 @@ impl<'m> Run<'m> {
             let made = self.value_item(&line.item, env);
             self.note(|t| t.close_at(made.pieces.len()));
             self.too_many(line, made.pieces.len());
+            if made.emptied {
+                piece.set(&line.at, Piece::empty(), &self.coding.delimiters);
+                source.iter_mut().for_each(|s| s.put(&line.at, None));
+            }
             if let Some(value) = made.pieces.into_iter().next() {
                 alive |= made.alive;
                 piece.set(&line.at, value, &self.coding.delimiters);
@@ -241,9 +306,10 @@ impl<'m> Run<'m> {
         let mut alive = false;
         for line in lines {
             let Some((field, rest)) = line.at.split_first() else { continue };
-            let nothing = matches!(line.item, ValueItem::Nothing);
+            let mut nothing = matches!(line.item, ValueItem::Nothing);
             self.note(|t| t.open_at(line.spot(), line.place));
             let mut made = if nothing { Pieces::default() } else { self.value_item(&line.item, env) };
+            nothing |= made.emptied && !line.append;
             let sources = std::mem::take(&mut made.sources);
             self.note(|t| {
                 if nothing || !made.pieces.is_empty() {
@@ -290,9 +356,9 @@ impl<'m> Run<'m> {
                     let segments = self.new_segments(body, &inner);
                     self.note(|t| {
                         t.leave();
-                        segments.iter().for_each(|s| frame.iter().for_each(|f| t.made_by(s.tag(), f)));
+                        segments.iter().for_each(|(_, s)| frame.iter().for_each(|f| t.made_by(s.tag(), f)));
                     });
-                    made.extend(segments.into_iter().map(|s| (origin, s)));
+                    made.extend(segments.into_iter().map(|(_, s)| (origin, s)));
                 }
                 None => made.extend(origin.map(|n| (origin, self.copied(n, None)))),
             }
@@ -303,6 +369,7 @@ impl<'m> Run<'m> {
 
     /// A segment of the message for the one that is made; `spot` is the place of what says so, if it is not the line under way.
     pub(crate) fn copied(&mut self, segment: u32, spot: Option<&Source>) -> DraftSegment {
+        self.lossy |= !self.message.fits(self.message.segment_bytes(segment as usize), &self.coding);
         let mut draft = self.message.draft_segment(segment as usize, &self.coding);
         self.note(|t| {
             let made = spot.cloned().unwrap_or_else(|| t.frame());
@@ -312,7 +379,7 @@ impl<'m> Run<'m> {
     }
 
     /// New segments that a body makes.
-    pub(crate) fn new_segments(&mut self, body: &'m SegmentBody, env: &Env<'_, 'm>) -> Vec<DraftSegment> {
+    pub(crate) fn new_segments(&mut self, body: &'m SegmentBody, env: &Env<'_, 'm>) -> Vec<(Option<u32>, DraftSegment)> {
         let mut made = Vec::new();
         let values: Vec<Option<Value<'m>>> = match &body.each {
             Some(each) => self.eval(each, env).into_iter().map(Some).collect(),
@@ -321,7 +388,13 @@ impl<'m> Run<'m> {
         for value in values {
             let mark = self.noted(|t| t.mark());
             let before = body.each.is_some().then(|| env.set(body.slot, value));
+            let from = made.len();
             self.new_segment(body, env, &mut made);
+            // What is made of each of a kind of segments stands in its place.
+            let each = body.each.as_ref().and_then(|_| env.segment(body.slot));
+            if let Some(origin) = each.filter(|n| self.message.is_segment(*n as usize, body.name)) {
+                made.iter_mut().skip(from).filter(|(o, _)| o.is_none()).for_each(|(o, _)| *o = Some(origin));
+            }
             if let Some(before) = before {
                 env.set(body.slot, before);
             }
@@ -330,10 +403,25 @@ impl<'m> Run<'m> {
         made
     }
 
-    fn new_segment(&mut self, body: &'m SegmentBody, env: &Env<'_, 'm>, made: &mut Vec<DraftSegment>) {
+    fn new_segment(&mut self, body: &'m SegmentBody, env: &Env<'_, 'm>, made: &mut Vec<(Option<u32>, DraftSegment)>) {
         if let Some(when) = &body.when
             && !self.holds(when, env)
         {
+            return;
+        }
+        if let Some(value) = &body.value {
+            made.extend(self.segments_from(value, body.name, env));
+            return;
+        }
+        for item in &body.first {
+            let mut found = Vec::new();
+            self.whole_segments(item, body.name, env, &mut found);
+            if !found.is_empty() {
+                made.append(&mut found);
+                return;
+            }
+        }
+        if !body.first.is_empty() {
             return;
         }
         if let Some(from) = &body.from {
@@ -341,7 +429,7 @@ impl<'m> Run<'m> {
                 let before = env.set(body.from_slot, origin.map(Value::Segment));
                 self.field_lines(&body.lines, env, &mut segment);
                 env.set(body.from_slot, before);
-                made.push(segment);
+                made.push((origin, segment));
             }
             return;
         }
@@ -353,7 +441,7 @@ impl<'m> Run<'m> {
         let alive = self.field_lines(&body.lines, env, &mut segment);
         let forced = matches!(body.when, Some(X::Bool(true)));
         if (alive || body.constant || forced) && !segment.is_empty() {
-            made.push(segment);
+            made.push((None, segment));
         }
     }
 }

@@ -129,6 +129,29 @@ impl Sheet {
         }
     }
 
+    /// The segment of that name which stands directly in a copied group, as the message has it.
+    pub(crate) fn main_of(&self, group: usize, name: &str) -> Option<u32> {
+        let items = self.groups.get(group).map(|g| g.items.as_slice()).unwrap_or_default();
+        items.iter().find_map(|item| {
+            let Item::Segment(slot) = item else { return None };
+            let slot = self.slots.get(*slot)?;
+            slot.segment.as_ref().filter(|s| s.name().eq_ignore_ascii_case(name)).and(slot.origin)
+        })
+    }
+
+    /// Puts a segment behind another one.
+    pub(crate) fn insert_behind(&mut self, at: Found, origin: Option<u32>, segment: DraftSegment) -> Found {
+        let node = self.slots.get(at.slot).and_then(|s| s.node);
+        self.slots.push(Slot { segment: Some(segment), origin, node });
+        let slot = self.slots.len() - 1;
+        if let Some((home, place)) = self.position(Item::Segment(at.slot))
+            && let Some(group) = self.groups.get_mut(home)
+        {
+            group.items.insert(place + 1, Item::Segment(slot));
+        }
+        Found { slot }
+    }
+
     pub(crate) fn remove(&mut self, found: &[Found]) {
         let gone: HashSet<usize> = found.iter().map(|f| f.slot).collect();
         for group in &mut self.groups {

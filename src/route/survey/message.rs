@@ -68,7 +68,8 @@ impl<'c> Walk<'c> {
         let around = self.under.len();
         body.each.iter().for_each(|x| self.x(x));
         body.when.iter().for_each(|x| self.condition(x));
-        body.from.iter().for_each(|s| self.source(s));
+        body.from.iter().chain(&body.value).for_each(|s| self.source(s));
+        body.first.iter().for_each(|i| self.part_item(i));
         body.lines.iter().for_each(|l| self.value_line(l));
         self.under.truncate(around);
     }
@@ -90,7 +91,7 @@ impl<'c> Walk<'c> {
         }
     }
 
-    fn value_body(&mut self, body: &'c ValueBody) {
+    pub(super) fn value_body(&mut self, body: &'c ValueBody) {
         let around = self.under.len();
         body.each.iter().for_each(|x| self.x(x));
         body.when.iter().for_each(|x| self.condition(x));
@@ -103,9 +104,13 @@ impl<'c> Walk<'c> {
 
     pub(super) fn out(&mut self, inner: &'c X, join: &'c OutJoin) {
         self.x(inner);
-        if let OutJoin::Map(map, arguments) = join {
-            self.wanted_v2.push(*map);
-            arguments.iter().for_each(|x| self.x(x));
+        match join {
+            OutJoin::Map(map, arguments) => {
+                self.wanted_v2.push(*map);
+                arguments.iter().for_each(|x| self.x(x));
+            }
+            OutJoin::Table(by) => self.table(by.table),
+            OutJoin::Date | OutJoin::Coded | OutJoin::YesNo => {}
         }
     }
 }
