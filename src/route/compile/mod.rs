@@ -11,6 +11,7 @@ mod expression;
 mod extensions;
 mod fhir_path;
 mod function;
+mod header;
 mod heads;
 mod identity;
 mod idle;
