@@ -3,7 +3,7 @@
 use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir;
 use crate::hl7v2::Level;
-use crate::route::code::{Path, Root, X};
+use crate::route::code::{Path, Root, UnmappedX, X};
 use crate::route::compile::Compiler;
 use crate::route::compile::expression::Compiled;
 use crate::route::compile::join::{bare, fits};
@@ -222,9 +222,9 @@ impl<'a> Compiler<'a> {
                 let b = self.out_wanted(scope, b, out);
                 // What a table drops goes on to the right side.
                 if let X::Out(_, join) = &mut a.x
-                    && let OutJoin::Table(table) = &mut **join
+                    && let OutJoin::Table(by) = &mut **join
                 {
-                    table.undecided = true;
+                    by.undecided |= matches!(self.tables.get(by.table).map(|t| &t.unmapped), Some(UnmappedX::Drop | UnmappedX::Absent));
                 }
                 Self::fall_back(a, b)
             }
