@@ -391,7 +391,7 @@ impl<'m> Run<'m> {
             let from = made.len();
             self.new_segment(body, env, &mut made);
             // What is made of each of a kind of segments stands in its place.
-            let each = body.each.as_ref().and_then(|_| env.segment(body.slot));
+            let each = body.each.as_ref().and_then(|_| env.segment(body.slot, self.message));
             if let Some(origin) = each.filter(|n| self.message.is_segment(*n as usize, body.name)) {
                 made.iter_mut().skip(from).filter(|(o, _)| o.is_none()).for_each(|(o, _)| *o = Some(origin));
             }
