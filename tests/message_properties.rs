@@ -114,7 +114,7 @@ fn seen(bytes: &[u8]) -> Seen {
                         let leaf = message.subcomponent(component, s);
                         if message.is_null(leaf) || message.is_valued(leaf) {
                             let text = if message.is_null(leaf) { NULL.into() } else { message.text(leaf) };
-                            seen.insert((name.clone(), *nth, n, r + 1, c + 1, s + 1), text.into_owned());
+                            seen.insert((name.clone(), *nth, n, r + 1, c, s), text.into_owned());
                         }
                     }
                 }

@@ -450,11 +450,11 @@ mod tests {
 
     #[test]
     fn letters_that_stand_as_bytes_become_letters_of_another_set() {
-        let m = message("MSH|^~\\&|A||||||||||||||||8859/1\rPID|M\\XFC\\ller\\X0D\\\\X41\\\\F\\\r");
+        let m = message("MSH|^~\\&|A|||||||||||||||8859/1\rPID|M\\XFC\\ller\\X0D\\\\X41\\\\F\\\r");
         let pid = m.draft_segment(1, &Coding::OWN);
         assert_eq!(written(&pid, &Coding::OWN), "PID|Müller\\X0D\\\\X41\\\\F\\");
         assert!(m.fits(m.segment_bytes(1), &Coding::OWN));
-        let m = message("MSH|^~\\&|A||||||||||||||||UNICODE UTF-8\rPID|M\\XC3\\\\XBC\\l\r");
+        let m = message("MSH|^~\\&|A|||||||||||||||UNICODE UTF-8\rPID|M\\XC3\\\\XBC\\l\r");
         let ascii = Coding { charset: crate::hl7v2::Charset::ASCII, ..Coding::OWN };
         assert_eq!(written(&m.draft_segment(1, &ascii), &ascii), "PID|Mul");
     }

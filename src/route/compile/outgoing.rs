@@ -400,7 +400,10 @@ impl<'a> Compiler<'a> {
         let composite = matches!(source, Ty::V2 { datatype, .. } if !self.v2.is_primitive(datatype));
         let help = match (source, kind_of(out.datatype)) {
             (Ty::V2 { .. }, _) if composite && self.v2.is_primitive(out.datatype) => {
-                format!("a composite has no one text: take a component ({}.1), or text() for what a person reads", bare(source))
+                let written = self.sources.text(span.source).get(span.start as usize..span.end as usize).unwrap_or_default().trim();
+                let path = !written.is_empty() && written.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'[' | b']'));
+                let part = if path { format!("{written}.1") } else { format!("{}.1", bare(source)) };
+                format!("a composite has no one text: take a component ({part}), or text() for what a person reads")
             }
             (Ty::Text, Kind::Number) if self.v2.is_primitive(out.datatype) => "number() makes a number of text".to_owned(),
             _ => format!("add `map: {} -> {}`, or take another part of the value", bare(source), out.datatype),

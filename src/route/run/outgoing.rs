@@ -87,7 +87,7 @@ impl<'m> Run<'m> {
 
     /// A code by a table; without a row, what `unmapped:` says.
     fn out_table(&mut self, value: Value<'m>, by: &'m OutTable, env: &Env<'_, 'm>, out: &mut Values<'m>) {
-        let mark = self.noted(|t| t.mark());
+        let (mark, part) = (self.noted(|t| t.mark()), part_of(&value));
         let text = self.text_of(&value).trim().to_owned();
         if text.is_empty() {
             return;
@@ -117,7 +117,7 @@ impl<'m> Run<'m> {
         let Some(piece) = piece else { return };
         self.note(|t| {
             let source = mark.map(|m| t.source(m, None, &piece));
-            t.loose_piece(&piece, source, None);
+            t.loose_piece(&piece, source, part);
             mark.iter().for_each(|m| t.forget_steps(*m));
         });
         out.push(Value::Piece(Box::new(piece)));
