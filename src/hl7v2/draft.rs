@@ -257,8 +257,21 @@ impl Message {
                 continue;
             }
             if byte.is_some() && byte == from.escape {
-                // A sequence names delimiters by letters, so only what stands around it changes.
+                // A sequence for one of the message's own delimiters is that character, which may be an ordinary one here.
                 let sequence: Option<&str> = rest.as_str().split_once(c).map(|(body, _)| body).filter(|body| body.len() <= 40);
+                let own_delimiter = sequence.filter(|_| from != to).and_then(|body| match body {
+                    "F" => Some(from.field),
+                    "S" => Some(from.component),
+                    "R" => from.repetition,
+                    "T" => from.subcomponent,
+                    "E" => from.escape,
+                    _ => None,
+                });
+                if let Some(byte) = own_delimiter {
+                    plain.push(char::from(byte));
+                    rest.by_ref().take(2).for_each(drop);
+                    continue;
+                }
                 if let Some((letters, length)) = self.hexadecimal_letters(c, rest.as_str()).filter(|_| own.charset != coding.charset) {
                     plain.push_str(&letters);
                     rest.by_ref().take(length).for_each(drop);
@@ -444,7 +457,7 @@ mod tests {
         pid.set(3, vec![cx]);
         assert_eq!(written(&pid, &m.coding()), "PID###7!!!H*1.2*ISO");
         let own = m.draft_segment(1, &Coding::OWN);
-        assert_eq!(written(&own, &Coding::OWN), "PID|a~b^c&d\\R\\");
+        assert_eq!(written(&own, &Coding::OWN), "PID|a~b^c&d@");
         assert_eq!(written(&m.draft_segment(0, &Coding::OWN), &Coding::OWN).get(..4), Some("MSH|"));
     }
 
