@@ -3,28 +3,34 @@
 mod maps_shared;
 
 use kiln::fhir::display_bundle;
-use maps_shared::{Fate, messages_below, run, shipped};
+use kiln::route::RouteSet;
+use maps_shared::{Fate, messages_below, run, shipped, shipped_with};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::path::Path;
 
 #[test]
 fn every_fixture_makes_its_bundle() {
-    check("fixtures/maps");
+    check("fixtures/maps", &shipped());
 }
 
 #[test]
 fn the_messages_of_kiln_try_make_their_bundles() {
-    check("fixtures/try");
+    check("fixtures/try", &shipped());
 }
 
-fn check(folder: &str) {
-    let set = shipped();
+/// A site's line `use: [provenance]` adds a MessageHeader and Provenances to whatever a route makes.
+#[test]
+fn with_the_overlay_messages_tell_where_it_comes_from() {
+    check("fixtures/provenance", &shipped_with(&["provenance"]));
+}
+
+fn check(folder: &str, set: &RouteSet) {
     let update = std::env::var_os("UPDATE").is_some();
     let mut faults = String::new();
     for path in messages_below(folder) {
         let bytes = std::fs::read(&path).expect("the message can be read");
-        let (bundle, findings) = match run(&set, &bytes, Some("FELSENHOF")).1 {
+        let (bundle, findings) = match run(set, &bytes, Some("FELSENHOF")).1 {
             Fate::Made(output) => {
                 let deletes = output.saves.entries.iter().flat_map(|s| s.deletes.iter().map(|path| format!("deletes {}.{}", s.name, path.join("."))));
                 let findings = output.findings.iter().map(|f| format!("{} {} {}: {}", f.kind, f.place, f.line, f.text)).chain(deletes).collect();

@@ -51,10 +51,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Exit {
-    let Some(chosen) = args.choice.load() else { return Exit::CouldNot };
     if args.guide {
+        // What ships counts whole, with what a site has to switch on.
+        let Some(chosen) = args.choice.load_with(&["provenance"]) else { return Exit::CouldNot };
         return coverage_guide::run(&chosen.set, args.json, args.top);
     }
+    let Some(chosen) = args.choice.load() else { return Exit::CouldNot };
     let mut work = Work { args, chosen: &chosen, counts: Counts::default() };
     let done = if args.paths.is_empty() || args.journal.is_some() { work.journal() } else { Ok(()) };
     if let Err(exit) = done.and_then(|()| work.files()) {

@@ -50,6 +50,11 @@ impl Choice {
 
     /// Loads what was chosen; `None` after the fault has been printed.
     pub(crate) fn load(&self) -> Option<Chosen> {
+        self.load_with(&[])
+    }
+
+    /// The same; without a site these overlays count, which a site would choose.
+    pub(crate) fn load_with(&self, overlays: &[&str]) -> Option<Chosen> {
         let site = match site_file::open_if_any(self.site_file().as_deref(), false) {
             Ok(site) => site,
             Err(NoSite::Missing | NoSite::Told) => return None,
@@ -61,7 +66,9 @@ impl Choice {
         }
         folders.extend(self.routes.iter().cloned());
         // Without a site nobody can say which listeners and targets there are.
-        let options = site.as_ref().map_or_else(LoadOptions::default, daemon::load_options);
+        let options = site
+            .as_ref()
+            .map_or_else(|| LoadOptions { overlays: overlays.iter().map(|o| (*o).to_owned()).collect(), ..LoadOptions::default() }, daemon::load_options);
         let loaded = match route_set::load_folders(&folders, &options) {
             Ok((loaded, _)) => loaded,
             Err(e) => {

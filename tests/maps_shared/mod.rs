@@ -26,7 +26,13 @@ pub(crate) enum Fate {
 
 /// Loads what ships in the binary. The maps are only good without errors and without warnings.
 pub(crate) fn shipped() -> Arc<RouteSet> {
-    let loaded = load(route_sources(&[]).expect("shipped files are text"), &LoadOptions::default());
+    shipped_with(&[])
+}
+
+/// The same with shipped overlays switched on.
+pub(crate) fn shipped_with(overlays: &[&str]) -> Arc<RouteSet> {
+    let options = LoadOptions { overlays: overlays.iter().map(|o| (*o).to_owned()).collect(), ..LoadOptions::default() };
+    let loaded = load(route_sources(&[]).expect("shipped files are text"), &options);
     let faults: Vec<String> = loaded.diagnostics.iter().map(|d| format!("{} {}: {}", d.code, loaded.sources.path(d.span.source), d.message)).collect();
     assert!(faults.is_empty(), "the shipped routes have faults:\n{}", faults.join("\n"));
     loaded.set.expect("routes without faults load")

@@ -196,7 +196,8 @@ impl<'a> Compiler<'a> {
         out.lines.push(BodyLine {
             position,
             name,
-            list: false,
+            // Beside a list of values stands a list of their companions (https://hl7.org/fhir/R4/json.html#primitive).
+            list: element.is_list(),
             append: false,
             branches: Vec::new(),
             needs: needs::of(&item),

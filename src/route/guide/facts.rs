@@ -180,6 +180,7 @@ impl<'c> Walk<'c> {
             let values = self.reader().eval(values, &env);
             self.around.extend(values.places.iter().cloned().chain(values.asked));
             env.set(body.slot + usize::from(body.each.is_some()), values.places);
+            values.constants.iter().for_each(|node| self.constant(node, at, &Places::new()));
             self.emit(from, &env, at);
         }
         for item in body.first.iter().chain(body.value.as_deref()) {
@@ -265,10 +266,14 @@ impl<'c> Walk<'c> {
                 if self.within == 0 {
                     self.spot = Some(Spot { line: Arc::clone(&conversion.line), column: 1 });
                 }
-                for node in std::mem::take(&mut value.constants) {
-                    self.constant(&node, &at, &value.asked);
+                let constants = std::mem::take(&mut value.constants);
+                constants.iter().for_each(|node| self.constant(node, &at, &value.asked));
+                match (&conversion.join, inner.as_ref()) {
+                    // Already what is wanted: a value or reference that the caller gives, or `$let`.
+                    (Join::Same, inner @ (X::Argument(_) | X::Body(..) | X::Else(..) | X::Resource { .. })) => self.emit(inner, env, &at),
+                    _ if value.places.is_empty() && !constants.is_empty() => {}
+                    _ => self.convert(value, conversion, env, &at),
                 }
-                self.convert(value, conversion, env, &at);
                 self.spot = before;
             }
             X::If(condition, a, b) => {
@@ -373,11 +378,8 @@ impl<'c> Walk<'c> {
                     self.fact(at.step(part), value.places.clone(), value.asked.clone(), None, false);
                 }
             }
-            _ => {
-                if !value.places.is_empty() {
-                    self.fact(at.clone(), value.places, value.asked, None, false);
-                }
-            }
+            // Without places it is made of the whole message, or of the moment.
+            _ => self.fact(at.clone(), value.places, value.asked, None, false),
         }
     }
 

@@ -66,14 +66,19 @@ impl<'s> Judge<'s> {
         let (source_type, target_type) = row.sheet.split_once('[')?;
         let base = target_type.trim_end_matches(']').split('-').next()?;
         let text = read.unwrap_or(row.target);
-        let wanted = wanted(base, text, row.assigned, &mut self.urls);
+        let mut wanted = wanted(base, text, row.assigned, &mut self.urls);
+        // What a whole segment becomes may hang on its being there.
+        wanted.iter_mut().for_each(|w| w.hangs |= row.kind == Sheets::Segments && !row.source.contains('-'));
         let source = match (row.kind, row.source) {
             (_, "") => source_type.to_owned(),
             (Sheets::Datatypes, s) => s.replace('-', "."),
             (_, s) => s.trim().to_owned(),
         };
         let whole = source.split(['-', '.']).next().unwrap_or(&source).to_owned();
-        wanted.iter().find_map(|w| self.find(w, &source, &whole, row.kind))
+        wanted.iter().find_map(|w| {
+            let direct = self.find(w, &source, &whole, row.kind);
+            direct.or_else(|| (row.kind == Sheets::Segments).then(|| self.find_behind(w, &source, &whole)).flatten())
+        })
     }
 
     fn find(&self, wanted: &Wanted, source: &str, whole: &str, kind: Sheets) -> Option<Proof> {
@@ -86,7 +91,7 @@ impl<'s> Judge<'s> {
         let resource = fhir::type_named(wanted.at.root).is_some_and(|t| t.kind() == fhir::Kind::Resource);
         let part = wanted.at.steps.is_empty() && source.contains('.') && !source.ends_with(".1");
         let right = |f: &Fact| match kind {
-            Sheets::Datatypes if resource => of_type(f),
+            Sheets::Datatypes if resource => of_type(f) || f.route.is_some() && f.at.root == wanted.at.root,
             Sheets::Datatypes if part => f.whole || of_type(f) && f.at.steps.is_empty(),
             Sheets::Segments => !wanted.at.steps.is_empty(),
             _ => true,
@@ -105,7 +110,8 @@ impl<'s> Judge<'s> {
             let found: Vec<&Fact> = list(&self.asked, whole).iter().filter_map(of).filter(always).filter(same).filter(fits).collect();
             return best(found);
         }
-        let refers: Vec<&Fact> = list(&self.values, whole).iter().filter_map(of).filter(|f| f.refers).filter(fits).collect();
+        let referring = || [list(&self.values, whole), list(&self.asked, whole)].concat();
+        let refers: Vec<&Fact> = referring().iter().filter_map(of).filter(|f| f.refers).filter(fits).collect();
         let found: Vec<&Fact> = list(&self.values, source).iter().filter_map(of).filter(fits).collect();
         if let Some(proof) = best(found).or_else(|| best(refers)) {
             return Some(proof);
@@ -113,9 +119,30 @@ impl<'s> Judge<'s> {
         // An extension's URL, or an element of constants, hangs on the field without holding it.
         if wanted.hangs {
             let found: Vec<&Fact> = list(&self.asked, source).iter().filter_map(of).filter(fits).collect();
-            return best(found);
+            if let Some(proof) = best(found) {
+                return Some(proof);
+            }
         }
         None
+    }
+
+    /// An element of a resource of the route that is referred to: the reference is there, and the resource's own lines make the element.
+    fn find_behind(&self, wanted: &Wanted, source: &str, whole: &str) -> Option<Proof> {
+        let cut = wanted.at.steps.iter().position(|s| s.starts_with('('))?;
+        let (before, behind) = wanted.at.steps.split_at_checked(cut + 1)?;
+        let mut inner = At::root(before.last()?.trim_matches(['(', ')']))?;
+        for step in behind {
+            inner = match step.strip_prefix("extension(") {
+                Some(url) => inner.extension(url.trim_end_matches(')')),
+                None => inner.step(step),
+            };
+        }
+        let near = [&self.values, &self.asked].into_iter().filter_map(|i| i.get(whole)).flatten().filter_map(|n| self.facts.list.get(*n));
+        let mut outer = wanted.at.clone();
+        outer.steps.truncate(cut + 1);
+        let referred = near.into_iter().any(|f| f.refers && matches(&f.at, &outer, Sheets::Segments));
+        let inner = Wanted { at: inner, constant: wanted.constant.clone(), hangs: wanted.hangs };
+        referred.then(|| self.find(&inner, source, whole, Sheets::Segments)).flatten()
     }
 
     fn message(&mut self, row: &GuideRow, read: Option<&str>) -> Option<Proof> {

@@ -54,7 +54,7 @@ impl Entry {
 
 fn fits(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
-        None => name.strip_prefix(pattern).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '.', '['])),
+        None => name.strip_prefix(pattern).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '.', '[', '(', ')'])),
         Some((head, rest)) => {
             let Some(tail) = name.strip_prefix(head) else { return false };
             rest.is_empty() || tail.char_indices().any(|(n, _)| fits(rest, tail.get(n..).unwrap_or("")))

@@ -14,9 +14,10 @@ pub(crate) struct Wanted {
 }
 
 /// The alternatives of a row (`who(Organization|Device)`); none if its type is none of FHIR's. `urls` learns what `extension[1]` means in this sheet.
-pub(crate) fn wanted(base: &str, text: &str, assigned: &str, urls: &mut HashMap<String, String>) -> Vec<Wanted> {
-    let (text, inline) = match text.split_once('=') {
-        Some((text, value)) => (text, Some(value)),
+pub(crate) fn wanted(base: &str, whole: &str, assigned: &str, urls: &mut HashMap<String, String>) -> Vec<Wanted> {
+    let text = whole;
+    let (text, inline) = match text.split_once("=\"") {
+        Some((text, _)) => (text, text.len().checked_add(1).and_then(|n| whole.get(n..))),
         None => (text, None),
     };
     // A corrected target may name its own type.
@@ -26,9 +27,20 @@ pub(crate) fn wanted(base: &str, text: &str, assigned: &str, urls: &mut HashMap<
         _ => (base, text),
     };
     let Some(root) = At::root(base) else { return Vec::new() };
+    // A corrected target names an extension by its URL: `extension(http://...)`.
+    let mut written = text.to_owned();
+    while let Some((head, rest)) = written.split_once("extension(http")
+        && let Some((url, tail)) = rest.split_once(')')
+    {
+        let prefix = format!("{head}extension[={}]", urls.len());
+        urls.insert(prefix.clone(), format!("http{url}"));
+        written = format!("{prefix}{tail}");
+    }
+    let text = written.as_str();
     let constant = inline.and_then(quoted).or_else(|| quoted(assigned));
-    let (stem, is_url) = match text.strip_suffix(".url").or_else(|| text.strip_suffix(".uri")) {
-        Some(stem) if stem.rsplit('.').next().is_some_and(|s| s.starts_with("extension")) => (stem, true),
+    let open = text.trim_end_matches(')');
+    let (stem, is_url) = match open.strip_suffix(".url").or_else(|| open.strip_suffix(".uri")) {
+        Some(stem) if stem.rsplit(['.', '(']).next().is_some_and(|s| s.starts_with("extension")) => (stem, true),
         _ => (text, false),
     };
     if is_url && let Some(url) = &constant {
@@ -44,8 +56,9 @@ pub(crate) fn wanted(base: &str, text: &str, assigned: &str, urls: &mut HashMap<
     let simple = |at: &At| at.types.last().and_then(|t| fhir::type_named(t)).is_none_or(|t| t.kind() == fhir::Kind::Primitive);
     made.into_iter()
         .map(|at| {
-            let constant = constant.clone().filter(|_| !is_url && simple(&at));
-            Wanted { at, constant, hangs: is_url || words || refers || beside }
+            let complex = constant.is_some() && !simple(&at);
+            let constant = constant.clone().filter(|_| !is_url && !complex);
+            Wanted { at, constant, hangs: is_url || words || refers || beside || complex }
         })
         .collect()
 }
