@@ -50,6 +50,7 @@ impl<'m> Run<'m> {
             let place = format!("{}/{}", self.route_name, place(self.message, value.as_ref(), n));
             self.lossy = false;
             let current = if let Some(Value::Segment(segment)) = value { Some(segment) } else { None };
+            self.note(|t| t.begin_message());
             let mut sheet = self.sheet(x, current, &split);
             self.part_lines(&x.lines, &env, &mut sheet, 0);
             if x.copy == Copied::Nothing && !sheet.segments().any(|s| s.name() != "MSH") {

@@ -132,6 +132,11 @@ impl Trace {
         }
     }
 
+    /// A message begins: what decided that there is one is said once, and not of each of its values.
+    pub(crate) fn begin_message(&mut self) {
+        self.steps.clear();
+    }
+
     /// The line under way and what happened in it so far.
     pub(crate) fn frame(&self) -> Source {
         let steps = self.steps.iter().skip(self.steps_from()).map(|(s, _)| s.clone()).collect();
