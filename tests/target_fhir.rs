@@ -500,7 +500,7 @@ async fn a_patch_in_a_transaction_is_a_binary_or_parameters() {
 
 #[tokio::test]
 async fn a_server_that_takes_no_patches_gets_whole_resources_with_if_match() {
-    let refusals = [(405, "not-supported"), (415, "not-supported"), (400, "invalid"), (501, "not-supported")];
+    let refusals = [(405, "not-supported"), (415, "not-supported"), (400, "invalid"), (501, "not-supported"), (500, "exception")];
     for (send, (status, code)) in [Sending::Transaction, Sending::Batch, Sending::Single].into_iter().flat_map(|s| refusals.map(|r| (s, r))) {
         let server = MockServer::start().await;
         has_patient(&server, true).await;

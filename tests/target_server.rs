@@ -272,7 +272,10 @@ async fn patched(server: &Server) {
             // A reference to what the same transaction creates.
             let organization = save(SaveMode::CreateIfNone, "Organization", &["urn:o|1"], json!({"name": "New"}));
             let member = save(SaveMode::Patch, "Patient", &["urn:m|1"], json!({"managingOrganization": {"reference": "@0"}}));
-            let both = deliver(5, vec![organization, member]).to(&target).await.expect("saved");
+            let both = deliver(5, vec![organization, member])
+                .to(&target)
+                .await
+                .unwrap_or_else(|s| panic!("{what}: {s:?} {:?}", s.detail.as_ref().map(|d| d.expose().clone())));
             let expected = json!(format!("Organization/{}", both.saved[0].id));
             assert_eq!(server.all("Patient").await[0]["managingOrganization"]["reference"], expected, "{what}");
         }

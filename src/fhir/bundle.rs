@@ -234,13 +234,10 @@ pub fn write_bundle(
         let Some(request) = step.request(save).filter(|_| chosen(n)) else { continue };
         out.extend_from_slice(if sent.is_empty() { b"{" } else { b",{" });
         if !matches!(step, Step::Delete { .. } | Step::DeleteWhere) {
-            // What a PATCH carries is not the resource itself, so it has no address of its own.
-            if !matches!(step, Step::Patch(_)) {
-                out.extend_from_slice(b"\"fullUrl\":");
-                write_text(&entry_url(delivery, n), out);
-                out.push(b',');
-            }
-            out.extend_from_slice(b"\"resource\":");
+            // A PATCH needs one, too: without it, validators refuse relative references in what it carries.
+            out.extend_from_slice(b"\"fullUrl\":");
+            write_text(&entry_url(delivery, n), out);
+            out.extend_from_slice(b",\"resource\":");
             step.write_resource(save, link, out);
             out.push(b',');
         }

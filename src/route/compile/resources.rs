@@ -112,11 +112,6 @@ impl<'a> Compiler<'a> {
     /// The route's own lines, then what FHIR requires of all maps and lines together.
     fn resource_lines(&mut self, scope: &mut Scope<'a>, body: &'a tree::Body, ty: Type, maps: &[Map], used: &[(Option<X>, usize)]) -> Body {
         let mut compiled = self.resource_body(scope, body, ty);
-        // What is only looked for or taken away need not be complete.
-        if body.save.as_ref().is_some_and(|save| matches!(save.verb, Verb::Find | Verb::Delete)) {
-            compiled.required.clear();
-            return compiled;
-        }
         let mut union = Body::default();
         for (_, map) in used {
             if let Some(map) = maps.get(*map) {
@@ -146,7 +141,7 @@ impl<'a> Compiler<'a> {
             }
         }
         // What is only looked up or deleted is never written.
-        if body.save.as_ref().is_some_and(|save| matches!(save.verb, tree::Verb::Find | tree::Verb::Delete)) {
+        if body.save.as_ref().is_some_and(|save| matches!(save.verb, Verb::Find | Verb::Delete)) {
             compiled.required.clear();
             return compiled;
         }

@@ -228,6 +228,12 @@ pub(crate) fn may_refuse_patches(status: u16) -> bool {
     matches!(status, 400 | 404 | 405 | 415 | 422 | 501)
 }
 
+/// With them, what a server says that stumbles over a patch (HAPI answers 500 to a FHIRPath Patch with a code that is none). Whether it was done then,
+/// nobody knows; If-Match sees to it that the whole resource does not overwrite it.
+pub(crate) fn may_stumble_over_patches(status: u16) -> bool {
+    may_refuse_patches(status) || status == 500
+}
+
 fn found(answer: Answer) -> Option<Found> {
     let place = answer.place();
     Some(Found { id: place.id?, etag: place.etag, resource: answer.body? })

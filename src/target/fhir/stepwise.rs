@@ -6,7 +6,7 @@ use crate::fhir::{BundleKind, Node, Save, SaveMode, Saves, Step, type_named, wri
 use crate::target::fhir::answer::{Answer, Place, entry_place};
 use crate::target::fhir::http::Effect;
 use crate::target::fhir::judge::{Asked, setback, still_referred, word};
-use crate::target::fhir::read::may_refuse_patches;
+use crate::target::fhir::read::{may_refuse_patches, may_stumble_over_patches};
 use crate::target::fhir::transaction::{accept, is_gone, outdated};
 use crate::target::fhir::{FhirTarget, Work};
 use crate::target::{Fault, Retry, Sending, Setback};
@@ -69,7 +69,7 @@ impl FhirTarget {
         for &n in level {
             let save = &saves.entries[n];
             let mut answer = self.request(work, save, n).await?;
-            if may_refuse_patches(answer.status) && self.is_refused_patch(work, n).await? && work.send_whole(n) {
+            if may_stumble_over_patches(answer.status) && self.is_refused_patch(work, n).await? && work.send_whole(n) {
                 answer = self.request(work, save, n).await?;
                 if answer.is_success() {
                     self.never_patch_again();
@@ -110,10 +110,24 @@ impl FhirTarget {
         Ok(!self.is_outdated(save.resource_type, change).await?)
     }
 
-    async fn write_batch(&self, work: &mut Work<'_>, saves: &Saves, level: &[usize]) -> Result<(), Setback> {
+    /// The answer, and the entries that were sent in their order.
+    async fn post_batch(&self, work: &Work<'_>, saves: &Saves, level: &[usize]) -> Result<(Answer, Vec<usize>), Setback> {
         let mut body = Vec::new();
         let sent = write_bundle(BundleKind::Batch, saves, &work.steps, work.job.delivery, &|n| level.contains(&n), &reference(work), &mut body);
-        let answer = self.post_bundle(body).await?;
+        Ok((self.post_bundle(body).await?, sent))
+    }
+
+    async fn write_batch(&self, work: &mut Work<'_>, saves: &Saves, level: &[usize]) -> Result<(), Setback> {
+        let (mut answer, mut sent) = self.post_batch(work, saves, level).await?;
+        // Some servers judge a batch as a whole before they do any of it.
+        if may_refuse_patches(answer.status) && answer.is_fhir() && level.iter().any(|n| matches!(work.steps[*n], Step::Patch(_))) {
+            if let Some(outdated) = self.find_outdated(work, &answer).await {
+                return Err(outdated);
+            }
+            if self.without_patches(work).await? {
+                (answer, sent) = self.post_batch(work, saves, level).await?;
+            }
+        }
         let Some(entries) = answer.entries("batch-response", sent.len()) else { return Err(setback(&answer, Asked::Endpoint, "the batch")) };
         let mut worst: Option<Setback> = None;
         let mut alone = Vec::new();
@@ -121,7 +135,7 @@ impl FhirTarget {
             let place = entry_place(entry);
             let failed = if (200..300).contains(&place.status) || is_gone(work, n, place.status) {
                 self.take(work, &answer, n, place).err()
-            } else if may_refuse_patches(place.status) && self.is_refused_patch(work, n).await? {
+            } else if may_stumble_over_patches(place.status) && self.is_refused_patch(work, n).await? {
                 alone.push(n);
                 None
             } else {

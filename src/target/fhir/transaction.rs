@@ -4,7 +4,7 @@ use crate::fhir::{BundleKind, SaveMode, Step, conflict, links, write_bundle};
 use crate::target::fhir::answer::{Answer, entry_place};
 use crate::target::fhir::http::Effect;
 use crate::target::fhir::judge::{Asked, setback};
-use crate::target::fhir::read::may_refuse_patches;
+use crate::target::fhir::read::{may_refuse_patches, may_stumble_over_patches};
 use crate::target::fhir::{FhirTarget, Work};
 use crate::target::{Fault, Retry, Setback};
 use reqwest::header::CONTENT_TYPE;
@@ -19,8 +19,13 @@ impl FhirTarget {
             None => return Ok(()),
             Some(answered) => answered,
         };
-        // Refused as a whole, so nothing was done: where only the patches were in the way, whole resources get through.
-        if may_refuse_patches(answer.status) && (answer.is_fhir() || answer.status != 404) && self.without_patches(work).await? {
+        // Refused as a whole: where only the patches were in the way, whole resources get through. After a 500 it may have been done; then only
+        // what cannot be done twice is sent again.
+        let twice = (work.saves.entries.iter().zip(&work.steps)).all(|(save, step)| save.mode != SaveMode::Create || !step.writes());
+        if (may_refuse_patches(answer.status) || (twice && may_stumble_over_patches(answer.status)))
+            && (answer.is_fhir() || answer.status != 404)
+            && self.without_patches(work).await?
+        {
             let Some(answered) = self.post_transaction(work).await? else { return Ok(()) };
             (answer, sent) = answered;
             if answer.is_success() {
@@ -78,7 +83,7 @@ impl FhirTarget {
     }
 
     /// After a refusal: puts whole resources in the place of patches. False if there are none, or if a patch met another state than it was made for.
-    async fn without_patches(&self, work: &mut Work<'_>) -> Result<bool, Setback> {
+    pub(crate) async fn without_patches(&self, work: &mut Work<'_>) -> Result<bool, Setback> {
         let mut any = false;
         for n in 0..work.steps.len() {
             let Step::Patch(change) = &work.steps[n] else { continue };
@@ -96,7 +101,7 @@ impl FhirTarget {
     }
 
     /// A refusal because a patch was made for a state that is gone.
-    async fn find_outdated(&self, work: &mut Work<'_>, answer: &Answer) -> Option<Setback> {
+    pub(crate) async fn find_outdated(&self, work: &mut Work<'_>, answer: &Answer) -> Option<Setback> {
         if !may_refuse_patches(answer.status) {
             return None;
         }
