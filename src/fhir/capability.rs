@@ -191,7 +191,7 @@ fn needs(route: &Wanted) -> Vec<(&'static str, Need)> {
 
 fn words(resource_type: &str, need: Need) -> String {
     match need {
-        Need::Bundle(word) if word == "batch" => "batches".to_owned(),
+        Need::Bundle("batch") => "batches".to_owned(),
         Need::Bundle(word) => format!("{word}s"),
         Need::Type => resource_type.to_owned(),
         Need::Interaction(word) => format!("{word} of {resource_type}"),
