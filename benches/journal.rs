@@ -81,6 +81,8 @@ fn message(n: u64, random: bool) -> Append {
         disposition: Disposition::Accepted,
         deliveries: vec![NewDelivery { route: "adt".into(), target: "main".into(), keys: None }],
         duplicate_window: Some(Duration::from_secs(24 * 3600)),
+        awaited: Vec::new(),
+        program: None,
     }
 }
 

@@ -87,6 +87,8 @@ fn message(n: u64) -> Append {
         disposition: Disposition::Accepted,
         deliveries: vec![NewDelivery { route: "adt".into(), target: "main".into(), keys: None }],
         duplicate_window: None,
+        awaited: Vec::new(),
+        program: None,
     }
 }
 

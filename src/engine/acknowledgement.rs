@@ -1,5 +1,6 @@
 //! The answer to a message. A positive one is made from a `Stored`, so that an AA before the fsync does not compile.
 
+use crate::engine::pacts::Refusal;
 use crate::exchange::Timestamp;
 use crate::hl7v2::{AckCode, AckRequest, Fault, Header, Location, acknowledge};
 use crate::journal::Stored;
@@ -29,6 +30,12 @@ impl Acknowledgement {
     pub(super) fn refuse(stored: &Stored, header: Option<&Header>, fault: &Fault, own: &Own) -> Self {
         let fault = std::slice::from_ref(fault);
         Self::make(AckCode::ApplicationReject, stored.received(), &control_id(stored), header, fault, own)
+    }
+
+    /// AE or AR: the message is kept as refused, since it could not be mapped or delivered. Made from the journal's word, after its commit.
+    pub(super) fn refuse_later(stored: &Stored, header: &Header, refusal: &Refusal) -> Self {
+        let own = Own { application: String::new(), facility: String::new() };
+        Self::make(refusal.code, stored.received(), &control_id(stored), Some(header), &refusal.faults, &own)
     }
 
     /// AR 207: nothing is kept, the sender must send it again (`when-full: nak`).

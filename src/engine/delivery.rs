@@ -3,17 +3,19 @@
 //! Never lets two saves of one identity be in flight together, and never settles before the target has promised.
 
 use crate::engine::backoff;
-use crate::engine::dispatch::{Fate, Lane, Slot, store};
+use crate::engine::dispatch::{Fate, Lane, Slot, store, try_store};
 use crate::engine::guard::Held;
 use crate::engine::keys;
 use crate::engine::mapping::{self, Mapped};
+use crate::engine::pacts::{Part, Refusal};
 use crate::engine::receipt;
 use crate::engine::shared::{Shared, later, now};
 use crate::engine::window::Again;
-use crate::engine::{RoutesFault, TargetSetup};
-use crate::exchange::{Phi, Timestamp};
+use crate::engine::{RoutesFault, TargetSetup, refusal};
+use crate::exchange::{DeliveryId, Phi, Timestamp};
 use crate::fhir::{KnownId, SaveMode, Saves};
-use crate::journal::{IdentityKey, JournalError, Learned, Pending, ServerId, Settle, Settlement};
+use crate::hl7v2::Fault as HlFault;
+use crate::journal::{DeliveryState, IdentityKey, JournalError, Learned, Pending, ServerId, Settle, SettleFault, Settlement};
 use crate::metrics::Outcome;
 use crate::route::AfterDeadLetter;
 use crate::site::OnRemoval;
@@ -40,16 +42,45 @@ pub(super) enum Ended {
     Unknown,
 }
 
+/// Whether a message was refused.
+enum Refused {
+    Yes,
+    /// Something of it was done, or may have been: it is a dead letter like any other, and nobody is told.
+    TooLate,
+    /// The journal is gone.
+    Unknown,
+}
+
 /// One attempt, from the stored message to the stored outcome. Catches panics: a defect costs one delivery, not the lane.
 pub(super) async fn attempt(shared: &Shared, lane: &Lane, pending: &Pending, slot: Slot) -> Ended {
-    let attempt = Attempt { shared, lane, setup: lane.setup(), pending, began: std::time::Instant::now() };
+    let mut attempt = Attempt { shared, lane, setup: lane.setup(), pending, began: std::time::Instant::now(), part: None };
+    if pending.awaited.is_some() {
+        let mut part = shared.pacts.join(pending.id.message);
+        part.begin().await;
+        // Only now: a refusal that was stored before has taken this delivery back.
+        match still_waits(shared, pending.id).await {
+            Ok(true) => attempt.part = Some(tokio::sync::Mutex::new(part)),
+            Ok(false) => return Ended::Settled,
+            Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
+            Err(_) => return Ended::Again(attempt.pause()),
+        }
+    }
     let ended = match AssertUnwindSafe(Box::pin(attempt.make(slot))).catch_unwind().await {
         Ok(ended) => ended,
-        Err(_) => attempt.dead_letter("defect", "a defect in kiln: the attempt panicked; the log names the place".to_owned(), None, None, false).await,
+        Err(_) => {
+            let summary = "a defect in kiln: the attempt panicked; the log names the place".to_owned();
+            attempt.dead_letter("defect", summary, None, None, false, None).await
+        }
     };
     // Whatever did not tell anything about the target leaves the probe to the next delivery.
     lane.breaker().return_probe(now());
     ended
+}
+
+/// Whether a delivery waits for its turn, as far as the journal knows.
+async fn still_waits(shared: &Shared, id: DeliveryId) -> Result<bool, JournalError> {
+    let record = shared.journal.show(id.message).await?;
+    Ok(record.deliveries.iter().any(|d| d.id == id && d.state == DeliveryState::Pending))
 }
 
 struct Attempt<'a> {
@@ -58,6 +89,8 @@ struct Attempt<'a> {
     setup: Arc<TargetSetup>,
     pending: &'a Pending,
     began: std::time::Instant,
+    /// Its part in what its sender, who waits, is told.
+    part: Option<tokio::sync::Mutex<Part>>,
 }
 
 impl Attempt<'_> {
@@ -70,7 +103,7 @@ impl Attempt<'_> {
             Err(error @ (JournalError::Damaged(_) | JournalError::Missing)) => {
                 let blocks = self.shared.routes().waits_after_dead_letter(&self.pending.route);
                 let summary = format!("the stored message cannot be read: {error}; `kiln journal verify` says what else is wrong");
-                return self.dead_letter("damaged", summary, None, None, blocks).await;
+                return self.dead_letter("damaged", summary, None, None, blocks, None).await;
             }
             Err(error) => {
                 tracing::warn!(message_id = self.pending.id.message.0, %error, "could not read a message");
@@ -81,18 +114,18 @@ impl Attempt<'_> {
             let blocks = self.shared.routes().waits_after_dead_letter(&self.pending.route);
             let most = keys::ORDER_KEYS_MAX;
             let summary = format!("the message names more than {most} patients and visits, so that its order among their messages cannot be kept");
-            return self.dead_letter("too-large", summary, None, None, blocks).await;
+            return self.dead_letter("too-large", summary, None, None, blocks, None).await;
         }
         if self.lane.fate() == Fate::Condemned {
             let summary = format!("the target {} was taken out of the site, which says `on-removal: dead-letter`", self.lane.name);
-            return self.dead_letter("target-removed", summary, None, None, false).await;
+            return self.dead_letter("target-removed", summary, None, None, false, None).await;
         }
         // One that was not tried yet takes the routes of the day; where they have its route no more, the last set that had it.
         let current = self.shared.current.load_full();
         let retired = current.retired.get(&self.pending.route).filter(|_| current.routes.set.named(&self.pending.route).is_none());
         if let (None, Some(last), OnRemoval::DeadLetter) = (&self.pending.program, retired, current.on_removal) {
             let summary = format!("the route {} was taken away, and the site says `on-removal: dead-letter`", self.pending.route);
-            return self.dead_letter("route-removed", summary, None, Some(last.clone()), false).await;
+            return self.dead_letter("route-removed", summary, None, Some(last.clone()), false, None).await;
         }
         let routes = match self.shared.routes_for(self.pending.program.as_ref().or(retired).map(String::as_str)).await {
             Ok(routes) => routes,
@@ -102,18 +135,18 @@ impl Attempt<'_> {
                 tracing::warn!(message_id = self.pending.id.message.0, %error, "could not read a route set");
                 return Ended::Again(self.pause());
             }
-            Err(fault) => return self.dead_letter("no-program", fault.to_string(), None, None, false).await,
+            Err(fault) => return self.dead_letter("no-program", fault.to_string(), None, None, false, None).await,
         };
         let program = Some(routes.hash().to_owned());
         let Some(route) = routes.set.named(&self.pending.route) else {
             let summary = format!("the route {} is not in the route set that applies to this delivery", self.pending.route);
-            return self.dead_letter("no-route", summary, None, program, false).await;
+            return self.dead_letter("no-route", summary, None, program, false, None).await;
         };
         let info = routes.set.info(route);
         let blocks = info.after_dead_letter == AfterDeadLetter::Wait;
         let mapped = match mapping::run(&routes, route, self.pending.id.message, &envelope) {
             Mapped::Made(output) => output,
-            Mapped::Stopped { kind, text } => return self.dead_letter(kind, text, None, program, blocks).await,
+            Mapped::Stopped { kind, text, told } => return self.dead_letter(kind, text, None, program, blocks, Some(told)).await,
         };
         for finding in &mapped.findings {
             self.shared.metrics.finding(finding.kind);
@@ -154,7 +187,11 @@ impl Attempt<'_> {
         drop(slot);
         let ended = match outcome {
             Ok(receipt) => self.delivered(receipt, &mapped, &keys, program).await,
-            Err(setback) => self.set_back(setback, &keys, program, retry_for, blocks).await,
+            Err(setback) => {
+                let told = (self.part.is_some() && setback.fault == Fault::Message)
+                    .then(|| refusal::of_answer(setback.detail.as_ref().map(|d| d.expose().as_str()), &setback.summary, &routes, route, &envelope));
+                self.set_back(setback, &keys, program, retry_for, blocks, told).await
+            }
         };
         drop(held);
         ended
@@ -234,12 +271,20 @@ impl Attempt<'_> {
         if recovered { Ended::Recovered } else { Ended::Settled }
     }
 
-    async fn set_back(&self, setback: Setback, keys: &[Vec<IdentityKey>], program: Option<String>, retry_for: Option<Duration>, blocks: bool) -> Ended {
+    async fn set_back(
+        &self,
+        setback: Setback,
+        keys: &[Vec<IdentityKey>],
+        program: Option<String>,
+        retry_for: Option<Duration>,
+        blocks: bool,
+        told: Option<Refusal>,
+    ) -> Ended {
         let at = now();
         let attempts = self.pending.attempts;
         let (wait, outcome, target_at_fault) = match setback.fault {
             Fault::Message if !self.lane.breaker().refused(self.pending.id.message, setback.code, at) => {
-                return self.dead_letter(setback.code, setback.summary, setback.detail, program, blocks).await;
+                return self.dead_letter(setback.code, setback.summary, setback.detail, program, blocks, told).await;
             }
             Fault::Race => {
                 self.lane.breaker().succeeded();
@@ -267,7 +312,7 @@ impl Attempt<'_> {
             && again.not_before > later(first, retry_for)
         {
             let summary = format!("given up after {} attempts in {} s: {}", attempts + 1, retry_for.as_secs(), setback.summary);
-            return self.dead_letter(setback.code, summary, setback.detail, program, blocks).await;
+            return self.dead_letter(setback.code, summary, setback.detail, program, blocks, told).await;
         }
         tracing::debug!(target_name = %self.lane.name, message_id = self.pending.id.message.0, code = setback.code, attempts, "an attempt did not succeed");
         let settlement = Settlement::Retry {
@@ -285,7 +330,23 @@ impl Attempt<'_> {
         Ended::Again(again)
     }
 
-    async fn dead_letter(&self, code: &'static str, summary: String, detail: Option<Phi<String>>, program: Option<String>, blocks: bool) -> Ended {
+    async fn dead_letter(
+        &self,
+        code: &'static str,
+        summary: String,
+        detail: Option<Phi<String>>,
+        program: Option<String>,
+        blocks: bool,
+        told: Option<Refusal>,
+    ) -> Ended {
+        if self.pending.awaited == Some(true) {
+            let told = told.unwrap_or_else(|| refusal::of_words(&summary, true));
+            match self.refuse(code, &summary, detail.clone(), program.clone(), told).await {
+                Refused::Yes => return Ended::Settled,
+                Refused::TooLate => {}
+                Refused::Unknown => return Ended::Unknown,
+            }
+        }
         let (message, number, attempts) = (self.pending.id.message.0, self.pending.id.number, self.pending.attempts);
         tracing::warn!(target_name = %self.lane.name, route = %self.pending.route, message_id = message, number, code, attempts, "a delivery was given up");
         let outcome = Settlement::DeadLetter { code: code.to_owned(), summary, detail, blocks };
@@ -294,6 +355,35 @@ impl Attempt<'_> {
         }
         self.count(Outcome::DeadLetter);
         if blocks { Ended::Blocks } else { Ended::Settled }
+    }
+
+    /// Makes the whole message a refused one, since its sender waits and nothing of it has been done; then the sender is told.
+    async fn refuse(&self, code: &'static str, summary: &str, detail: Option<Phi<String>>, program: Option<String>, told: Refusal) -> Refused {
+        let Some(part) = &self.part else { return Refused::TooLate };
+        if self.pending.ambiguous {
+            return Refused::TooLate;
+        }
+        let mut part = part.lock().await;
+        part.alone().await;
+        let err = told.faults.first().map_or(HlFault::INTERNAL, |fault| fault.code);
+        let outcome = Settlement::Refused { code: code.to_owned(), summary: summary.to_owned(), detail, told: err };
+        let at = Timestamp(now().0.max(self.pending.received.0));
+        let stored = try_store(self.shared, Settle { delivery: self.pending.id, at, program, outcome }).await;
+        part.refused(stored.is_ok().then_some(told));
+        match stored {
+            Ok(()) => {
+                let (message, target) = (self.pending.id.message.0, &self.lane.name);
+                tracing::info!(message_id = message, target_name = %target, code, "a message was refused: its sender is told, and its deliveries are withdrawn");
+                self.count(Outcome::Refused);
+                Refused::Yes
+            }
+            // Another of its deliveries was quicker with the same; or something of it was done.
+            Err(SettleFault::TooLate | SettleFault::Unknown) => match still_waits(self.shared, self.pending.id).await {
+                Ok(false) => Refused::Yes,
+                Ok(true) | Err(_) => Refused::TooLate,
+            },
+            Err(SettleFault::Full | SettleFault::Failing | SettleFault::Closed) => Refused::Unknown,
+        }
     }
 
     async fn settle(&self, program: Option<String>, outcome: Settlement) -> bool {

@@ -357,13 +357,22 @@ async fn park(shared: &Shared, id: DeliveryId) -> Ended {
     if store(shared, settle).await { Ended::Settled } else { Ended::Unknown }
 }
 
-/// Stores an outcome, and waits for room if the disk is full: an outcome that is known must not be lost. False if the journal is gone.
-pub(super) async fn store(shared: &Shared, settle: Settle) -> bool {
+/// Stores an outcome, and waits for room if the disk is full.
+pub(super) async fn try_store(shared: &Shared, settle: Settle) -> Result<(), SettleFault> {
     loop {
         match shared.journal.settle(settle.clone()).await {
-            Ok(()) => return true,
             Err(SettleFault::Full) => tokio::time::sleep(JOURNAL_PAUSE).await,
-            Err(SettleFault::Failing | SettleFault::Closed) => return false,
+            ended => return ended,
+        }
+    }
+}
+
+/// The same, for an outcome that is known and must not be lost. False if the journal is gone.
+pub(super) async fn store(shared: &Shared, settle: Settle) -> bool {
+    {
+        match try_store(shared, settle.clone()).await {
+            Ok(()) => return true,
+            Err(SettleFault::Full | SettleFault::Failing | SettleFault::Closed | SettleFault::TooLate) => return false,
             Err(SettleFault::Unknown) => {
                 tracing::error!(
                     message_id = settle.delivery.message.0,

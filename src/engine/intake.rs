@@ -4,16 +4,21 @@
 
 use crate::engine::acknowledgement::{Acknowledgement, Own};
 use crate::engine::judge::{Door, Verdict, judge};
-use crate::engine::keys;
+use crate::engine::mapping::{self, Mapped};
+use crate::engine::pacts::Refusal;
 use crate::engine::shared::{Shared, exit_because_disk_failed, now};
-use crate::exchange::{ControlId, Envelope, Format, Phi};
-use crate::hl7v2::{Fault, Header, Version, event_structure};
-use crate::journal::{Append, AppendFault, Disposition, NewDelivery};
+use crate::engine::{Routes, keys};
+use crate::exchange::{ControlId, Envelope, Format, MessageId, Phi};
+use crate::hl7v2::{AckCode, Fault, Header, Location, Version, event_structure};
+use crate::journal::{Append, AppendFault, Disposition, JournalError, NewDelivery};
 use crate::listener::{Intake, Received, Reply};
-use crate::site::{ListenerSite, WhenFull};
+use crate::route::RouteId;
+use crate::site::{Acknowledge, ListenerSite, WhenFull};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// The intake of one listener.
 pub(super) struct Gate {
@@ -23,6 +28,8 @@ pub(super) struct Gate {
     own: Own,
     /// False while the journal's disk is below its low-water mark.
     room: watch::Receiver<bool>,
+    /// Ends the listener: nobody waits longer for an outcome then.
+    closing: CancellationToken,
 }
 
 /// What was decided about a frame before it is stored.
@@ -34,13 +41,19 @@ struct Judged {
     header: Option<Header>,
     /// Why it is refused.
     fault: Option<Fault>,
+    /// The same where a route cannot make anything of it: the sender waits for that.
+    unmapped: Option<Refusal>,
+    /// The deliveries that the sender waits for.
+    awaited: Vec<u16>,
+    /// The set that the deliveries keep, since it was tried already.
+    program: Option<String>,
     /// True if it is an acknowledgement itself, which is never acknowledged.
     answers: bool,
 }
 
 impl Gate {
-    pub(super) fn new(shared: Arc<Shared>, site: ListenerSite, own: Own, room: watch::Receiver<bool>) -> Self {
-        Self { shared, site: ArcSwap::from_pointee(site), own, room }
+    pub(super) fn new(shared: Arc<Shared>, site: ListenerSite, own: Own, room: watch::Receiver<bool>, closing: CancellationToken) -> Self {
+        Self { shared, site: ArcSwap::from_pointee(site), own, room, closing }
     }
 
     /// Takes messages in by other rules from now on.
@@ -61,7 +74,67 @@ impl Gate {
             deliveries = keys::deliveries(&routes, &taken, message.expose(), &received.listener, secret);
             envelope.order_keys = keys::order_keys(message.expose(), site.authority.as_deref(), &received.listener, secret);
         }
-        Judged { envelope, disposition, deliveries, header, fault, answers }
+        let mut judged = Judged { envelope, disposition, deliveries, header, fault, unmapped: None, awaited: Vec::new(), program: None, answers };
+        match &site.acknowledge {
+            Acknowledge::Mapped if judged.fault.is_none() => self.map(&mut judged, &routes, &taken),
+            Acknowledge::Delivered { to, .. } => {
+                let counts = |d: &NewDelivery| to.is_empty() || to.iter().any(|name| **name == *d.target);
+                judged.awaited = (0..).zip(&judged.deliveries).filter(|(_, d)| counts(d)).map(|(n, _)| n).collect();
+            }
+            Acknowledge::Stored | Acknowledge::Mapped => {}
+        }
+        judged
+    }
+
+    /// Runs every route that takes the message. What one of them stops at, the sender is told; what all can do is done later by the same set.
+    fn map(&self, judged: &mut Judged, routes: &Routes, taken: &[RouteId]) {
+        for route in taken {
+            // The number is not known yet; a run tells by it only apart what has nothing else to be told apart by.
+            if let Mapped::Stopped { kind, text, told } = mapping::run(routes, *route, MessageId(0), &judged.envelope) {
+                let code = told.faults.first().map_or(Fault::INTERNAL, |fault| fault.code);
+                tracing::info!(listener = %judged.envelope.listener, route = %routes.set.info(*route).name, code = kind, "a message was refused: it cannot be mapped");
+                judged.disposition = Disposition::Refused { code, text };
+                judged.deliveries.clear();
+                judged.unmapped = Some(told);
+                return;
+            }
+        }
+        judged.program = Some(routes.hash().to_owned());
+    }
+
+    /// Waits until what a sender waits for has come to an end. `None`: it takes too long, or the daemon stops. Delivery goes on then, and
+    /// who sends the message again waits for the same.
+    async fn outcome(&self, id: MessageId, wait: Duration) -> Option<Result<(), Refusal>> {
+        /// Looks again also without news: an operator may have skipped a delivery.
+        const LOOK_EVERY: Duration = Duration::from_secs(1);
+        let deadline = tokio::time::Instant::now() + wait;
+        let part = self.shared.pacts.join(id);
+        loop {
+            // Asked for before the look, so that nothing goes unnoticed in between.
+            let news = part.news();
+            match self.shared.journal.show(id).await {
+                Ok(record) => match record.disposition {
+                    Disposition::Refused { code, text } => {
+                        let stored = || Refusal { code: AckCode::ApplicationError, faults: vec![Fault::new(Location::default(), code, text)] };
+                        return Some(Err(part.refusal().unwrap_or_else(stored)));
+                    }
+                    _ if record.awaited.is_empty() => return Some(Ok(())),
+                    _ => {}
+                },
+                Err(JournalError::Closed | JournalError::Failing) => return None,
+                Err(_) => {}
+            }
+            let look_again = deadline.min(tokio::time::Instant::now() + LOOK_EVERY);
+            tokio::select! {
+                () = news => {}
+                () = self.closing.cancelled() => return None,
+                () = tokio::time::sleep_until(look_again) => {
+                    if tokio::time::Instant::now() >= deadline {
+                        return None;
+                    }
+                }
+            }
+        }
     }
 
     /// The type as a label: only what the dictionary knows, so that no sender can make up names.
@@ -83,7 +156,9 @@ impl Gate {
             envelope: judged.envelope,
             disposition: judged.disposition,
             deliveries: judged.deliveries,
-            duplicate_window: if judged.fault.is_some() { None } else { site.duplicates },
+            duplicate_window: if judged.fault.is_some() || judged.unmapped.is_some() { None } else { site.duplicates },
+            awaited: judged.awaited,
+            program: judged.program,
         };
         let appended = self.shared.journal.append(append).await;
         drop(steady);
@@ -96,8 +171,27 @@ impl Gate {
                     self.shared.metrics.finding("control-id-reused");
                     tracing::warn!(listener, message_id = stored.id().0, "the sender used this control id before, for other content");
                 }
+                let wait = match &site.acknowledge {
+                    Acknowledge::Delivered { wait, .. } if judged.fault.is_none() && !judged.answers => Some(*wait),
+                    _ => None,
+                };
+                let later = match wait {
+                    Some(wait) => self.outcome(stored.id(), wait).await,
+                    None => Some(judged.unmapped.map_or(Ok(()), Err)),
+                };
                 match (&judged.header, &judged.fault) {
-                    (Some(header), None) => Acknowledgement::accept(&stored, header),
+                    (Some(header), None) => match later {
+                        Some(Ok(())) => Acknowledgement::accept(&stored, header),
+                        Some(Err(refusal)) => Acknowledgement::refuse_later(&stored, header, &refusal),
+                        None => {
+                            tracing::info!(
+                                listener,
+                                message_id = stored.id().0,
+                                "not delivered in time: closed the connection without an answer; delivery goes on"
+                            );
+                            return (Reply::Close, "none");
+                        }
+                    },
                     (header, Some(fault)) => Acknowledgement::refuse(&stored, header.as_ref(), fault, &self.own),
                     (None, None) => unreachable!("a message without a readable header was refused"),
                 }

@@ -1,8 +1,9 @@
 //! From a stored message to what a target is to save.
 
-use crate::engine::Routes;
+use crate::engine::pacts::Refusal;
+use crate::engine::{Routes, refusal};
 use crate::exchange::{Envelope, MessageId};
-use crate::hl7v2::Message;
+use crate::hl7v2::{AckCode, Message};
 use crate::route::{Context, Output, RouteId, Send, Stop};
 use crate::target::Sending;
 use std::panic::AssertUnwindSafe;
@@ -18,6 +19,8 @@ pub(super) enum Mapped {
         kind: &'static str,
         /// A sentence without patient data.
         text: String,
+        /// What its sender is told, if the sender waits.
+        told: Refusal,
     },
 }
 
@@ -26,13 +29,19 @@ pub(super) fn run(routes: &Routes, route: RouteId, message: MessageId, envelope:
     let manner = routes.manner(&envelope.listener);
     let context = Context { received: envelope.received, zone: manner.zone(), authority: manner.authority(), message, listener: &envelope.listener };
     let map = || {
-        let parsed = Message::parse(envelope.bytes.expose().clone(), &manner.parse_options()).map_err(|fault| ("unreadable", fault.to_string()))?;
-        routes.set.run(route, &parsed, &context).map_err(|stop| (stop.kind, sentence(&stop)))
+        let parsed = Message::parse(envelope.bytes.expose().clone(), &manner.parse_options()).map_err(|fault| {
+            let told = Refusal { code: AckCode::ApplicationReject, faults: vec![fault.clone()] };
+            ("unreadable", fault.to_string(), told)
+        })?;
+        routes.set.run(route, &parsed, &context).map_err(|stop| (stop.kind, sentence(&stop), refusal::of_stop(&stop)))
     };
     match std::panic::catch_unwind(AssertUnwindSafe(|| aside(envelope.bytes.expose().len(), map))) {
         Ok(Ok(output)) => Mapped::Made(output),
-        Ok(Err((kind, text))) => Mapped::Stopped { kind, text },
-        Err(_) => Mapped::Stopped { kind: "defect", text: "a defect in kiln: the run of the route panicked; the log names the place".to_owned() },
+        Ok(Err((kind, text, told))) => Mapped::Stopped { kind, text, told },
+        Err(_) => {
+            let text = "a defect in kiln: the run of the route panicked; the log names the place".to_owned();
+            Mapped::Stopped { kind: "defect", told: refusal::of_words("a defect in kiln", true), text }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What intake, dispatch and delivery share: the journal, the current routes, the clock.
 
 use crate::engine::dispatch::Lane;
+use crate::engine::pacts::Pacts;
 use crate::engine::{Routes, RoutesFault};
 use crate::exchange::Timestamp;
 use crate::journal::Journal;
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     /// Held for reading from the look at the routes until what came of it is stored, for writing while others take their place: no
     /// delivery is stored for a route that has just gone, and no message is read by the old settings and mapped by the new.
     pub(super) swap: tokio::sync::RwLock<()>,
+    /// Messages whose sender waits for their deliveries.
+    pub(super) pacts: Arc<Pacts>,
     /// Targets in use.
     pub(super) lanes: ArcSwap<Vec<Arc<Lane>>>,
     /// Sets that pending deliveries began with, by hash.
@@ -40,7 +43,15 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(journal: Journal, metrics: Arc<Metrics>, current: Current) -> Self {
         let lanes = ArcSwap::from_pointee(Vec::new());
-        Self { journal, metrics, current: ArcSwap::from_pointee(current), swap: tokio::sync::RwLock::default(), lanes, earlier: Mutex::default() }
+        Self {
+            journal,
+            metrics,
+            current: ArcSwap::from_pointee(current),
+            swap: tokio::sync::RwLock::default(),
+            pacts: Arc::default(),
+            lanes,
+            earlier: Mutex::default(),
+        }
     }
 
     /// The set that new messages meet.

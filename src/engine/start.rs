@@ -134,8 +134,8 @@ impl Engine {
     /// Starts to take in what a listener receives.
     pub(super) fn open(&self, ListenerSetup { listener, site }: ListenerSetup) {
         let own = Own { application: self.config.application.clone(), facility: self.config.facility.clone() };
-        let gate = Arc::new(Gate::new(Arc::clone(&self.shared), site.clone(), own, self.room.clone()));
         let (reins, closing) = (listener.reins(), self.stop_intake.child_token());
+        let gate = Arc::new(Gate::new(Arc::clone(&self.shared), site.clone(), own, self.room.clone(), closing.clone()));
         let mut tasks = self.intake.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(listener.run(Arc::clone(&gate), closing.clone()));

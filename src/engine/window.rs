@@ -326,6 +326,7 @@ mod tests {
             received: Timestamp(0),
             first_attempt: None,
             blocked: false,
+            awaited: None,
         }
     }
 

@@ -15,6 +15,10 @@ pub struct Append {
     pub deliveries: Vec<NewDelivery>,
     /// How far back an equal message makes this one a duplicate; `None` means that nothing is a duplicate (an operator's replay, `duplicates: 0`).
     pub duplicate_window: Option<Duration>,
+    /// The places in `deliveries` of those that decide what the sender is answered (`acknowledge: delivered`).
+    pub awaited: Vec<u16>,
+    /// The hash of the route set that its deliveries keep from the start; `None` for the one of the day of their first attempt.
+    pub program: Option<String>,
 }
 
 /// What intake decided about a message.

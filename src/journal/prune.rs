@@ -25,7 +25,7 @@ INSERT INTO main.delivery SELECT d.message, d.number, t.now, r.now, d.state, d.a
 INSERT INTO main.attempt (message, number, at, outcome, code, summary, detail)
     SELECT message, number, at, outcome, code, summary, detail FROM old.attempt WHERE message IN (SELECT id FROM temp.chosen) ORDER BY id;
 INSERT INTO main.parked SELECT r.now, p.key, p.message, p.number FROM old.parked AS p JOIN temp.renamed AS r ON r.was = p.target;
-INSERT INTO main.awaited SELECT message FROM old.awaited WHERE message IN (SELECT id FROM temp.chosen);
+INSERT INTO main.awaited SELECT message, number FROM old.awaited WHERE message IN (SELECT id FROM temp.chosen);
 INSERT INTO main.duplicate (original, at, peer) SELECT original, at, peer FROM old.duplicate WHERE original IN (SELECT id FROM temp.chosen);
 INSERT INTO main.target_state SELECT target, sequence, state FROM old.target_state WHERE true
     ON CONFLICT (target) DO UPDATE SET sequence = excluded.sequence, state = excluded.state WHERE excluded.sequence > sequence;

@@ -27,6 +27,8 @@ pub struct Pending {
     pub first_attempt: Option<Timestamp>,
     /// True if an earlier delivery to this target of a common key is parked, or is a dead letter that blocks: settle this one as `Parked`.
     pub blocked: bool,
+    /// `None`: the sender was answered. Else the sender waits for deliveries of this message; true if this is one of them.
+    pub awaited: Option<bool>,
 }
 
 /// Where a delivery stands.
@@ -126,6 +128,8 @@ pub struct MessageRecord {
     pub deliveries: Vec<DeliveryRecord>,
     /// How often it came again as a duplicate.
     pub duplicates: u64,
+    /// The numbers of the deliveries that the sender's answer still waits for.
+    pub awaited: Vec<u16>,
 }
 
 /// One delivery and its attempts.
@@ -154,7 +158,7 @@ pub struct DeliveryRecord {
 pub struct AttemptRecord {
     /// When it ended.
     pub at: Timestamp,
-    /// `delivered`, `retry`, `dead-letter`, `parked`, `resumed`, `skipped`, `superseded`.
+    /// `delivered`, `retry`, `dead-letter`, `parked`, `resumed`, `skipped`, `superseded`, `replayed`, `refused`, `withdrawn`.
     pub outcome: &'static str,
     /// A short, fixed word: `connect`, `http-422`.
     pub code: String,

@@ -284,6 +284,7 @@ impl Library {
             received: Timestamp(0),
             first_attempt: None,
             blocked: false,
+            awaited: None,
         }];
         self.mark_blocked(target, &self.shelf.all(), &mut one)?;
         Ok(one.iter().any(|pending| pending.blocked))
@@ -453,7 +454,8 @@ fn unsettled_in(connection: &Connection, target: &str, after: i64, sum: &mut BTr
 
 fn pending_in(connection: &Connection, target: &str, after: (i64, u16), limit: usize, routes: &mut Names) -> rusqlite::Result<Vec<Pending>> {
     let mut query = connection.prepare_cached(
-        "SELECT d.message, d.number, r.text, d.order_keys, d.attempts, d.not_before, d.ambiguous, d.program, d.received, d.first_attempt \
+        "SELECT d.message, d.number, r.text, d.order_keys, d.attempts, d.not_before, d.ambiguous, d.program, d.received, d.first_attempt, \
+         (SELECT max(a.number = d.number) FROM awaited AS a WHERE a.message = d.message) \
          FROM delivery AS d INDEXED BY delivery_open CROSS JOIN name AS r ON r.id = d.route \
          WHERE d.target = (SELECT id FROM name WHERE text = ?1) AND d.state = 0 AND d.state <> 1 AND (d.message, d.number) > (?2, ?3) \
          ORDER BY d.message, d.number LIMIT ?4",
@@ -470,12 +472,15 @@ fn pending_in(connection: &Connection, target: &str, after: (i64, u16), limit: u
             received: Timestamp(row.get(8)?),
             first_attempt: row.get::<_, Option<i64>>(9)?.map(Timestamp),
             blocked: false,
+            awaited: row.get::<_, Option<i64>>(10)?.map(|this| this != 0),
         })
     })?;
     pending.collect()
 }
 
 fn message(connection: &Connection, id: MessageId) -> rusqlite::Result<Option<Option<MessageRecord>>> {
+    // One picture: what is read first and what is read last must be of the same moment, or a message that is being refused looks answered.
+    let _picture = connection.unchecked_transaction()?;
     let number = id.0.cast_signed();
     let sql = format!("SELECT {} FROM message AS m CROSS JOIN name AS l ON l.id = m.listener WHERE m.id = ?1", rows::ENVELOPE);
     let head = connection
@@ -518,5 +523,7 @@ fn message(connection: &Connection, id: MessageId) -> rusqlite::Result<Option<Op
         }
     }
     let disposition = rows::disposition(disposition?, code?, reason?);
-    Ok(Some(Some(MessageRecord { id, envelope, disposition, deliveries, duplicates: 0 })))
+    let mut query = connection.prepare_cached("SELECT number FROM awaited WHERE message = ?1")?;
+    let awaited = query.query_map([number], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(Some(Some(MessageRecord { id, envelope, disposition, deliveries, duplicates: 0, awaited })))
 }

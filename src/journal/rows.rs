@@ -103,7 +103,9 @@ pub(in crate::journal) mod outcome {
     pub(in crate::journal) const SKIPPED: i64 = 6;
     pub(in crate::journal) const SUPERSEDED: i64 = 7;
     pub(in crate::journal) const REPLAYED: i64 = 8;
-    const WORDS: [&str; 9] = ["begun", "delivered", "retry", "dead-letter", "parked", "resumed", "skipped", "superseded", "replayed"];
+    pub(in crate::journal) const REFUSED: i64 = 9;
+    pub(in crate::journal) const WITHDRAWN: i64 = 10;
+    const WORDS: [&str; 11] = ["begun", "delivered", "retry", "dead-letter", "parked", "resumed", "skipped", "superseded", "replayed", "refused", "withdrawn"];
 
     /// The word for a stored outcome.
     pub(in crate::journal) fn word(number: i64) -> &'static str {

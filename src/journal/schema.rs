@@ -61,8 +61,8 @@ CREATE TABLE mark (one INTEGER PRIMARY KEY CHECK (one = 1), message INTEGER NOT 
 INSERT INTO mark VALUES (1, 0);
 ";
 
-/// What format 2 added to segments: messages whose sender has no answer yet, because it waits for their deliveries.
-const SEGMENT_2: &str = "CREATE TABLE awaited (message INTEGER PRIMARY KEY) STRICT;";
+/// What format 2 added to segments: deliveries that decide what a sender is answered, as long as they have not come to a good end.
+const SEGMENT_2: &str = "CREATE TABLE awaited (message INTEGER NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (message, number)) STRICT, WITHOUT ROWID;";
 
 /// What format 2 added to the state: routes that are gone, with the last set that had them.
 const STATE_2: &str = "CREATE TABLE retired (route TEXT PRIMARY KEY, program TEXT NOT NULL) STRICT, WITHOUT ROWID;";
@@ -139,6 +139,11 @@ pub(in crate::journal) fn open_readable(path: &Path, cache_kib: i64) -> Result<C
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(database)?;
     prepare(&connection, cache_kib).map_err(database)?;
     check(&connection, path)?;
+    if pragma(&connection, "user_version").map_err(database)? < FORMAT {
+        // Nobody has opened it for writing since the former format: what this one added is empty.
+        let added = format!("{SEGMENT_2} {STATE_2}").replace("CREATE TABLE", "CREATE TEMP TABLE");
+        connection.execute_batch(&added).map_err(database)?;
+    }
     Ok(connection)
 }
 

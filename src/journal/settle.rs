@@ -58,6 +58,18 @@ pub enum Settlement {
         /// True if later deliveries of a common key wait for an operator (`after-dead-letter: wait`).
         blocks: bool,
     },
+    /// It cannot be done, and its sender, who has no answer yet, is told so: the message becomes a refused one, and all of its deliveries are
+    /// withdrawn. Only as long as none of them has been done or may have been; else [`SettleFault::TooLate`], and nothing is stored.
+    Refused {
+        /// A short, fixed word without patient data: `http-422`.
+        code: String,
+        /// A sentence without patient data.
+        summary: String,
+        /// What the server said.
+        detail: Option<Phi<String>>,
+        /// The code of HL7 table 0357 that the sender is told.
+        told: u16,
+    },
     /// Waits behind a dead letter of a common key; leaves `pending` until `resume_parked`.
     Parked {
         /// A sentence without patient data.
@@ -106,6 +118,9 @@ pub enum SettleFault {
     /// There is no such delivery.
     #[error("no such delivery")]
     Unknown,
+    /// A message cannot be refused any more: one of its deliveries was done, or may have been.
+    #[error("a delivery of the message was done or may have been")]
+    TooLate,
     /// The journal was closed.
     #[error("the journal is closed")]
     Closed,

@@ -223,7 +223,10 @@ impl Sheet {
         ])?;
         let grown = self.packed.len() as u64 + 400;
         if !matches!(append.disposition, Disposition::Refused { .. }) {
-            self.store_deliveries(id, 0, &append.deliveries, envelope.received, &envelope.order_keys)?;
+            self.store_deliveries(id, 0, &append.deliveries, append.program.as_deref(), envelope.received, &envelope.order_keys)?;
+            for number in &append.awaited {
+                self.connection.prepare_cached("INSERT INTO awaited VALUES (?1, ?2)")?.execute(params![id.0.cast_signed(), number])?;
+            }
         }
         let received = envelope.received.0;
         let changes = self.changes();
@@ -237,18 +240,27 @@ impl Sheet {
         Ok(())
     }
 
-    fn store_deliveries(&mut self, id: MessageId, from: u16, deliveries: &[NewDelivery], received: Timestamp, keys: &[OrderKey]) -> rusqlite::Result<()> {
+    fn store_deliveries(
+        &mut self,
+        id: MessageId,
+        from: u16,
+        deliveries: &[NewDelivery],
+        program: Option<&str>,
+        received: Timestamp,
+        keys: &[OrderKey],
+    ) -> rusqlite::Result<()> {
         let of_message = rows::key_bytes(keys);
         for (number, delivery) in (from..).zip(deliveries) {
             let (target, route) = (self.name(&delivery.target)?, self.name(&delivery.route)?);
             let own = delivery.keys.as_deref().map(rows::key_bytes);
-            self.connection.prepare_cached("INSERT INTO delivery VALUES (?1, ?2, ?3, ?4, 0, 0, NULL, NULL, 0, NULL, ?5, ?6)")?.execute(params![
+            self.connection.prepare_cached("INSERT INTO delivery VALUES (?1, ?2, ?3, ?4, 0, 0, NULL, NULL, 0, ?7, ?5, ?6)")?.execute(params![
                 id.0.cast_signed(),
                 number,
                 target,
                 route,
                 received.0,
-                own.as_ref().unwrap_or(&of_message)
+                own.as_ref().unwrap_or(&of_message),
+                program
             ])?;
             self.changes().step(&delivery.target, None, DeliveryState::Pending);
         }
@@ -279,7 +291,7 @@ impl Sheet {
         let Some((received, keys)) = message else { return Ok(None) };
         let next = "SELECT coalesce(max(number) + 1, 0) FROM delivery WHERE message = ?1";
         let from: u16 = self.connection.query_row(next, [id.0.cast_signed()], |row| row.get(0))?;
-        self.store_deliveries(id, from, deliveries, received, &keys)?;
+        self.store_deliveries(id, from, deliveries, None, received, &keys)?;
         Ok(Some((from..).take(deliveries.len()).map(|number| DeliveryId { message: id, number }).collect()))
     }
 
@@ -304,6 +316,10 @@ impl Sheet {
         let Some(row) = self.delivery(id)? else { return Ok(Err(SettleFault::Unknown)) };
         if row.state == DeliveryState::Delivered {
             return Ok(Err(SettleFault::Unknown));
+        }
+        if let Settlement::Refused { code, summary, detail, told } = &settle.outcome {
+            let note = Note { outcome: outcome::REFUSED, code, summary, detail: detail.as_ref().map(|detail| detail.expose().as_str()) };
+            return self.refuse(settle, *told, &note);
         }
         let mut note = Note { outcome: outcome::BEGUN, code: "", summary: "", detail: None };
         let (mut ambiguous, mut not_before, mut tried) = (0, None, 1);
@@ -345,6 +361,8 @@ impl Sheet {
                 tried = 0;
                 DeliveryState::Skipped
             }
+            // Done above.
+            Settlement::Refused { .. } => return Ok(Err(SettleFault::TooLate)),
             Settlement::Superseded => {
                 note = Note { outcome: outcome::SUPERSEDED, ..note };
                 tried = 0;
@@ -360,6 +378,10 @@ impl Sheet {
         if row.state != DeliveryState::Pending {
             self.unblock(id, &row)?;
         }
+        if matches!(to, DeliveryState::Delivered | DeliveryState::Skipped | DeliveryState::Superseded) {
+            let mut answered = self.connection.prepare_cached("DELETE FROM awaited WHERE message = ?1 AND number = ?2")?;
+            answered.execute(params![id.message.0.cast_signed(), id.number])?;
+        }
         if to == DeliveryState::Parked || matches!(settle.outcome, Settlement::DeadLetter { blocks: true, .. }) {
             let mut block = self.connection.prepare_cached("INSERT OR IGNORE INTO parked VALUES (?1, ?2, ?3, ?4)")?;
             for key in &row.keys {
@@ -371,6 +393,55 @@ impl Sheet {
         if row.state != to {
             changes.step(&row.target, Some(row.state), to);
         }
+        changes.settlements += 1;
+        Ok(Ok(()))
+    }
+
+    /// Makes a message a refused one and withdraws all of its deliveries, unless one of them was done or may have been.
+    fn refuse(&mut self, settle: &Settle, told: u16, note: &Note<'_>) -> rusqlite::Result<Result<(), SettleFault>> {
+        let message = settle.delivery.message.0.cast_signed();
+        // 1: an attempt that ended without an answer. 2: one that was begun; of this delivery it is the one that has just failed for certain.
+        let sql = "SELECT count(*) FROM delivery WHERE message = ?1 AND (state NOT IN (0, 3) OR ambiguous = 1 OR (ambiguous = 2 AND number <> ?2))";
+        let done: i64 = self.connection.prepare_cached(sql)?.query_row(params![message, settle.delivery.number], |row| row.get(0))?;
+        let awaited = self.connection.prepare_cached("SELECT 1 FROM awaited WHERE message = ?1")?.exists([message])?;
+        if done > 0 || !awaited {
+            return Ok(Err(SettleFault::TooLate));
+        }
+        let numbers: Vec<u16> = self
+            .connection
+            .prepare_cached("SELECT number FROM delivery WHERE message = ?1")?
+            .query_map([message], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for number in numbers {
+            let id = DeliveryId { message: settle.delivery.message, number };
+            let Some(row) = self.delivery(id)? else { continue };
+            let (tried, program) = if number == settle.delivery.number { (1, settle.program.as_deref()) } else { (0, None) };
+            self.connection
+                .prepare_cached(
+                    "UPDATE delivery SET state = ?3, attempts = attempts + ?4, not_before = NULL, ambiguous = 0, program = coalesce(program, ?5) \
+                     WHERE message = ?1 AND number = ?2",
+                )?
+                .execute(params![message, number, state_number(DeliveryState::Skipped) as i64, tried, program])?;
+            self.unblock(id, &row)?;
+            let withdrawn = Note { outcome: outcome::WITHDRAWN, code: "", summary: "the sender was told that the message is refused", detail: None };
+            self.note(id, settle.at, if tried == 1 { note } else { &withdrawn })?;
+            self.changes().step(&row.target, Some(row.state), DeliveryState::Skipped);
+        }
+        self.connection.prepare_cached("DELETE FROM awaited WHERE message = ?1")?.execute([message])?;
+        let sql = "SELECT l.text, m.type, m.disposition FROM message AS m CROSS JOIN name AS l ON l.id = m.listener WHERE m.id = ?1";
+        let (listener, message_type, was): (Arc<str>, String, i64) =
+            self.connection.prepare_cached(sql)?.query_row([message], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let refused = Disposition::Refused { code: told, text: note.summary.to_owned() };
+        let (disposition, code, reason) = rows::disposition_columns(&refused);
+        self.connection.prepare_cached("UPDATE message SET disposition = ?2, code = ?3, reason = ?4 WHERE id = ?1")?.execute(params![
+            message,
+            disposition,
+            code,
+            reason
+        ])?;
+        let changes = self.changes();
+        changes.tally(kind::MESSAGE, &listener, &message_type, disposition);
+        *changes.tallies.entry((kind::MESSAGE, listener, message_type, was)).or_default() -= 1;
         changes.settlements += 1;
         Ok(Ok(()))
     }

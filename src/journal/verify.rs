@@ -19,7 +19,11 @@ const NEVER: [(&str, &str); 7] = [
         "deliveries lack their route's or target's name",
         "SELECT count(*) FROM delivery WHERE target NOT IN (SELECT id FROM name) OR route NOT IN (SELECT id FROM name)",
     ),
-    ("refused messages have deliveries", "SELECT count(*) FROM delivery AS d JOIN message AS m ON m.id = d.message WHERE m.disposition = 3"),
+    (
+        "refused messages have deliveries that were not withdrawn",
+        "SELECT count(*) FROM delivery AS d JOIN message AS m ON m.id = d.message WHERE m.disposition = 3 AND d.state <> 4 \
+         AND NOT EXISTS (SELECT 1 FROM attempt AS a WHERE a.message = d.message AND a.outcome = 8)",
+    ),
     (
         "parked keys belong to no parked delivery or dead letter",
         "SELECT count(*) FROM parked AS p WHERE NOT EXISTS (SELECT 1 FROM delivery AS d WHERE d.message = p.message AND d.number = p.number AND d.state IN (2, 3))",

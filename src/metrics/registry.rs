@@ -39,6 +39,8 @@ pub enum Outcome {
     Race,
     /// Given up.
     DeadLetter,
+    /// Its sender was told that the message is refused.
+    Refused,
 }
 
 /// What a dispatcher says about its target's queue.
@@ -75,7 +77,7 @@ closed_list!(FrameFault {
     Oversize => "oversize", SlowFrame => "slow-frame", Truncated => "truncated", Restarted => "restarted",
     Idle => "idle", SlowReader => "slow-reader", NotAllowed => "not-allowed",
 });
-closed_list!(Outcome { Delivered => "delivered", Transient => "transient", Ambiguous => "ambiguous", Race => "race", DeadLetter => "dead-letter" });
+closed_list!(Outcome { Delivered => "delivered", Transient => "transient", Ambiguous => "ambiguous", Race => "race", DeadLetter => "dead-letter", Refused => "refused" });
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByListener {

@@ -88,7 +88,7 @@ pub(crate) const LISTEN: &[SiteKey] = &[key("listen", Takes::Address, "address a
 /// One listener.
 pub(crate) const LISTENER: &[SiteKey] = &[
     key("mllp", Takes::Address, "address and port; needed"),
-    key("acknowledge", Takes::Choice(&["stored"]), "when AA is answered; stored"),
+    key("acknowledge", Takes::Choice(&["stored", "mapped", "delivered"]), "when AA is answered: on disk, and mapped, and with the targets; stored"),
     key("delivered-to", Takes::Texts, "with `acknowledge: delivered`, the targets that count; left out, all"),
     key("reply-wait", Takes::Duration(&[]), "with `acknowledge: delivered`, after how long a sender gets no answer and a closed connection; 20s"),
     key("unrouted", Takes::Choice(&["accept", "reject"]), "what a message that no route takes is answered; accept"),

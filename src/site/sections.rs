@@ -180,10 +180,8 @@ fn network(r: &mut Reader<'_>, e: &Entry<'_>) -> Option<Network> {
 fn acknowledge(r: &mut Reader<'_>, k: &Keys<'_>, targets: &[String]) -> Acknowledge {
     const WAIT: Duration = Duration::from_secs(20);
     let (to, wait) = (k.get("delivered-to"), k.get("reply-wait"));
-    // The other two words come with what they promise.
     let words = [("stored", 0), ("mapped", 1), ("delivered", 2)];
-    let words = words.get(..1).unwrap_or_default();
-    let word = k.get("acknowledge").and_then(|e| r.word(&e, words)).unwrap_or(0);
+    let word = k.get("acknowledge").and_then(|e| r.word(&e, &words)).unwrap_or(0);
     if word != 2 {
         for e in [&to, &wait].into_iter().flatten() {
             let fault = Diagnostic::error("K721", e.key, format!("`{}` has no meaning without `acknowledge: delivered`", e.name())).label("not known here");

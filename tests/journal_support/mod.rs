@@ -32,7 +32,14 @@ pub fn envelope(control_id: &str, patient: u64) -> Envelope {
 /// An accepted message on its way to these targets.
 pub fn append(envelope: Envelope, targets: &[&str]) -> Append {
     let deliveries = targets.iter().map(|target| NewDelivery { route: "adt".into(), target: (*target).into(), keys: None }).collect();
-    Append { envelope, disposition: Disposition::Accepted, deliveries, duplicate_window: Some(Duration::from_secs(24 * 3600)) }
+    Append {
+        envelope,
+        disposition: Disposition::Accepted,
+        deliveries,
+        duplicate_window: Some(Duration::from_secs(24 * 3600)),
+        awaited: Vec::new(),
+        program: None,
+    }
 }
 
 /// Options for a test: no low-water mark, so that a nearly full disk of the builder doesn't matter.
