@@ -403,7 +403,9 @@ fn described_again(trace: &Trace) -> HashMap<usize, Vec<&Birth>> {
 
 fn element(leaf: Leaf<'_>, fields: &Fields<'_>, name: &dyn Fn(usize) -> String) -> ElementLineage {
     let value = leaf.node.to_value(name);
-    let from = leaf.sources.iter().map(|p| (fields.address(*p), *p)).collect();
+    // The id of what is contained is a name within the resource that Kiln gives it.
+    let named = leaf.path.contains(".contained[") && leaf.path.ends_with("].id");
+    let from = leaf.sources.iter().filter(|_| !named).map(|p| (fields.address(*p), *p)).collect();
     let mut stages: Vec<Stage> = Vec::new();
     for birth in &leaf.stages {
         let stage = Stage { map: Arc::clone(&birth.head), at: birth.spot.clone(), place: birth.part.map(|p| fields.address(p)), steps: birth.steps.clone() };
