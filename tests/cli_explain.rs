@@ -149,7 +149,7 @@ fn coverage_of_the_guide_is_what_the_page_says() {
 #[test]
 fn a_message_of_the_journal_is_explained_by_its_own_routes() {
     let place = tempfile::tempdir().expect("a folder");
-    let site = "language: 1\njournal: { path: journal }\nconsole: { listen: 127.0.0.1:0 }\nlisteners:\n  adt: { mllp: 127.0.0.1:0 }\ntargets:\n  main: { folder: out }\n";
+    let site = "language: 1\njournal: { path: journal, low-water: 1MiB }\nconsole: { listen: 127.0.0.1:0 }\nlisteners:\n  adt: { mllp: 127.0.0.1:0 }\ntargets:\n  main: { folder: out }\n";
     std::fs::write(place.path().join("kiln.yaml"), site).expect("a file");
     std::fs::create_dir(place.path().join("routes")).expect("a folder");
     let ward = std::fs::read_to_string(folder().join("ward.yaml")).expect("routes");
