@@ -14,6 +14,16 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// docs/site.md is made from the declarations that the reader of the site file has; `UPDATE=1` writes it.
+#[test]
+fn the_reference_of_the_site_file_is_up_to_date() {
+    let (path, page) = (root().join("docs/site.md"), kiln::site::reference());
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &page).expect("written");
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap_or_default(), page, "UPDATE=1 cargo test --test schema writes docs/site.md");
+}
+
 /// The schema as the command prints it.
 fn validator(options: &[&str]) -> Validator {
     let out = run(Path::new("."), &[&["schema"], options].concat()).expect(0).out;

@@ -543,3 +543,20 @@ async fn a_patch_that_came_too_late_is_a_race_whatever_the_server_calls_it() {
         assert_eq!((setback.retry, setback.fault), (Retry::Transient, Fault::Race), "{send:?} {status}");
     }
 }
+
+/// A Bundle that is too big is not split behind the route's back: only `send: single` says that a message need not be all or nothing.
+#[tokio::test]
+async fn a_bundle_that_is_too_big_is_a_dead_letter_and_single_sends_none() {
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).and(path("/fhir")).respond_with(ResponseTemplate::new(413)).mount(&server).await;
+    let created = || ResponseTemplate::new(201).insert_header("location", "Patient/1/_history/1");
+    Mock::given(method("POST")).and(path("/fhir/Patient")).respond_with(created()).mount(&server).await;
+    let target = target(&server);
+    for send in [Sending::Transaction, Sending::Batch] {
+        let refused = Delivery::new(1, vec![patient(SaveMode::CreateIfNone)]).send(send).to(&target).await.expect_err("too big");
+        assert_eq!((refused.retry, refused.fault, refused.code), (Retry::Permanent, Fault::Message, "http-413"), "{send:?}");
+    }
+    assert_eq!(requests(&server).await.len(), 2, "nothing was tried in parts");
+    Delivery::new(1, vec![patient(SaveMode::CreateIfNone)]).send(Sending::Single).to(&target).await.expect("one by one");
+    assert!(requests(&server).await.iter().skip(2).all(|r| r.url.path() != "/fhir"), "no Bundle");
+}
