@@ -113,7 +113,7 @@ impl Page {
     fn write(&mut self, file: &str, text: &str) {
         let path: PathBuf = self.folder.path().join(file);
         std::fs::create_dir_all(path.parent().expect("in the folder")).expect("a folder");
-        let applied = |d: &Daemon| d.err().matches("applied a route set").count() + d.err().matches("were not changed").count();
+        let applied = |d: &Daemon| d.err().matches("applied a changed site").count() + d.err().matches("nothing was changed").count();
         let before = self.daemon.as_ref().map(applied);
         std::fs::write(path, self.ours(text)).expect("a file");
         if let (Some(daemon), Some(before)) = (&self.daemon, before)
