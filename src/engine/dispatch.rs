@@ -369,18 +369,13 @@ pub(super) async fn try_store(shared: &Shared, settle: Settle) -> Result<(), Set
 
 /// The same, for an outcome that is known and must not be lost. False if the journal is gone.
 pub(super) async fn store(shared: &Shared, settle: Settle) -> bool {
-    {
-        match try_store(shared, settle.clone()).await {
-            Ok(()) => return true,
-            Err(SettleFault::Full | SettleFault::Failing | SettleFault::Closed | SettleFault::TooLate) => return false,
-            Err(SettleFault::Unknown) => {
-                tracing::error!(
-                    message_id = settle.delivery.message.0,
-                    number = settle.delivery.number,
-                    "the journal does not know a delivery that it handed out"
-                );
-                return true;
-            }
+    let (message, number) = (settle.delivery.message.0, settle.delivery.number);
+    match try_store(shared, settle).await {
+        Ok(()) => true,
+        Err(SettleFault::Full | SettleFault::Failing | SettleFault::Closed | SettleFault::TooLate) => false,
+        Err(SettleFault::Unknown) => {
+            tracing::error!(message_id = message, number, "the journal does not know a delivery that it handed out");
+            true
         }
     }
 }
