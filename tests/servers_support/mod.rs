@@ -119,9 +119,9 @@ fn hapi() -> Option<String> {
         if !jar.exists() {
             return missing("tests/servers/hapi is not built: run `mvn package` there", false);
         }
-        // The first compiler alone: a test is over before the second pays.
+        // The first compiler alone: a test is over before the second pays. Its code cache would be full after some minutes, and all then interpreted.
         let mut java = Command::new("java");
-        java.args(["-Xmx1500m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-jar"]).arg(jar).stderr(Stdio::null());
+        java.args(["-Xmx1500m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=256m", "-jar"]).arg(jar).stderr(Stdio::null());
         Some(begin(&mut java))
     });
     running.as_ref().map(|(_, base)| base.clone())
