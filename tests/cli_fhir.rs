@@ -174,25 +174,8 @@ const ROUTE: &str = "route: adt\non: [ADT^A01]\nto: main\nresources:\n  patient:
 fn statement(version: &str, interactions: &[&str], patient: &Value) -> Value {
     let interactions: Vec<Value> = interactions.iter().map(|i| json!({"code": i})).collect();
     let mut resources = vec![patient.clone()];
-    for name in [
-        "Organization",
-        "Practitioner",
-        "PractitionerRole",
-        "Location",
-        "Encounter",
-        "RelatedPerson",
-        "Coverage",
-        "Condition",
-        "AllergyIntolerance",
-        "Appointment",
-        "DiagnosticReport",
-        "DocumentReference",
-        "Immunization",
-        "MedicationRequest",
-        "Observation",
-        "ServiceRequest",
-        "Specimen",
-    ] {
+    // Every type that a route could name: what ships may grow.
+    for name in kiln::fhir::types().map(|t| t.name()).filter(|name| *name != "Patient" && kiln::fhir::has_identifier(name)) {
         resources.push(json!({"type": name, "interaction": [{"code": "create"}, {"code": "update"}, {"code": "search-type"}], "conditionalCreate": true, "conditionalUpdate": true,
             "searchParam": [{"name": "identifier", "type": "token"}]}));
     }
