@@ -227,8 +227,6 @@ impl<'a> Reader<'a> {
     }
 
     /// Braces or brackets of the entry `n`, from their opening on; the place behind the closing. What is never closed ends where a line begins that
-
-    /// Braces or brackets of the entry `n`, from their opening on; the place behind the closing. What is never closed ends where a line begins that
     /// is not deeper than `column`.
     fn flow(&mut self, n: usize, open: usize, limit: usize, column: usize, depth: usize) -> usize {
         let mapping = self.byte(open) == b'{';
@@ -339,8 +337,6 @@ impl<'a> Reader<'a> {
         }
         from..to
     }
-
-    /// To the end of a plain or quoted text in flow style, and its colon if one is looked for. Commas inside parentheses belong to the text: YAML
 
     /// To the end of a plain or quoted text in flow style, and its colon if one is looked for. Commas inside parentheses belong to the text: YAML
     /// thinks otherwise, and the checker says so.

@@ -283,7 +283,7 @@ impl<'m> Run<'m> {
         }
         let evn = self.message.segments_named("EVN").next()?;
         let part = self.message.field(evn, 1);
-        self.message.is_valued(part).then(|| Value::Part(part))
+        self.message.is_valued(part).then_some(Value::Part(part))
     }
 
     /// MSH-4, else MSH-3.
