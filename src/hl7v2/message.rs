@@ -10,7 +10,9 @@ use memchr::memchr;
 use std::borrow::Cow;
 
 /// How deep a [`Part`] is.
+// Of a word's size, so that a part is copied in whole words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
 pub enum Level {
     /// A field with all of its repetitions.
     Field,
@@ -85,7 +87,9 @@ impl Message {
 
     /// Is the segment of that name? Capitals and small letters are the same.
     pub fn is_segment(&self, segment: usize, name: &str) -> bool {
-        self.segment_name(segment).eq_ignore_ascii_case(name)
+        let Some(place) = self.index.segments.get(segment) else { return name.is_empty() };
+        let end = self.separators(segment).first().copied().unwrap_or(place.end);
+        self.slice(place.start, end).eq_ignore_ascii_case(name.as_bytes())
     }
 
     /// The numbers of all segments of that name, in order.
@@ -117,6 +121,7 @@ impl Message {
     }
 
     /// Field `n` of a segment, from 1. MSH-1 is the field separator, MSH-2 the encoding characters (chapter 2, section 2.14.9).
+    #[inline]
     pub fn field(&self, segment: usize, n: usize) -> Part {
         let absent = Part::absent(Level::Field);
         let Some(place) = self.index.segments.get(segment) else { return absent };
@@ -214,6 +219,7 @@ impl Message {
     }
 
     /// The part's bytes as they were scanned, delimiters and escapes included.
+    #[inline]
     pub fn raw(&self, part: Part) -> &[u8] {
         self.slice(part.start, part.end)
     }
@@ -262,6 +268,7 @@ impl Message {
     }
 
     /// What MSH-1 and MSH-2 declare.
+    #[inline]
     pub fn delimiters(&self) -> Delimiters {
         self.delimiters
     }
@@ -335,10 +342,12 @@ impl Message {
         &self.frame
     }
 
+    #[inline]
     fn slice(&self, start: u32, end: u32) -> &[u8] {
         self.text.get(start as usize..end as usize).unwrap_or_default()
     }
 
+    #[inline]
     fn separators(&self, segment: usize) -> &[u32] {
         let Some(place) = self.index.segments.get(segment) else { return &[] };
         let end = self.index.segments.get(segment + 1).map_or(self.index.separators.len(), |next| next.first as usize);
@@ -346,11 +355,13 @@ impl Message {
     }
 
     fn is_header(&self, segment: usize) -> bool {
+        // The second letter tells nearly all others apart.
         let name = self.segment_bytes(segment).get(..3).unwrap_or_default();
-        [b"MSH", b"FHS", b"BHS"].iter().any(|header| name.eq_ignore_ascii_case(*header))
+        name.get(1).is_some_and(|b| matches!(b, b'S' | b's' | b'H' | b'h')) && [b"MSH", b"FHS", b"BHS"].iter().any(|header| name.eq_ignore_ascii_case(*header))
     }
 
     /// MSH-1 and MSH-2 hold delimiters, not values.
+    #[inline]
     fn is_in_header(&self, part: Part) -> bool {
         part.end <= self.header_end
     }

@@ -224,6 +224,7 @@ impl<'m> Run<'m> {
     }
 
     /// The object that was built; the notes keep which line made what of it.
+    #[inline(always)]
     fn finished(&self, building: &mut Building, name: &'static str) -> Node {
         let puts = std::mem::take(&mut building.puts);
         let node = building.finish();
@@ -473,8 +474,16 @@ impl Building {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn finish(&mut self) -> Node {
-        if let (true, Some(ty)) = (self.unsorted, self.ty) {
+        if self.unsorted {
+            self.sort();
+        }
+        Node::Object(std::mem::take(&mut self.elements))
+    }
+
+    fn sort(&mut self) {
+        if let Some(ty) = self.ty {
             let names: smallvec::SmallVec<[&str; 48]> = ty.elements().map(|e| e.name()).collect();
             let position = |name: &str| {
                 let name = name.strip_prefix('_').unwrap_or(name);
@@ -483,6 +492,5 @@ impl Building {
             };
             self.elements.sort_by_cached_key(|(name, _)| position(name));
         }
-        Node::Object(std::mem::take(&mut self.elements))
     }
 }

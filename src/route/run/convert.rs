@@ -207,9 +207,10 @@ impl<'m> Run<'m> {
             Join::Uri => self.uri(value, conversion),
             Join::Concept { coding, table, translate, text } => self.concept(value, *coding, table.as_ref(), *translate, *text, conversion, env),
             Join::Map { map, arguments, coded } => return self.by_map(value, *map, arguments, coded.as_ref(), conversion, env, names, out),
-            Join::Reference { map, arguments, .. } => self.make_shared(*map, value.clone(), arguments, env, None),
+            Join::Reference { map, arguments, .. } => self.refer(*map, value, arguments, env),
             Join::Varies(joins) => {
                 let Value::Part(part) = value else { return };
+                self.depends_on_place();
                 let kind = self.message.component(self.message.field(self.message.place_of(*part).0, 2), 1);
                 self.note(|t| t.touch(kind));
                 let kind = self.text_at(kind);

@@ -211,32 +211,48 @@ impl<'m> Run<'m> {
 
     /// The valued part that an expression leads to, or that there is none: what most expressions say, without a list of values for it.
     /// Nothing where it has to be evaluated, since there may be several, or something else; or since somebody wants notes.
+    #[inline(always)]
     pub(crate) fn one_part(&self, x: &'m X, env: &Env<'_, 'm>) -> Option<Option<Part>> {
+        let (level, place) = self.find_one(x, env)?;
+        let part = |level| Part { start: (place >> 32) as u32, end: place as u32, level };
+        Some(level.map(part))
+    }
+
+    /// The part's level, and its start and end in one number: as such they are returned in registers.
+    fn find_one(&self, x: &'m X, env: &Env<'_, 'm>) -> Option<(Option<Level>, u64)> {
         if self.trace.is_some() {
             return None;
         }
         match x {
-            X::Path(path) => self.one_part_of(path, env),
+            X::Path(path) => {
+                let found = self.one_part_of(path, env)?;
+                Some((found.map(|part| part.level), found.map_or(0, |part| u64::from(part.start) << 32 | u64::from(part.end))))
+            }
             X::Argument(n) => match (env.caller, env.arguments.get(*n)) {
-                (Some(caller), Some(argument)) => self.one_part(argument, caller),
-                _ => Some(None),
+                (Some(caller), Some(argument)) => self.find_one(argument, caller),
+                _ => Some((None, 0)),
             },
-            X::Else(a, b) => match self.one_part(a, env)? {
-                None => self.one_part(b, env),
+            X::Else(a, b) => match self.find_one(a, env)? {
+                (None, _) => self.find_one(b, env),
                 found => Some(found),
             },
             _ => None,
         }
     }
 
+    #[inline(always)]
     fn one_part_of(&self, path: &'m Path, env: &Env<'_, 'm>) -> Option<Option<Part>> {
         if !self.spend(EVALUATION) {
             return Some(None);
         }
         let (Root::Slot(slot) | Root::SegmentOf(slot)) = path.root else { return None };
+        if slot == 0 && env.lacks(path) {
+            return Some(None);
+        }
         let mut part = match path.field {
             None => env.part(slot)?,
             Some(field) => {
+                self.depends_on_place();
                 let whole = self.message.field(env.whole_segment(slot)? as usize, usize::from(field));
                 let repeats = self.message.delimiters().repetition.is_some_and(|d| self.message.raw(whole).contains(&d));
                 if repeats {
@@ -258,6 +274,7 @@ impl<'m> Run<'m> {
     /// Valued parts only.
     pub(crate) fn path(&mut self, path: &'m Path, env: &Env<'_, 'm>) -> Values<'m> {
         let Some(field) = path.field else { return self.path_from_value(path, env) };
+        self.depends_on_place();
         let mut values = Values { alive: true, ..Values::none() };
         match path.root {
             // The common case: a field of the segment at hand.
@@ -362,6 +379,7 @@ impl<'m> Run<'m> {
                 }
             }
         } else if let Some(field) = path.field {
+            self.depends_on_place();
             for segment in self.root_segments(path.root, env) {
                 starts.extend(self.message.repetitions(self.message.field(segment as usize, usize::from(field))));
             }
@@ -378,6 +396,7 @@ impl<'m> Run<'m> {
     }
 
     fn root_segments(&mut self, root: Root, env: &Env<'_, 'm>) -> Vec<u32> {
+        self.depends_on_place();
         match root {
             Root::Slot(slot) | Root::SegmentOf(slot) => match env.group(slot) {
                 Some(group) => distinct_segments(&group, self.message),

@@ -321,6 +321,7 @@ impl<'m> Run<'m> {
 
     /// A UUID from sender, control ID, route and a place in the message: the same for the same message, whenever it comes again.
     pub(crate) fn derived(&self, place: &str) -> String {
+        self.depends_on_place();
         let mut name = Vec::new();
         for field in [3usize, 4, 7, 10] {
             name.extend_from_slice(self.message.raw(self.message.field(0, field)));

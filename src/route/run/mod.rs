@@ -11,6 +11,7 @@ mod moment;
 mod order;
 mod out;
 mod outgoing;
+mod pieces;
 mod replay;
 mod resource;
 mod sheet;
@@ -20,10 +21,11 @@ mod trace;
 mod value;
 
 use crate::fhir::{Identity, Node, Save};
-use crate::hl7v2::{Coding, Message, NodeId, Part, Placement, Structure};
-use crate::route::code::{Code, Line, Needs, On, Required, Route, X};
+use crate::hl7v2::{Coding, Level, Message, NodeId, Part, Placement, Structure};
+use crate::route::code::{Code, Line, Needs, On, Path, Required, Route, Step, X};
 use crate::route::program::{Context, Finding, Matches, Output, RouteId, RouteInfo, RouteSet, Stop};
 use crate::route::scope::{Lookup, Place, resolve};
+use pieces::Pieces;
 pub(crate) use replay::{Leaf, leaves};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -64,7 +66,7 @@ pub(crate) struct Run<'m> {
     /// Emptied lists for the next body.
     pub(crate) spare: Vec<Vec<(&'static str, Node)>>,
     /// The value whose components were asked for last, and the component whose subcomponents were.
-    pub(crate) pieces: RefCell<[Pieces; 2]>,
+    pub(crate) pieces: RefCell<Pieces>,
     /// URIs found so far: what was sent, the identifier's type, the URI.
     pub(crate) uris: Vec<KnownUri<'m>>,
     /// Where segments stand, by name; only for long messages.
@@ -73,26 +75,32 @@ pub(crate) struct Run<'m> {
     pub(crate) coding: Coding,
     /// A letter of the message has no place in that coding.
     pub(crate) lossy: bool,
+    /// References that values became.
+    pub(crate) referred: Vec<Referred<'m>>,
+    /// How often something was asked that depends on where a value stands.
+    pub(crate) local: Cell<u32>,
     /// What is left of [`WORK_MAX`].
     left: Cell<u64>,
     /// Notes how everything comes about, when somebody asks.
     pub(crate) trace: Option<&'m RefCell<Trace>>,
 }
 
-/// Where the pieces of a value end.
-#[derive(Default)]
-pub(crate) struct Pieces {
-    pub(crate) start: u32,
-    pub(crate) end: u32,
-    pub(crate) ends: smallvec::SmallVec<[u32; 24]>,
-}
-
 /// An authority or coding system that this run has looked up before.
 pub(crate) struct KnownUri<'m> {
+    /// Of all that was asked: most differ in it, so that it is compared first.
+    pub(crate) hash: u64,
     pub(crate) sent: &'m [u8],
     pub(crate) kind: String,
     pub(crate) entity: bool,
     pub(crate) uri: Option<String>,
+}
+
+/// What a map that makes resources made of a value.
+pub(crate) struct Referred<'m> {
+    pub(crate) map: usize,
+    pub(crate) level: Level,
+    pub(crate) sent: &'m [u8],
+    pub(crate) node: Option<Node>,
 }
 
 /// A resource of this run, saved or only referred to.
@@ -161,6 +169,17 @@ impl<'e, 'm> Env<'e, 'm> {
     /// The segment that a slot's value is, or stands in.
     pub(crate) fn segment(&self, n: usize, message: &Message) -> Option<u32> {
         self.slots.borrow().get(n).and_then(Option::as_ref).and_then(|value| value.segment(message))
+    }
+
+    /// Is it known that nothing was sent where a path begins that starts from slot 0?
+    pub(crate) fn lacks(&self, path: &Path) -> bool {
+        let Some(sent) = self.sent.get() else { return false };
+        let lacks = |bits: u64, n: u16| n < 64 && bits & (1 << n) == 0;
+        match (path.field, path.steps.first()) {
+            (Some(field), _) => lacks(sent.fields, field),
+            (None, Some(Step::Down(n))) => lacks(sent.pieces, *n),
+            _ => false,
+        }
     }
 
     /// The group in a slot, if that is what it holds.
@@ -292,6 +311,8 @@ impl RouteSet {
             pieces: RefCell::default(),
             uris: Vec::new(),
             named: RefCell::default(),
+            referred: Vec::new(),
+            local: Cell::default(),
             left: Cell::new(WORK_MAX),
             coding: message.coding(),
             lossy: false,
@@ -352,7 +373,13 @@ impl<'m> Run<'m> {
         left > 0
     }
 
+    /// What is being made would be something else where the same value stands elsewhere.
+    pub(crate) fn depends_on_place(&self) {
+        self.local.set(self.local.get().wrapping_add(1));
+    }
+
     pub(crate) fn finding(&mut self, kind: &'static str, text: impl Into<String>, place: &str, line: &Line) {
+        self.depends_on_place();
         // A map of a data type knows its value only as XTN.2; which field that was, the value itself tells.
         let place = match self.at {
             Some(part) if !place.is_empty() && !place.contains('-') => {
@@ -369,6 +396,7 @@ impl<'m> Run<'m> {
 
     /// Remembers the first reason to stop; the run goes on so that nothing is half made, and reports it at the end.
     pub(crate) fn halt(&mut self, kind: &'static str, text: impl Into<String>, places: Vec<String>, line: &Line) {
+        self.depends_on_place();
         if self.stop.is_none() {
             self.stop = Some(Stop { kind, text: text.into(), places, line: line.to_string() });
         }
@@ -376,6 +404,7 @@ impl<'m> Run<'m> {
 
     /// The segments that a look-up means, seen from a segment (or from the message).
     pub(crate) fn segments(&self, lookup: usize, from: Option<u32>) -> Vec<u32> {
+        self.depends_on_place();
         let Some(wanted) = self.code.lookups.get(lookup) else { return Vec::new() };
         let all = || self.message.segments_named(&wanted.segment).filter_map(|n| u32::try_from(n).ok()).collect::<Vec<_>>();
         let Some(structure) = self.structure.filter(|_| !wanted.all) else { return all() };

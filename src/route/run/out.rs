@@ -10,19 +10,11 @@ pub(crate) enum Out<'o> {
     Entries(&'o mut Vec<Node>),
 }
 
-/// Room for most objects, so that few grow.
-const ELEMENTS: usize = 6;
-
 impl Out<'_> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, name: &'static str, node: Node) {
         match self {
-            Self::Elements(elements) => {
-                if elements.capacity() == 0 {
-                    elements.reserve_exact(ELEMENTS);
-                }
-                elements.push((name, node));
-            }
+            Self::Elements(elements) => elements.push((name, node)),
             Self::Entries(entries) => entries.push(node),
         }
     }

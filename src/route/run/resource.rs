@@ -10,7 +10,7 @@ use crate::route::run::contained::referred;
 use crate::route::run::out::Out;
 use crate::route::run::trace::{Birth, Facts, Put};
 use crate::route::run::value::{Value, Values};
-use crate::route::run::{Env, Instance, Made, Run, identity_of};
+use crate::route::run::{Env, Instance, Made, Referred, Run, identity_of};
 use std::collections::{HashMap, HashSet};
 
 /// The system of derived identities: URIs (FHIR R4, Identifier.system).
@@ -226,6 +226,25 @@ impl<'m> Run<'m> {
         }
     }
 
+    /// The Reference to a resource that a type map makes of a value. Messages name the same doctor, ward and authority again and again: what was
+    /// made of the same bytes before is referred to again, if nothing on the way asked where the value stands.
+    pub(crate) fn refer(&mut self, map: usize, value: &Value<'m>, arguments: &'m [X], env: &Env<'_, 'm>) -> Option<Node> {
+        let part = match value {
+            Value::Part(part) if arguments.is_empty() && self.trace.is_none() => *part,
+            _ => return self.make_shared(map, value.clone(), arguments, env, None),
+        };
+        let sent = self.message.raw(part);
+        if let Some(known) = self.referred.iter().find(|k| k.map == map && k.level == part.level && k.sent == sent) {
+            return known.node.clone();
+        }
+        let local = self.local.get();
+        let node = self.make_shared(map, value.clone(), arguments, env, None);
+        if self.local.get() == local && self.referred.len() < FEW {
+            self.referred.push(Referred { map, level: part.level, sent, node: node.clone() });
+        }
+        node
+    }
+
     /// A resource that a type map makes because a reference wants it; the result is the Reference.
     pub(crate) fn make_shared(&mut self, map: usize, value: Value<'m>, arguments: &'m [X], env: &Env<'_, 'm>, over: Option<&'m Body>) -> Option<Node> {
         let (code, message) = (self.code.maps.get(map)?, self.message);
@@ -327,6 +346,7 @@ impl<'m> Run<'m> {
     }
 
     fn contain(&mut self, mut building: Building, resource: &'static str) -> Node {
+        self.depends_on_place();
         let id = format!("{}{}", resource.to_lowercase(), self.contained.len() + 1);
         let puts = std::mem::take(&mut building.puts);
         let Node::Object(mut elements) = with_type(resource, building.finish()) else { return Node::Object(Vec::new()) };
@@ -391,6 +411,7 @@ impl<'m> Run<'m> {
     /// A resource by its name in the route: of the nearest group around that may hold the segments it is made from, whether it does or not.
     /// The specimen of another order is never the one of this. `own`: siblings are meant, so the group must be able to hold several.
     pub(crate) fn resource_reference(&self, index: usize, place: &'static str, here: Option<u32>, own: bool) -> Values<'m> {
+        self.depends_on_place();
         let Some(instances) = self.instances.get(index) else { return Values::none() };
         let mut near: Vec<usize> = instances.iter().map(|i| i.entry).collect();
         if let Some(here) = here {
@@ -631,18 +652,22 @@ fn logical_reference(mut building: Building) -> Option<Node> {
 
 fn person_name(node: &Node) -> Option<String> {
     let Node::Object(elements) = node else { return None };
-    let texts = |wanted: &str| -> Vec<String> {
-        match elements.iter().find(|(n, _)| *n == wanted).map(|(_, v)| v) {
-            Some(Node::Text(t)) => vec![t.clone()],
-            Some(Node::List(list)) => list.iter().filter_map(|n| if let Node::Text(t) = n { Some(t.clone()) } else { None }).collect(),
-            _ => Vec::new(),
-        }
+    let texts = |wanted: &str| match elements.iter().find(|(n, _)| *n == wanted).map(|(_, v)| v) {
+        Some(Node::List(list)) => list.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+        None => &[],
     };
-    if let Some(text) = texts("text").into_iter().next() {
-        return Some(text);
+    if let Some(text) = texts("text").iter().find_map(Node::as_text) {
+        return Some(text.to_owned());
     }
-    let parts: Vec<String> = ["prefix", "given", "family", "suffix"].into_iter().flat_map(texts).collect();
-    (!parts.is_empty()).then(|| parts.join(" "))
+    let mut name = String::new();
+    for part in ["prefix", "given", "family", "suffix"].into_iter().flat_map(texts).filter_map(Node::as_text) {
+        if !name.is_empty() {
+            name.push(' ');
+        }
+        name.push_str(part);
+    }
+    (!name.is_empty()).then_some(name)
 }
 
 /// What a logical reference takes of a resource: its first identifier and its name.

@@ -2,8 +2,11 @@
 
 use crate::hl7v2::{Level, Part};
 use crate::route::code::table_system;
+use crate::route::run::text::trimmed;
 use crate::route::run::value::Value;
 use crate::route::run::{KnownUri, Run};
+use std::borrow::Cow;
+use std::hash::BuildHasher;
 
 impl<'m> Run<'m> {
     /// An HD, an entity identifier's namespace, or a coding system's name as a URI. `types` is what CX.5 says of the identifier.
@@ -11,13 +14,14 @@ impl<'m> Run<'m> {
         let Value::Part(part) = value else { return self.find_system(value, kind, entity) };
         let sent = self.message.raw(*part);
         // With notes, it is looked up anew: what was read is noted then.
+        let hash = rustc_hash::FxBuildHasher.hash_one((sent, kind, entity));
         if self.trace.is_none()
-            && let Some(known) = self.uris.iter().find(|k| k.sent == sent && k.entity == entity && k.kind == kind)
+            && let Some(known) = self.uris.iter().find(|k| k.hash == hash && k.sent == sent && k.entity == entity && same(&k.kind, kind))
         {
             return known.uri.clone();
         }
         let uri = self.find_system(value, kind, entity);
-        self.uris.push(KnownUri { sent, kind: kind.to_owned(), entity, uri: uri.clone() });
+        self.uris.push(KnownUri { hash, sent, kind: kind.to_owned(), entity, uri: uri.clone() });
         uri
     }
 
@@ -27,10 +31,7 @@ impl<'m> Run<'m> {
             Value::Part(part) if part.level != Level::Subcomponent && self.has_pieces(*part) => {
                 (self.piece(*part, 1), self.piece(*part, 2), self.piece(*part, 3))
             }
-            other => {
-                let text = self.text_of(other).trim().to_owned();
-                (text, String::new(), String::new())
-            }
+            other => (trimmed(self.text_of(other)), Cow::Borrowed(""), Cow::Borrowed("")),
         };
         self.resolve_system(&namespace, &universal, &universal_type, kind)
     }
@@ -43,9 +44,9 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn piece(&self, part: Part, n: u16) -> String {
+    fn piece(&self, part: Part, n: u16) -> Cow<'m, str> {
         let below = self.down(part, n);
-        if self.is_valued(below) { self.leaf_text(below).trim().to_owned() } else { String::new() }
+        if self.is_valued(below) { trimmed(self.leaf_text(below)) } else { Cow::Borrowed("") }
     }
 
     fn resolve_system(&self, namespace: &str, universal: &str, universal_type: &str, kind: &str) -> Option<String> {
@@ -89,10 +90,10 @@ impl<'m> Run<'m> {
     pub(crate) fn is_known_system(&self, value: &Value<'m>) -> bool {
         let (namespace, universal, kind) = match value {
             Value::Part(part) if self.has_pieces(*part) => (self.piece(*part, 1), self.piece(*part, 2), self.piece(*part, 3)),
-            other => (self.text_of(other).trim().to_owned(), String::new(), String::new()),
+            other => (trimmed(self.text_of(other)), Cow::Borrowed(""), Cow::Borrowed("")),
         };
         let systems = &self.code.systems;
-        systems.by_universal.contains_key(if universal.is_empty() { &namespace } else { &universal })
+        systems.by_universal.contains_key(&**if universal.is_empty() { &namespace } else { &universal })
             || systems.by_namespace.contains_key(&namespace.to_ascii_uppercase())
             || by_rule(&universal, &kind).is_some()
             || by_rule(&namespace, "").is_some()
@@ -141,6 +142,11 @@ impl<'m> Run<'m> {
     }
 }
 
+/// Are they equal? Of two empty ones no byte is asked for: some processors take long to see that there is nothing to compare.
+fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && (a.is_empty() || a == b)
+}
+
 /// ISO, UUID and URI authorities need no table (HD.3, table 0301); without a type, the form tells.
 fn by_rule(id: &str, kind: &str) -> Option<String> {
     if id.is_empty() {
@@ -152,7 +158,8 @@ fn by_rule(id: &str, kind: &str) -> Option<String> {
             && t.split('.').all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) && (n == "0" || !n.starts_with('0')))
     };
     let bare = id.strip_prefix("urn:oid:").unwrap_or(id);
-    match kind.to_ascii_uppercase().as_str() {
+    let known = ["", "ISO", "UUID", "GUID", "URI", "URL", "DNS"].into_iter().find(|known| known.eq_ignore_ascii_case(kind))?;
+    match known {
         "ISO" if oid(bare) => Some(format!("urn:oid:{bare}")),
         "UUID" | "GUID" => uuid::Uuid::parse_str(id).ok().map(|u| format!("urn:uuid:{u}")),
         "URI" | "URL" if id.contains(':') && !id.contains(char::is_whitespace) => Some(id.to_owned()),
@@ -162,7 +169,7 @@ fn by_rule(id: &str, kind: &str) -> Option<String> {
             Some(uri)
         }
         "" | "ISO" if oid(bare) && bare.matches('.').count() >= 3 => Some(format!("urn:oid:{bare}")),
-        "" if id.contains("://") || id.starts_with("urn:") => (!id.contains(char::is_whitespace)).then(|| id.to_owned()),
+        "" if id.contains(':') && (id.contains("://") || id.starts_with("urn:")) => (!id.contains(char::is_whitespace)).then(|| id.to_owned()),
         "" if id.len() == 36 => uuid::Uuid::parse_str(id).ok().map(|u| format!("urn:uuid:{u}")),
         _ => None,
     }

@@ -7,40 +7,44 @@ use std::borrow::Cow;
 
 impl<'m> Run<'m> {
     /// One level down; component 1 of a simpler value is the value itself.
+    // In line and by numbers, so that parts stay in registers: reading back at once what was stored just now is slow.
+    #[inline(always)]
     pub(crate) fn down(&self, part: Part, n: u16) -> Part {
-        // MSH-1 and MSH-2 hold the delimiters themselves.
-        if part.start < HEADER || part.level == Level::Subcomponent {
-            return self.down_once(part, n);
-        }
-        let whole = if part.level == Level::Field { self.message.repetition(part, 1) } else { part };
-        let n = usize::from(n);
-        let found = self.with_ends(whole, |level, ends| {
-            let Some(end) = n.checked_sub(1).and_then(|n| ends.get(n)).copied() else { return Part { start: whole.end, end: whole.end, level } };
-            let start = if n <= 1 { whole.start } else { ends.get(n - 2).map_or(whole.end, |before| (before + 1).min(whole.end)) };
-            Part { start, end, level }
-        });
-        found.unwrap_or_else(|| self.down_once(part, n as u16))
+        let delimiters = self.message.delimiters();
+        let (delimiter, level) = match part.level {
+            Level::Field => (None, Level::Component),
+            Level::Repetition => (Some(delimiters.component), Level::Component),
+            Level::Component => (delimiters.subcomponent, Level::Subcomponent),
+            Level::Subcomponent => (None, Level::Subcomponent),
+        };
+        let (start, end) = match delimiter {
+            // MSH-1 and MSH-2 hold the delimiters themselves.
+            Some(delimiter) if part.start >= HEADER => self.bounds(part.start, part.end, level, delimiter, n),
+            _ => self.bounds_otherwise(part.start, part.end, part.level, n),
+        };
+        Part { start, end, level }
     }
 
-    /// Where the pieces of a repetition or component end, and what they are. The lines of a map ask one value for one component after the
-    /// other, so its delimiters are found once.
-    fn with_ends<T>(&self, whole: Part, ask: impl FnOnce(Level, &[u32]) -> T) -> Option<T> {
-        let delimiters = self.message.delimiters();
-        let (place, delimiter, level) = match whole.level {
-            Level::Component => (1, delimiters.subcomponent?, Level::Subcomponent),
-            _ => (0, delimiters.component, Level::Component),
+    fn bounds_otherwise(&self, start: u32, end: u32, level: Level, n: u16) -> (u32, u32) {
+        let part = Part { start, end, level };
+        let found = match level {
+            Level::Field if start >= HEADER => self.down(self.message.repetition(part, 1), n),
+            Level::Field | Level::Repetition => self.message.component(part, usize::from(n)),
+            Level::Component | Level::Subcomponent => self.message.subcomponent(part, usize::from(n)),
         };
+        (found.start, found.end)
+    }
+
+    /// Where piece `n` of a repetition or component begins and ends.
+    fn bounds(&self, start: u32, end: u32, level: Level, delimiter: u8, n: u16) -> (u32, u32) {
         let mut pieces = self.pieces.borrow_mut();
-        let known = pieces.get_mut(place)?;
-        if known.start != whole.start || known.end != whole.end {
-            known.start = whole.start;
-            known.end = whole.end;
-            known.ends.clear();
-            let raw = self.message.raw(whole);
-            known.ends.extend(raw.iter().zip(whole.start..).filter(|(b, _)| **b == delimiter).map(|(_, at)| at));
-            known.ends.push(whole.end);
+        let ends = pieces.ends(self.message, Part { start, end, level }, delimiter);
+        let n = usize::from(n);
+        match (n.checked_sub(1).and_then(|n| ends.get(n)), n.checked_sub(2).and_then(|n| ends.get(n))) {
+            (None, _) => (end, end),
+            (Some(to), None) => (start, *to),
+            (Some(to), Some(before)) => ((before + 1).min(end), *to),
         }
-        Some(ask(level, &known.ends))
     }
 
     /// Which pieces of a value hold anything: bit `n` for piece `n`; all where that is not known.
@@ -48,46 +52,48 @@ impl<'m> Run<'m> {
         let pieces = match part.level {
             _ if part.start < HEADER => None,
             Level::Field => None,
-            Level::Subcomponent => Some(if part.is_empty() { 0 } else { 2 }),
-            Level::Repetition | Level::Component => self.with_ends(part, |_, ends| {
-                let (mut sent, mut start) = (0, part.start);
-                for (n, end) in (1..64).zip(ends) {
-                    sent |= u64::from(start < *end) << n;
-                    start = end + 1;
-                }
-                sent
-            }),
+            Level::Subcomponent => return if part.is_empty() { 0 } else { 2 },
+            Level::Repetition => Some((self.message.delimiters().component, Level::Component)),
+            Level::Component => self.message.delimiters().subcomponent.map(|delimiter| (delimiter, Level::Subcomponent)),
         };
-        pieces.unwrap_or(u64::MAX)
-    }
-
-    fn down_once(&self, part: Part, n: u16) -> Part {
-        match part.level {
-            Level::Field | Level::Repetition => self.message.component(part, usize::from(n)),
-            Level::Component | Level::Subcomponent => self.message.subcomponent(part, usize::from(n)),
+        let Some((delimiter, level)) = pieces else { return u64::MAX };
+        let mut known = self.pieces.borrow_mut();
+        let (mut sent, mut start) = (0, part.start);
+        for (n, end) in (1..64).zip(known.ends(self.message, Part { level, ..part }, delimiter)) {
+            sent |= u64::from(start < *end) << n;
+            start = end + 1;
         }
+        sent
     }
 
     /// The first primitive of a value: a composite stands for its first component.
+    #[inline(always)]
     pub(crate) fn leaf(&self, part: Part) -> Part {
-        if part.start < HEADER {
+        if part.start < HEADER || part.level == Level::Field {
             return self.leaf_once(part);
         }
+        Part { start: part.start, end: self.leaf_end(part.start, part.end, part.level), level: Level::Subcomponent }
+    }
+
+    fn leaf_end(&self, start: u32, end: u32, level: Level) -> u32 {
         let delimiters = self.message.delimiters();
-        let whole = if part.level == Level::Field { self.message.repetition(part, 1) } else { part };
-        let ends = |b: &u8| Some(*b) == delimiters.subcomponent || (*b == delimiters.component && whole.level < Level::Component);
-        let length = match whole.level {
-            Level::Subcomponent => None,
-            _ => self.message.raw(whole).iter().position(ends),
+        let raw = self.message.raw(Part { start, end, level });
+        let subcomponent = delimiters.subcomponent.unwrap_or(delimiters.component);
+        let length = match (level, delimiters.subcomponent) {
+            (Level::Subcomponent, _) | (Level::Component, None) => None,
+            (Level::Component, Some(subcomponent)) => raw.iter().position(|b| *b == subcomponent),
+            _ => raw.iter().position(|b| *b == subcomponent || *b == delimiters.component),
         };
-        let end = length.and_then(|n| u32::try_from(n).ok()).map_or(whole.end, |n| whole.start + n);
-        Part { start: whole.start, end, level: Level::Subcomponent }
+        length.and_then(|n| u32::try_from(n).ok()).map_or(end, |n| start + n)
     }
 
     fn leaf_once(&self, part: Part) -> Part {
         let mut at = part;
         if at.level == Level::Field {
             at = self.message.repetition(at, 1);
+            if at.start >= HEADER {
+                return self.leaf(at);
+            }
         }
         if at.level == Level::Repetition {
             at = self.message.component(at, 1);
@@ -116,17 +122,22 @@ impl<'m> Run<'m> {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn is_valued(&self, part: Part) -> bool {
         // A value that begins with a letter or digit needs no second look.
         match self.message.raw(part).first() {
             None => false,
             Some(b) if b.is_ascii_alphanumeric() => true,
-            Some(_) => self.message.is_valued(part) && self.has_content(part),
+            Some(_) => self.has_content(part.start, part.end, part.level),
         }
     }
 
     /// `""^""` is no content.
-    fn has_content(&self, part: Part) -> bool {
+    fn has_content(&self, start: u32, end: u32, level: Level) -> bool {
+        let part = Part { start, end, level };
+        if !self.message.is_valued(part) {
+            return false;
+        }
         let raw = self.message.raw(part);
         if !raw.contains(&b'"') {
             return true;

@@ -6,8 +6,9 @@ use crate::route::code::{Decimal, Row};
 use std::borrow::Cow;
 use std::rc::Rc;
 
-/// One value.
+/// One value. Its kind takes a whole word, so that it is copied in whole words: loads across what was stored just now are slow.
 #[derive(Clone)]
+#[repr(u32)]
 pub(crate) enum Value<'m> {
     /// A v2 field repetition, component or subcomponent.
     Part(Part),
