@@ -2,7 +2,7 @@
 
 use crate::cli::paint::{BAD, GOOD, WARN, err, out, paint, plural};
 use crate::cli::route_set::{self, Counted};
-use crate::cli::{Exit, control, daemon, servers, site_file};
+use crate::cli::{Exit, check_fix, control, daemon, servers, site_file};
 use crate::diagnostic::{Diagnostic, Severity, Sources, Style, render};
 use crate::route::{LoadOptions, RouteSet};
 use crate::site::{Site, words};
@@ -16,8 +16,10 @@ use std::sync::Arc;
   kiln check site/ routes/adt.yaml
   kiln check --format github     for a workflow's annotations
   kiln check --online            asks each FHIR server what it can do; nothing is written there
+  kiln check --fix --dry-run     what would be mended, as a diff
 
-Exits 0 when nothing is wrong, 1 for a fault, 2 when a file cannot be read or there is nothing to check.")]
+--fix mends slips that have one cure (a misspelt word, a field in quotes), in files of the site only, and sets indentation and blanks right.
+Exits 0 when nothing is wrong, 1 for a fault or, with --dry-run, for something to change, 2 when a file cannot be read or there is nothing to check.")]
 pub(crate) struct Args {
     /// Site files, route files, or folders of either
     paths: Vec<PathBuf>,
@@ -30,6 +32,12 @@ pub(crate) struct Args {
     /// The same as --format json
     #[arg(long)]
     json: bool,
+    /// Write what is certainly meant into the files, and lay them out; then check
+    #[arg(long)]
+    fix: bool,
+    /// Show what --fix would change, and change nothing
+    #[arg(long, requires = "fix")]
+    dry_run: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -82,6 +90,13 @@ fn check(args: &Args) -> Result<Exit, String> {
         if found.is_empty() {
             let looked = if folders.is_empty() { "here".to_owned() } else { folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ") };
             return Err(format!("there was nothing to check: no {} and no route file in {looked}", site_file::DEFAULT));
+        }
+    }
+    if args.fix {
+        let machine = args.json || args.format != Format::Human;
+        let changes = check_fix::fix(&sites, &folders, args.dry_run, machine && !args.dry_run)?;
+        if args.dry_run {
+            return Ok(if changes { Exit::Found } else { Exit::Done });
         }
     }
     let mut counted = Counted::default();

@@ -1,14 +1,13 @@
 //! `kiln map`: what a message becomes, resources or messages, without a daemon.
 
 use crate::cli::paint::{BAD, FAINT, NAME, STRONG, WARN, colour_json, err, out, paint, plain, print_bytes};
-use crate::cli::site_file::{self, NoSite};
-use crate::cli::{Exit, daemon, message_file, route_set, test_messages};
-use crate::diagnostic::{Severity, render};
+use crate::cli::route_choice::{Choice, Chosen, parse_options, sender};
+use crate::cli::{Exit, message_file, test_messages};
 use crate::exchange::{MessageId, Timestamp};
 use crate::fhir::display_bundle;
-use crate::hl7v2::{Charset, Message, ParseOptions};
-use crate::route::{Context, Finding, LoadOptions, Output, RouteId, RouteSet, Stop};
-use crate::site::{ListenerSite, Site, words};
+use crate::hl7v2::Message;
+use crate::route::{Context, Finding, Output, RouteId, RouteSet, Stop};
+use crate::site::{ListenerSite, words};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -27,18 +26,8 @@ pub(crate) struct Args {
     /// Files with messages: plain, MLLP-wrapped, batches, any line ends; `-` is standard input
     #[arg(required = true)]
     messages: Vec<PathBuf>,
-    /// Only this route, whether it matches or not
-    #[arg(long, value_name = "NAME")]
-    route: Option<String>,
-    /// A folder or file of routes that stand above the shipped ones; may be repeated
-    #[arg(long, value_name = "FOLDER")]
-    routes: Vec<PathBuf>,
-    /// A site file, whose routes, overlays and listeners count [default: kiln.yaml, if it is here]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// The listener that the message is taken to come by: its zone, authority and character set count
-    #[arg(long, value_name = "NAME")]
-    listener: Option<String>,
+    #[command(flatten)]
+    choice: Choice,
     /// Print one JSON object per message and route, with findings and how each resource is saved
     #[arg(long)]
     json: bool,
@@ -48,10 +37,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Exit {
-    let site = match site_file::open_if_any(args.config.as_deref(), false) {
-        Ok(site) => site,
-        Err(NoSite::Missing | NoSite::Told) => return Exit::CouldNot,
-    };
     let mut files = Vec::new();
     for file in &args.messages {
         match message_file::read(file) {
@@ -62,25 +47,7 @@ pub(crate) fn run(args: &Args) -> Exit {
             }
         }
     }
-    let Some(set) = routes(args, site.as_ref()) else { return Exit::CouldNot };
-    let listener = match chosen_listener(args, site.as_ref()) {
-        Ok(listener) => listener,
-        Err(what) => {
-            err!("kiln: {what}");
-            return Exit::CouldNot;
-        }
-    };
-    let only = match &args.route {
-        None => None,
-        Some(name) => match set.named(name) {
-            Some(route) => Some(route),
-            None => {
-                let names: Vec<_> = set.routes().map(|(_, r)| r.name.to_string()).collect();
-                err!("kiln: there is no route {}; there are {}", plain(name), names.join(", "));
-                return Exit::CouldNot;
-            }
-        },
-    };
+    let Some(Chosen { set, listener, only, .. }) = args.choice.load() else { return Exit::CouldNot };
     let mut mapping = Mapping { set: &set, listener, only, json: args.json, raw: args.raw, all_well: true };
     for (file, messages) in files {
         if messages.is_empty() {
@@ -91,42 +58,6 @@ pub(crate) fn run(args: &Args) -> Exit {
         }
     }
     if mapping.all_well { Exit::Done } else { Exit::Found }
-}
-
-/// The routes, or nothing after their faults have been printed.
-fn routes(args: &Args, site: Option<&Site>) -> Option<std::sync::Arc<RouteSet>> {
-    let mut folders = site.map(|s| s.folders.clone()).unwrap_or_default();
-    if let Some(missing) = args.routes.iter().find(|p| !p.exists()) {
-        err!("kiln: there is no file or folder {}", missing.display());
-        return None;
-    }
-    folders.extend(args.routes.iter().cloned());
-    // Without a site nobody can say which listeners and targets there are.
-    let options = site.map_or_else(LoadOptions::default, daemon::load_options);
-    match route_set::load_folders(&folders, &options) {
-        Ok((loaded, _)) => {
-            let errors: Vec<_> = loaded.diagnostics.iter().filter(|d| d.severity == Severity::Error).cloned().collect();
-            if !errors.is_empty() {
-                err!("{}", render(&loaded.sources, &errors, site_file::style()).trim_end());
-            }
-            loaded.set
-        }
-        Err(e) => {
-            err!("kiln: {}", plain(&e.to_string()));
-            None
-        }
-    }
-}
-
-fn chosen_listener(args: &Args, site: Option<&Site>) -> Result<Option<ListenerSite>, String> {
-    let listeners = site.map(|s| s.listeners.as_slice()).unwrap_or_default();
-    match &args.listener {
-        Some(name) => match listeners.iter().find(|l| *l.socket.name == **name) {
-            Some(listener) => Ok(Some(listener.clone())),
-            None => Err(format!("the site file has no listener {}", plain(name))),
-        },
-        None => Ok(listeners.first().cloned()),
-    }
 }
 
 struct Mapping<'a> {
@@ -140,8 +71,7 @@ struct Mapping<'a> {
 
 impl Mapping<'_> {
     fn one(&mut self, name: &str, bytes: Vec<u8>) {
-        let charset = self.listener.as_ref().and_then(|l| l.charset.as_deref()).and_then(Charset::named);
-        let message = match Message::parse(bytes.into(), &ParseOptions { charset }) {
+        let message = match Message::parse(bytes.into(), &parse_options(self.listener.as_ref())) {
             Ok(message) => message,
             Err(fault) => return self.fault(name, &format!("cannot be read: {}", fault.sentence())),
         };
@@ -250,10 +180,4 @@ impl Mapping<'_> {
 
 fn finding_json(f: &Finding) -> Value {
     json!({ "kind": f.kind, "place": f.place, "text": f.text, "line": f.line })
-}
-
-/// MSH-4, else MSH-3, as an authority's namespace.
-fn sender(message: &Message) -> Option<String> {
-    let text = |n| message.text(message.component(message.field(0, n), 1)).trim().to_owned();
-    [4, 3].into_iter().map(text).find(|t| !t.is_empty())
 }

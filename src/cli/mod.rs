@@ -2,6 +2,7 @@
 
 mod ack;
 mod check;
+mod check_fix;
 mod control;
 mod coverage;
 mod coverage_count;

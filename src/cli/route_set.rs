@@ -25,17 +25,17 @@ impl Counted {
         self.tables += other.tables;
     }
 
+    /// A document that replaces one with the same head counts once.
     fn of(sources: &Sources) -> Self {
-        let mut counted = Self::default();
+        let mut heads = std::collections::BTreeSet::new();
         for line in sources.ids().flat_map(|id| sources.text(id).lines()) {
-            match line.split_once(':').map(|(head, _)| head) {
-                Some("route") => counted.routes += 1,
-                Some("map") => counted.maps += 1,
-                Some("table") => counted.tables += 1,
-                _ => {}
+            if let Some((kind @ ("route" | "map" | "table"), head)) = line.split_once(':') {
+                let head = head.split(" #").next().unwrap_or(head).trim().trim_matches(['"', '\'']);
+                heads.insert((kind, head.split_whitespace().collect::<Vec<_>>().join(" ")));
             }
         }
-        counted
+        let of = |kind: &str| heads.iter().filter(|(k, _)| *k == kind).count() as u64;
+        Self { routes: of("route"), maps: of("map"), tables: of("table") }
     }
 }
 

@@ -9,7 +9,7 @@ impl Diagnostic {
             return Some((self.span, fix.clone()));
         }
         let told = self.help.iter().chain([&self.label]).find_map(|t| t.split_once("did you mean "))?.1;
-        let meant = told.split('?').next()?.trim_matches('`');
+        let meant = told.split('?').next()?.trim_matches(['`', '"']);
         let text = sources.text(self.span.source).get(self.span.start as usize..self.span.end as usize)?;
         // The span may hold more than the word.
         let in_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '$' | '[' | ']' | '^');
@@ -23,6 +23,20 @@ impl Diagnostic {
             }
         }
         None
+    }
+}
+
+impl Diagnostic {
+    /// The repair, if nothing else can have been meant: the same letters in another case or form, a cure of which there is only one, or a word of some
+    /// length with a single slip. A short word may be a slip of many.
+    pub fn certain_repair(&self, sources: &Sources) -> Option<(Span, String)> {
+        let (span, new) = self.repair(sources)?;
+        let old = sources.text(span.source).get(span.start as usize..span.end as usize)?;
+        let letters = |t: &str| t.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
+        let guessed = self.help.iter().chain([&self.label]).any(|t| t.contains("did you mean "));
+        let slips = strsim::osa_distance(&letters(old), &letters(&new));
+        let long = letters(old).chars().count();
+        (!guessed || slips == 0 || (slips == 1 && long >= 4) || (slips == 2 && long >= 8)).then_some((span, new))
     }
 }
 

@@ -10,8 +10,10 @@ mod merge;
 mod node;
 mod patch;
 mod saves;
+mod search_parameters;
 mod statement;
 mod table;
+mod ucum;
 mod value_set;
 
 pub use bundle::{BundleKind, KnownId, Request, Step, conflict, display_bundle, links, plan, write_bundle, write_with_id};
@@ -24,5 +26,7 @@ pub use merge::merge;
 pub use node::{Node, is_plain};
 pub use patch::{Amendment, Patch, PatchFormat};
 pub use saves::{Identity, ListMerge, Save, SaveMode, Saves};
+pub use search_parameters::{SEARCH_PREFIXES, SearchParameter, search_parameter, search_parameters};
 pub use statement::{Aspect, Disagreement, disagreements, statements};
+pub use ucum::{UCUM, is_ucum, suggest_ucum, ucum_fault};
 pub use value_set::{ValueSet, value_set, value_set_names};

@@ -71,6 +71,8 @@ pub(crate) struct Route {
     pub(crate) message: Option<MessageX>,
     /// Why it cannot run: what it needs comes with a later version of Kiln.
     pub(crate) refused: Option<&'static str>,
+    /// Where it is written.
+    pub(crate) line: Line,
     /// FHIR type -> how resources made by type maps are saved.
     pub(crate) shared: Vec<(&'static str, Shared)>,
     pub(crate) refuse_invalid: bool,
@@ -494,6 +496,7 @@ pub(crate) enum Function {
     Text(Option<&'static str>),
     Raw,
     Trim,
+    Ucum,
     Upper,
     Lower,
     Digits,

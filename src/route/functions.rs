@@ -78,6 +78,7 @@ pub(crate) const FUNCTIONS: &[Declaration] = &[
     function("text", 1, Some(1), "text(x) -> text?", "as a person reads it", "text(PID-6[1])"),
     function("time", 1, Some(1), "time(t) -> time?", "the time of day of a time", "time(PV1-44)"),
     function("trim", 1, Some(1), "trim(s) -> text?", "without blanks at both ends", "trim(PID-5.1)"),
+    function("ucum", 1, Some(1), "ucum(s) -> text?", "the unit, if it is one of UCUM (case matters), else nothing", "ucum(OBX-6.1)"),
     function("upper", 1, Some(1), "upper(s) -> text?", "in capitals", "upper(PID-8)"),
     function("uuid", 1, None, "uuid(x...) -> uuid", "a UUID (version 5) made from the values", "uuid(MSH-3, MSH-10)"),
 ];

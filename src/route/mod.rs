@@ -38,3 +38,4 @@ pub use tree::{
     Body, DatatypeDoc, Document, Each, Expr, ExprKind, FieldDoc, Head, Index, Item, Key, Line, Literal, Op, PathStep, RouteDoc, Save, SegmentDoc, SystemsDoc,
     SystemsRule, TableDoc, TableEntry, TableSender, Target, Test, Unmapped, Verb,
 };
+pub use yaml::layout;

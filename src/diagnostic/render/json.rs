@@ -24,6 +24,15 @@ pub(super) fn write(out: &mut String, sources: &Sources, diagnostic: &Diagnostic
         object.insert("label".to_owned(), json!(diagnostic.label));
         object.insert("help".to_owned(), json!(diagnostic.help));
         object.insert("fix".to_owned(), json!(diagnostic.fix));
+        let edits: Vec<Value> = diagnostic
+            .repair(sources)
+            .into_iter()
+            .map(|(span, text)| {
+                let certain = diagnostic.certain_repair(sources).is_some();
+                json!({ "file": sources.path(span.source), "start": span.start, "end": span.end, "text": text, "certain": certain })
+            })
+            .collect();
+        object.insert("edits".to_owned(), Value::Array(edits));
         object.insert("related".to_owned(), Value::Array(related));
     }
     out.push_str(&object.to_string());

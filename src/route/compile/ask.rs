@@ -1,38 +1,12 @@
 //! What surrounds a route's message: `ask`, `reply`, `types`, FHIR in `on`, and targets that take messages.
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::fhir::{self, Kind, Type};
+use crate::fhir::{self, Kind, SEARCH_PREFIXES, SearchParameter, Type, search_parameter, search_parameters};
 use crate::route::compile::Compiler;
 use crate::route::compile::scope::{Entry, Let, Scope};
 use crate::route::names::intern;
 use crate::route::tree::{Body, Item, Key, RouteDoc};
 use crate::route::types::Ty;
-
-/// Parameters that searches of all types have (FHIR R4, search.html), and those that say what comes back.
-const COMMON: &[&str] = &[
-    "_id",
-    "_lastUpdated",
-    "_tag",
-    "_profile",
-    "_security",
-    "_text",
-    "_content",
-    "_list",
-    "_has",
-    "_type",
-    "_query",
-    "_sort",
-    "_count",
-    "_include",
-    "_revinclude",
-    "_summary",
-    "_total",
-    "_elements",
-    "_contained",
-    "_containedType",
-    "_source",
-    "_filter",
-];
 
 impl<'a> Compiler<'a> {
     /// `types: {QPD-3: QIP}`: what fields of varying type are in this route.
@@ -63,7 +37,7 @@ impl<'a> Compiler<'a> {
 
     /// What the expressions of a route see: the resource, where it begins with one.
     pub(crate) fn route_scope(&self, doc: &RouteDoc) -> Scope<'a> {
-        let resource = doc.on.iter().find_map(|k| resource(&k.text));
+        let resource = doc.on.iter().find_map(|k| resource_named(&k.text));
         let entries = resource.into_iter().map(|ty| Entry::one(Ty::Fhir(ty), None, None)).collect();
         Scope { pure_value: resource.is_some(), entries, ..Scope::default() }
     }
@@ -81,7 +55,7 @@ impl<'a> Compiler<'a> {
             }
             let ty = self.searched(name, body);
             for line in &body.lines {
-                self.parameter(&mut scope, &line.element, &line.item);
+                self.parameter(&mut scope, ty, &line.element, &line.item);
             }
             if let Some(ty) = ty {
                 scope.asked.push((name.text.clone(), ty));
@@ -108,7 +82,7 @@ impl<'a> Compiler<'a> {
             );
             return None;
         };
-        let found = resource(&search.text);
+        let found = resource_named(&search.text);
         if found.is_none() {
             let names: Vec<&str> = fhir::types().filter(|t| t.kind() == Kind::Resource).map(|t| t.name()).collect();
             let help = crate::diagnostic::suggest(&search.text, names.iter().copied()).map_or_else(String::new, |n| format!("did you mean {n}?"));
@@ -118,27 +92,18 @@ impl<'a> Compiler<'a> {
     }
 
     /// `family: QPD-3.2 where ...`: a search parameter and what it is to be.
-    fn parameter(&mut self, scope: &mut Scope<'a>, key: &Key, item: &'a Item) {
-        let name = key.text.split(':').next().unwrap_or_default();
-        let formed = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.') && !name.is_empty();
-        if name.starts_with('_') {
-            if !COMMON.contains(&name) {
-                let help = crate::diagnostic::suggest(name, COMMON.iter().copied())
-                    .map_or_else(|| format!("there are: {}", COMMON.join(", ")), |n| format!("did you mean {n}?"));
-                self.report(Diagnostic::error("K213", key.span, format!("FHIR has no search parameter {name}")).label("unknown parameter").help(help));
+    fn parameter(&mut self, scope: &mut Scope<'a>, resource: Option<Type>, key: &Key, item: &'a Item) {
+        if let Some(resource) = resource {
+            let found = self.check_parameter(resource.name(), &key.text, key.span);
+            if let (Some(found), Item::Constant(value)) = (found, item) {
+                self.check_searched(found, value);
             }
-        } else if !formed {
-            self.report(
-                Diagnostic::error("K213", key.span, format!("{} is no search parameter", key.text))
-                    .label("small letters and hyphens")
-                    .help("the FHIR page of each resource lists its parameters, such as birthdate"),
-            );
         }
         let expr = match item {
             Item::Constant(_) => return,
             Item::Expr(expr) => expr,
             Item::List(items, _) => {
-                items.iter().for_each(|i| self.parameter(scope, key, i));
+                items.iter().for_each(|i| self.parameter(scope, resource, key, i));
                 return;
             }
             Item::Body(body) => {
@@ -162,9 +127,85 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// `birthdate`, `name:exact`, `general-practitioner:Practitioner.name`, `_has:Observation:patient:code`: the parameter at its end; `None` if that is not
+    /// known, or after a diagnostic.
+    fn check_parameter(&mut self, resource: &str, text: &str, span: Span) -> Option<SearchParameter> {
+        if let Some(rest) = text.strip_prefix("_has:") {
+            let mut parts = rest.splitn(3, ':');
+            let (from, by, then) = (parts.next()?, parts.next(), parts.next());
+            let (Some(by), Some(then)) = (by, then) else {
+                let fault = Diagnostic::error("K619", span, format!("{text} does not say what has it")).label("three words behind `_has`");
+                self.report(fault.help("write `_has:TYPE:REFERENCE:PARAMETER`, such as _has:Observation:patient:code"));
+                return None;
+            };
+            self.check_parameter(from, by, span)?;
+            return self.check_parameter(from, then, span);
+        }
+        let (first, chain) = text.split_once('.').map_or((text, None), |(first, chain)| (first, Some(chain)));
+        let (name, modifier) = first.split_once(':').map_or((first, None), |(name, modifier)| (name, Some(modifier)));
+        let Some(found) = search_parameter(resource, name) else {
+            let names: Vec<&str> = search_parameters(resource).iter().map(|p| p.name).collect();
+            let own: Vec<&str> = names.iter().copied().filter(|n| !n.starts_with('_')).collect();
+            let help = crate::diagnostic::suggest(name, names.iter().copied())
+                .map_or_else(|| format!("{resource} has: {}", own.join(", ")), |n| format!("did you mean {n}?"));
+            self.report(Diagnostic::error("K619", span, format!("a search for {resource} has no parameter {name}")).label("unknown parameter").help(help));
+            return None;
+        };
+        let leads: Vec<&str> = found.targets().collect();
+        let typed = modifier.filter(|m| found.kind == "reference" && resource_named(m).is_some());
+        if let Some(modifier) = modifier {
+            let target = typed.is_some_and(|m| leads.is_empty() || leads.contains(&m) || leads.contains(&"Resource"));
+            if !target && !found.modifiers().contains(&modifier) {
+                let mut known: Vec<&str> = found.modifiers().to_vec();
+                known.extend(&leads);
+                let help = crate::diagnostic::suggest(modifier, known.iter().copied())
+                    .map_or_else(|| format!("a {} takes: {}", found.kind, known.join(", ")), |n| format!("did you mean {n}?"));
+                self.report(
+                    Diagnostic::error("K619", span, format!("{name} is a {}, and takes no :{modifier}", found.kind)).label("unknown modifier").help(help),
+                );
+                return None;
+            }
+        }
+        let Some(chain) = chain else { return Some(found) };
+        if found.kind != "reference" {
+            let fault = Diagnostic::error("K619", span, format!("{name} is a {}, so nothing can follow it", found.kind)).label("only references lead on");
+            self.report(fault.help(format!("write {name} alone")));
+            return None;
+        }
+        match (typed, leads.as_slice()) {
+            (Some(target), _) | (None, &[target]) => self.check_parameter(target, chain, span),
+            // Which of several it leads to is not said: one of them must have it.
+            (None, targets) => {
+                let end = chain.split(['.', ':']).next().unwrap_or(chain);
+                if !targets.is_empty() && targets.iter().all(|t| search_parameter(t, end).is_none()) {
+                    let fault = Diagnostic::error("K619", span, format!("nothing that {name} leads to has a parameter {end}")).label("unknown parameter");
+                    self.report(fault.help(format!("it leads to: {}", targets.join(", "))));
+                }
+                None
+            }
+        }
+    }
+
+    /// A constant that is searched for: numbers, dates and quantities have a form.
+    fn check_searched(&mut self, parameter: SearchParameter, value: &Key) {
+        let text = value.text.as_str();
+        let bare = if parameter.takes_prefix() { SEARCH_PREFIXES.iter().find_map(|p| text.strip_prefix(p)).unwrap_or(text) } else { text };
+        let wrong = match parameter.kind {
+            "date" => !bare.split(',').all(|d| d.len() >= 4 && d.bytes().take(4).all(|b| b.is_ascii_digit())),
+            "number" => bare.split(',').any(|n| crate::route::code::decimal(n).is_none()),
+            "quantity" => bare.split(',').any(|q| crate::route::code::decimal(q.split('|').next().unwrap_or(q)).is_none()),
+            _ => false,
+        };
+        if wrong {
+            let fault =
+                Diagnostic::error("K313", value.span, format!("\"{text}\" is no {}", parameter.kind)).label(format!("searched as a {}", parameter.kind));
+            self.report(fault.help(format!("a value, or one behind {}", SEARCH_PREFIXES.join(", "))));
+        }
+    }
+
     /// K121, once: what the file says is right, and a later version runs it.
     pub(crate) fn not_yet(&mut self, doc: &RouteDoc) -> Option<&'static str> {
-        let resource = doc.on.iter().find(|k| resource(&k.text).is_some());
+        let resource = doc.on.iter().find(|k| resource_named(&k.text).is_some());
         let (span, what, why): (Span, _, _) = if let Some(key) = resource {
             (key.span, format!("a route from {} is checked, and cannot run yet", key.text), "this version of Kiln takes no FHIR resources in")
         } else if let Some((name, _)) = doc.ask.first() {
@@ -199,6 +240,6 @@ impl<'a> Compiler<'a> {
     }
 }
 
-fn resource(name: &str) -> Option<Type> {
+fn resource_named(name: &str) -> Option<Type> {
     fhir::type_named(name).filter(|t| t.kind() == Kind::Resource)
 }

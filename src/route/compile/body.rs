@@ -216,6 +216,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn unordered_lines(&mut self, scope: &mut Scope<'a>, body: &'a tree::Body, ty: Type, path: &str, out: &mut Body) -> bool {
+        self.check_unit(body, ty);
         let mut constant = true;
         let mut set: Vec<(&'static str, Vec<&'static str>, Span)> = Vec::new();
         for line in &body.lines {
@@ -286,6 +287,19 @@ impl<'a> Compiler<'a> {
             out.lines.push(line);
         }
         constant
+    }
+
+    /// `system: "http://unitsofmeasure.org"` beside `code: "mg"`.
+    fn check_unit(&mut self, body: &tree::Body, ty: Type) {
+        let line = |name: &str| {
+            body.lines.iter().filter(|l| l.element.text == name).find_map(|l| if let tree::Item::Constant(key) = &l.item { Some(key) } else { None })
+        };
+        let coded = ty.element("code").is_some() && ty.element("system").is_some();
+        if let (true, Some(system), Some(code)) = (coded, line("system"), line("code"))
+            && system.text == fhir::UCUM
+        {
+            self.check_ucum(&code.text, code.span);
+        }
     }
 
     pub(crate) fn many_into_one(&mut self, item: &tree::Item, wanted: &Wanted) {

@@ -92,6 +92,10 @@ impl Compiler<'_> {
                 _ => wrong(self, "system|value"),
             },
             "Reference" => Some(Node::Object(vec![("reference", Node::Text(text.to_owned()))])),
+            "string" | "markdown" if is_field(text) => {
+                self.quoted_field(text, span);
+                Some(Node::Text(text.to_owned()))
+            }
             _ if ty.kind() == fhir::Kind::Primitive => Some(Node::Text(text.to_owned())),
             name => {
                 self.report(
@@ -102,6 +106,33 @@ impl Compiler<'_> {
                 None
             }
         }
+    }
+
+    /// K119: a path in quotes is the letters, not the field.
+    pub(crate) fn quoted_field(&mut self, text: &str, span: Span) {
+        let fault = Diagnostic::warning("K119", span, format!("\"{text}\" in quotes is these letters, not the field")).label("a constant");
+        self.report(fault.help(format!("a field stands without quotes: {text}")).fix(text));
+    }
+
+    /// K317: what is said to be UCUM is UCUM.
+    pub(crate) fn check_ucum(&mut self, code: &str, span: Span) {
+        let Some((from, to)) = fhir::ucum_fault(code) else { return };
+        let part = code.get(from..to).filter(|p| !p.is_empty() && *p != code);
+        let fault = Diagnostic::error("K317", span, format!("\"{code}\" is no unit of UCUM"))
+            .label(part.map_or_else(|| "not UCUM".to_owned(), |p| format!("`{p}` is no unit there")));
+        self.report(match fhir::suggest_ucum(code) {
+            // Letters of another case are another unit: gm is no Gm.
+            Some(meant) if meant.replace(['[', ']'], "") != code.replace(['[', ']'], "") => {
+                fault.help(format!("UCUM has \"{meant}\"; case matters there, so look whether that is meant"))
+            }
+            Some(meant) => {
+                let written = self.sources.text(span.source).get(span.start as usize..span.end as usize).unwrap_or_default();
+                let mended = written.replacen(code, &meant, 1);
+                let quoted = if mended.starts_with(['"', '\'']) { mended } else { format!("\"{mended}\"") };
+                fault.help(format!("did you mean \"{meant}\"?")).fix(quoted)
+            }
+            None => fault.help("UCUM heeds case and brackets: mg/dL, mm[Hg], 10*3/uL, {cells}/uL; a unit of your own goes into `unit:` alone"),
+        });
     }
 
     /// A code of the bound value set, as text.
@@ -125,6 +156,9 @@ impl Compiler<'_> {
                         .help(format!("short names are: {}", SYSTEMS.iter().map(|(s, _)| *s).collect::<Vec<_>>().join(", "))),
                 );
                 return None;
+            }
+            if system == fhir::UCUM {
+                self.check_ucum(code, span);
             }
             let display = wanted.binding().and_then(|b| b.value_set.find(code)).filter(|(s, _)| *s == system).map(|(_, d)| d);
             return Some(coding_node(Some(system), code, display));
@@ -168,9 +202,12 @@ impl Compiler<'_> {
 }
 
 /// `PID-16`, `PID-5.1`: what somebody meant as a path and put in quotes.
-fn is_field(text: &str) -> bool {
+pub(crate) fn is_field(text: &str) -> bool {
     text.split_once('-').is_some_and(|(segment, field)| {
-        segment.len() == 3 && crate::hl7v2::newest_segment(segment).is_some() && field.starts_with(|c: char| c.is_ascii_digit())
+        segment.len() == 3
+            && crate::hl7v2::newest_segment(segment).is_some()
+            && field.starts_with(|c: char| c.is_ascii_digit())
+            && field.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'[' | b']'))
     })
 }
 

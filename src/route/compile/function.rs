@@ -58,6 +58,7 @@ impl<'a> Compiler<'a> {
             }
             "raw" => (Function::Raw, text),
             "trim" => (Function::Trim, text),
+            "ucum" => (Function::Ucum, text),
             "upper" => (Function::Upper, text),
             "lower" => (Function::Lower, text),
             "digits" => (Function::Digits, text),

@@ -230,6 +230,11 @@ pub(crate) struct Compiler<'a> {
     pub(crate) lookup_index: HashMap<Lookup, usize>,
     pub(crate) structures: Vec<Structure>,
     pub(crate) many: HashMap<(Option<String>, usize), bool>,
+    /// Which look-ups tie in which structures, and the paths that look so.
+    pub(crate) ties: HashMap<(Option<String>, usize), Vec<Structure>>,
+    pub(crate) tied: Vec<path::Tied>,
+    /// The structures of the routes that use a map.
+    pub(crate) reach: HashMap<usize, Vec<Structure>>,
     /// The map being compiled, for the call graph.
     pub(crate) current_map: Option<usize>,
     /// Maps whose target is v2, and the one being compiled.
@@ -269,6 +274,9 @@ impl<'a> Compiler<'a> {
             lookup_index: HashMap::new(),
             structures: Vec::new(),
             many: HashMap::new(),
+            ties: HashMap::new(),
+            tied: Vec::new(),
+            reach: HashMap::new(),
             current_map: None,
             v2_maps: Vec::new(),
             current_v2_map: None,
@@ -309,6 +317,7 @@ impl<'a> Compiler<'a> {
         self.check_recursion();
         let v2_maps = self.compile_v2_maps();
         let (routes, infos) = self.compile_routes(&maps);
+        self.check_ties();
         let code = code::Code {
             by_event: code::ByEvent::new(&routes),
             routes,

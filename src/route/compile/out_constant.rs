@@ -25,6 +25,9 @@ impl Compiler<'_> {
                     .help("receivers may cut it off or refuse the message"),
             );
         }
+        if crate::route::compile::constant::is_field(text) && matches!(out.datatype, "ST" | "TX" | "FT") {
+            self.quoted_field(text, span);
+        }
         let composite = !self.v2.is_primitive(out.datatype) && kind_of(out.datatype) != Kind::Moment;
         let repetitions: Vec<&str> = if out.repeats && composite { text.split('~').collect() } else { vec![text] };
         let mut pieces = Vec::new();

@@ -1,7 +1,7 @@
 //! v2 paths: the nearest segment, the field's type, components.
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::hl7v2;
+use crate::hl7v2::{self, Structure};
 use crate::route::code::{Path, Root, Step, X};
 use crate::route::compile::Compiler;
 use crate::route::compile::expression::Compiled;
@@ -10,6 +10,7 @@ use crate::route::names::intern;
 use crate::route::scope::{Lookup, resolve};
 use crate::route::tree::{Index, Key, PathStep};
 use crate::route::types::{Ty, Typed};
+use std::collections::HashSet;
 
 impl<'a> Compiler<'a> {
     #[allow(clippy::too_many_arguments)]
@@ -239,12 +240,13 @@ impl<'a> Compiler<'a> {
     /// May the look-up yield more than one segment, in any structure that the routes take? Says so too where two places tie.
     fn lookup_is_many(&mut self, from: Option<&'static str>, lookup: usize, indexed: bool, span: Span) -> bool {
         let key = (from.map(str::to_owned), lookup);
-        if let Some(known) = self.many.get(&key) {
-            return *known;
+        if let Some(known) = self.many.get(&key).copied() {
+            self.tied_again(&key, indexed, span);
+            return known;
         }
         let wanted = self.lookups[lookup].clone();
         let mut many = wanted.all;
-        let mut tie = None;
+        let mut ties = Vec::new();
         let mut found = false;
         // A segment that stands in several groups (OBX) is judged by the group that suits best: which one a map is called from is not known here,
         // and where it yields more than one all the same, the run reports what it did not carry.
@@ -252,20 +254,13 @@ impl<'a> Compiler<'a> {
             let places: Vec<_> = contexts(structure, from).filter_map(|context| resolve(structure, context, &wanted)).collect();
             found |= !places.is_empty();
             many |= !places.is_empty() && places.iter().all(|p| p.many);
-            if !places.is_empty() && places.iter().all(|p| p.tied) && tie.is_none() {
-                tie = Some(structure);
+            if !places.is_empty() && places.iter().all(|p| p.tied) {
+                ties.push(structure);
             }
         }
-        if let (Some(structure), false) = (tie, wanted.all || indexed) {
-            self.report(
-                Diagnostic::warning(
-                    "K207",
-                    span,
-                    format!("{} stands in two places of equal rank in {} {}", wanted.segment, structure.id(), structure.version().name()),
-                )
-                .label("both are meant")
-                .help(format!("say which with an anchor, such as PID.{0} or PV1.{0}", wanted.segment)),
-            );
+        if !ties.is_empty() && !wanted.all {
+            self.ties.insert(key.clone(), ties);
+            self.tied_again(&key, indexed, span);
         }
         if !found && from.is_some() && !self.structures.is_empty() && hl7v2::newest_segment(&wanted.segment).is_some() {
             let reachable = self.structures.iter().any(|s| contexts(*s, from).next().is_some());
@@ -279,6 +274,58 @@ impl<'a> Compiler<'a> {
         self.many.insert(key, many);
         many
     }
+
+    /// Remembers a path that ties somewhere. Whether that matters is known when the routes that use its map are.
+    fn tied_again(&mut self, key: &(Option<String>, usize), indexed: bool, span: Span) {
+        if let (Some(structures), false) = (self.ties.get(key), indexed) {
+            self.tied.push(Tied { lookup: key.1, structures: structures.clone(), map: self.current_map, span });
+        }
+    }
+
+    /// K207, once for each way to look: in a map, if a route that uses it takes a message of such a structure; in a route, always.
+    pub(crate) fn check_ties(&mut self) {
+        let mut told = HashSet::new();
+        for tied in std::mem::take(&mut self.tied) {
+            let reached = |structure: &&Structure| tied.map.is_none_or(|map| self.reach.get(&map).is_some_and(|taken| taken.contains(*structure)));
+            let Some(structure) = tied.structures.iter().find(reached).copied() else { continue };
+            if !told.insert((tied.map, tied.lookup)) {
+                continue;
+            }
+            let segment = self.lookups[tied.lookup].segment.clone();
+            let message = format!("{segment} stands in two places of equal rank in {} {}", structure.id(), structure.version().name());
+            self.report(
+                Diagnostic::warning("K207", tied.span, message)
+                    .label("both are meant")
+                    .help(format!("say which with an anchor, such as PID.{segment} or PV1.{segment}")),
+            );
+        }
+    }
+
+    /// A route calls these maps, and they call others: all of them meet its messages.
+    pub(crate) fn reaches(&mut self, called: &[usize]) {
+        let mut open = called.to_vec();
+        let mut seen = HashSet::new();
+        while let Some(map) = open.pop() {
+            if !seen.insert(map) {
+                continue;
+            }
+            let taken = self.reach.entry(map).or_default();
+            for structure in &self.structures {
+                if !taken.contains(structure) {
+                    taken.push(*structure);
+                }
+            }
+            open.extend(self.maps.get(map).iter().flat_map(|m| &m.calls));
+        }
+    }
+}
+
+/// A path that ties in some structures, and the map that it stands in.
+pub(crate) struct Tied {
+    lookup: usize,
+    structures: Vec<Structure>,
+    map: Option<usize>,
+    span: Span,
 }
 
 /// The groups that hold a segment of that name; the message itself when there is none.

@@ -38,14 +38,19 @@ impl<'a> Compiler<'a> {
             let on: Vec<&str> = doc.on.iter().map(|k| k.text.as_str()).collect();
             let all = std::mem::replace(&mut self.structures, structures(&on));
             self.many.clear();
+            self.ties.clear();
             let before = self.diagnostics.len();
+            let (called_before, tied_before) = (self.called.len(), self.tied.len());
             self.name_types(doc);
             self.name_events(doc);
             let route = self.route(doc, maps);
             self.events.clear();
             self.v2.named.clear();
+            let called = self.called.get(called_before..).unwrap_or_default().to_vec();
+            self.reaches(&called);
             if self.foreign.contains(&doc.name.text) {
                 self.diagnostics.truncate(before);
+                self.tied.truncate(tied_before);
             }
             self.structures = all;
             infos.push(RouteInfo {
@@ -111,6 +116,7 @@ impl<'a> Compiler<'a> {
             resources: compiled,
             message: made,
             refused,
+            line: self.line(doc.name.span),
             shared: doc.shared.iter().filter_map(|(ty, save)| self.shared(ty, save)).collect(),
             refuse_invalid: self.word(doc.invalid.as_ref(), &["report", "refuse"]) == Some(1),
             send: match self.word(doc.send.as_ref(), &["transaction", "batch", "single"]) {

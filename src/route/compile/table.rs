@@ -85,6 +85,10 @@ impl<'a> Compiler<'a> {
                 let wrong = match ty.text.as_str() {
                     "decimal" => number.is_none(),
                     "integer" => number.is_none_or(|n| !n.is_integer()),
+                    "ucum" => {
+                        self.check_ucum(&value.text, value.span);
+                        false
+                    }
                     _ => false,
                 };
                 if wrong {
@@ -121,6 +125,10 @@ impl<'a> Compiler<'a> {
         };
         if let Some(system) = system.or(doc.system.as_ref()) {
             given.get_or_insert_with(|| system.text.clone());
+        }
+        let of_ucum = |set: fhir::ValueSet| set.name() == "ucum-units" || (set.systems().next() == Some(fhir::UCUM) && set.systems().count() == 1);
+        if given.as_deref() == Some(fhir::UCUM) || (given.is_none() && to.is_some_and(of_ucum)) {
+            self.check_ucum(&code, key.span);
         }
         let known = to.and_then(|t| t.find(&code));
         if let (Some(set), None) = (to, known)

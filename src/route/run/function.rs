@@ -1,5 +1,6 @@
 //! The functions of section 7, each total.
 
+use crate::fhir::is_ucum;
 use crate::hl7v2::{Level, Part};
 use crate::route::code::{Decimal, Function, X, decimal};
 use crate::route::lineage::Step;
@@ -80,6 +81,7 @@ impl<'m> Run<'m> {
                 out
             }
             Function::Trim => self.each_text(argument(0), env, |t| t.trim().to_owned()),
+            Function::Ucum => self.each_text(argument(0), env, |t| if is_ucum(t) { t.to_owned() } else { String::new() }),
             Function::Upper => self.each_text(argument(0), env, str::to_uppercase),
             Function::Lower => self.each_text(argument(0), env, str::to_lowercase),
             Function::Digits => self.each_text(argument(0), env, |t| t.chars().filter(char::is_ascii_digit).collect()),

@@ -330,7 +330,7 @@ impl<'m> Run<'m> {
                 "route {} is right, and {why}: take it out of the site, or let other routes have its messages (`on`, `when`), and replay this one later",
                 self.route_name
             );
-            return Err(Stop { kind: "not-yet", text, places: Vec::new(), line: String::new() });
+            return Err(Stop { kind: "not-yet", text, places: Vec::new(), line: route.line.to_string() });
         }
         match &route.message {
             Some(message) => self.messages(message),

@@ -438,7 +438,7 @@ impl<'m> Run<'m> {
         let count = self.made.len();
         if !self.spend(0) || count > RESOURCES_MAX {
             let text = format!("the message is too large for route {}: {} segments, {count} resources or more", self.route_name, self.message.segment_count());
-            return Err(Stop { kind: "too-large", text, places: Vec::new(), line: String::new() });
+            return Err(Stop { kind: "too-large", text, places: Vec::new(), line: self.route.line.to_string() });
         }
         self.note(|t| {
             for (n, made) in self.made.iter().enumerate() {

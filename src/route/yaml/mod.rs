@@ -2,6 +2,7 @@
 //!
 //! A file is cut at its `---` lines first, so that one broken document never hides faults in the others.
 
+mod layout;
 mod traps;
 
 use crate::diagnostic::{Diagnostic, SourceId, Sources, Span};
@@ -9,6 +10,7 @@ use crate::route::expression::Places;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use std::ops::Range;
 
+pub use layout::layout;
 pub(crate) use traps::unbalanced;
 
 /// Mappings and lists may nest this deep.
