@@ -45,7 +45,7 @@ fn slips_are_mended_and_told_and_the_second_time_there_is_nothing_to_do() {
     let file = folder.path().join("routes/mine.yaml");
     let ran = run(folder.path(), &["check", "--fix"]);
     let text = fs::read_to_string(&file).expect("the file");
-    assert_eq!(text, MENDED.replace("text: PID-16 }", "text: PID-16 }"), "{}{}", ran.out, ran.err);
+    assert_eq!(text, MENDED, "{}{}", ran.out, ran.err);
     for told in ["`mian` is now `main`", "`birthdat` is now `birthDate`", "K119", "laid out"] {
         assert!(ran.out.contains(told), "{told}: {}", ran.out);
     }
