@@ -148,7 +148,7 @@ impl<'m> Run<'m> {
     }
 
     /// A condition that somebody wrote; `about` is the candidate of a `where`.
-    fn answered(&mut self, inner: &'m X, said: &'m Said, about: Option<Part>, env: &Env<'_, 'm>) -> bool {
+    pub(crate) fn answered(&mut self, inner: &'m X, said: &'m Said, about: Option<Part>, env: &Env<'_, 'm>) -> bool {
         let asked = self.noted(|t| t.ask());
         let holds = self.holds(inner, env);
         self.note(|t| asked.iter().for_each(|m| t.answer(*m, said, holds, about)));
@@ -449,28 +449,6 @@ impl<'m> Run<'m> {
             };
         }
         values
-    }
-
-    fn filter(&mut self, inner: &'m X, slot: usize, condition: &'m X, env: &Env<'_, 'm>) -> Values<'m> {
-        let candidates = self.eval(inner, env);
-        let mut kept = Values { alive: candidates.alive, ..Values::none() };
-        for candidate in candidates {
-            // A resource is judged by the segment that it is made from.
-            let current = match &candidate {
-                Value::Made(entry) => self.segment_of_made(*entry).map(Value::Segment),
-                other => Some(other.clone()),
-            };
-            let before = env.set(slot, current);
-            let fits = match (condition, &candidate) {
-                (X::Said(inner, said), Value::Part(part)) => self.answered(inner, said, Some(*part), env),
-                _ => self.holds(condition, env),
-            };
-            if fits {
-                kept.push(candidate);
-            }
-            env.set(slot, before);
-        }
-        kept
     }
 
     /// `=` holds if some pair fits; `!=` is its negation, so true of nothing.

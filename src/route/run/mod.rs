@@ -5,6 +5,7 @@ mod coded;
 mod contained;
 mod convert;
 mod evaluate;
+mod filter;
 mod function;
 mod message;
 mod moment;
@@ -75,6 +76,9 @@ pub(crate) struct Run<'m> {
     pub(crate) coding: Coding,
     /// A letter of the message has no place in that coding.
     pub(crate) lossy: bool,
+    /// What conditions with many candidates say, and the candidates by what is asked of them.
+    pub(crate) plans: Vec<Rc<filter::Plan<'m>>>,
+    pub(crate) indexes: Vec<filter::Indexed<'m>>,
     /// References that values became.
     pub(crate) referred: Vec<Referred<'m>>,
     /// How often something was asked that depends on where a value stands.
@@ -311,6 +315,8 @@ impl RouteSet {
             pieces: RefCell::default(),
             uris: Vec::new(),
             named: RefCell::default(),
+            plans: Vec::new(),
+            indexes: Vec::new(),
             referred: Vec::new(),
             local: Cell::default(),
             left: Cell::new(WORK_MAX),
@@ -443,6 +449,19 @@ impl<'m> Run<'m> {
                 Vec::new()
             }
         }
+    }
+
+    /// From where the group of this instance is searched, and what kind of group it starts from: where both are the same, a look-up finds the same.
+    pub(crate) fn searched(&self, lookup: usize, from: Option<u32>) -> (u32, NodeId) {
+        let everywhere = (u32::MAX, Structure::ROOT);
+        let (Some(structure), Some(wanted)) = (self.structure, self.code.lookups.get(lookup)) else { return everywhere };
+        let mut at = from.and_then(|s| self.placement.segments.get(s as usize)).map_or(0, |p| p.group);
+        let Some(instance) = self.placement.groups.get(at as usize).filter(|_| !wanted.all) else { return everywhere };
+        let known = self.places.read().unwrap_or_else(PoisonError::into_inner).get(&(structure, instance.node, lookup)).cloned();
+        for _ in 0..known.flatten().map_or(0, |place| place.up) {
+            at = self.placement.groups.get(at as usize).and_then(|g| g.parent).unwrap_or(0);
+        }
+        (at, instance.node)
     }
 
     fn in_group(&self, group: u32, name: &str, nodes: Option<&[NodeId]>) -> Vec<u32> {
