@@ -90,6 +90,12 @@ impl<'m> Run<'m> {
             let (mark, part) = (self.noted(|t| t.next_value()), part_of(&value));
             match value {
                 Value::Node(node) => out.push(names.name(), node.1),
+                // What a function made is taken, not copied: it may be a large document.
+                Value::Text(Cow::Owned(text)) if self.trace.is_none() && matches!(conversion.join, Join::Text) && is_plain(&text) => {
+                    if !is_blank(&text) {
+                        out.push(names.name(), Node::Text(text));
+                    }
+                }
                 other => self.convert_one(&other, &conversion.join, conversion, env, names, out),
             }
             self.note(|t| match out.get_mut(before) {
