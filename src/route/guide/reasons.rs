@@ -70,7 +70,7 @@ mod tests {
     fn a_pattern_is_a_beginning_of_whole_words() {
         assert!(fits("PID[Patient] PID-2", "PID[Patient] PID-2 identifier[1]"));
         assert!(!fits("PID[Patient] PID-2", "PID[Patient] PID-21 $this"));
-        assert!(fits("* extension??", "PV2[Encounter] PV2-7 extension??-a"));
+        assert!(fits("* extension??*", "PV2[Encounter] PV2-7 extension??-a"));
         assert!(fits("ADT_*.SFT", "ADT_A01 ADT_A01.SFT Device"));
         assert!(!fits("ADT_*.SFT", "ADT_A01 ADT_A01.EVN Device"));
     }
