@@ -80,7 +80,7 @@ fn expression() -> Value {
         "plain: an expression (`PID-5`, `PID-3 where CX.5 = \"MR\"`, `a ?? b`, `if C then A else B`); quoted: a constant. Functions: {}",
         names.join(", ")
     );
-    json!({ "type": ["string", "number", "boolean"], "description": about })
+    json!({ "type": ["string", "number", "boolean", "null"], "description": about })
 }
 
 /// The right side of a line: an expression, a constant, a body, or a list of these.
@@ -214,11 +214,11 @@ fn map_lines() -> Value {
             .collect();
         // An element that is no type of its own (`Patient.name`): its lines are not told apart here.
         let known: Vec<Value> = inner.iter().filter_map(|i| i.get("if").cloned()).collect();
-        if ty.kind() == FhirKind::Resource {
+        if ty.kind() != FhirKind::Primitive {
             let open = json!({ "if": { "not": { "anyOf": known } }, "then": { "patternProperties": { "^[^$]": reference("item") } } });
             let all: Vec<Value> = inner.into_iter().chain((!known.is_empty()).then_some(open)).collect();
             let all = if all.is_empty() { vec![json!({ "patternProperties": { "^[^$]": reference("item") } })] } else { all };
-            chosen.push(json!({ "if": heads(&format!("{name}\\.[A-Za-z.]*[A-Za-z]")), "then": { "allOf": all } }));
+            chosen.push(json!({ "if": heads(&format!("{name}\\.[A-Za-z.]*[A-Za-z](\\[x\\])?")), "then": { "allOf": all } }));
         }
     }
     // v2 as a target: fields, components, groups.

@@ -1,6 +1,6 @@
 //! All resources of a message in one transaction Bundle: all or nothing (<https://hl7.org/fhir/R4/http.html#transaction>).
 
-use crate::fhir::{BundleKind, SaveMode, Step, conflict, links, write_bundle};
+use crate::fhir::{BundleKind, ListMerge, Save, SaveMode, Step, conflict, links, write_bundle};
 use crate::target::fhir::answer::{Answer, entry_place};
 use crate::target::fhir::http::Effect;
 use crate::target::fhir::judge::{Asked, setback};
@@ -8,6 +8,7 @@ use crate::target::fhir::read::{may_refuse_patches, may_stumble_over_patches};
 use crate::target::fhir::{FhirTarget, Work};
 use crate::target::{Fault, Retry, Setback};
 use reqwest::header::CONTENT_TYPE;
+use std::collections::BTreeSet;
 
 impl FhirTarget {
     pub(crate) async fn transaction(&self, work: &mut Work<'_>) -> Result<(), Setback> {
@@ -60,6 +61,14 @@ impl FhirTarget {
             let open = doubtful || matches!(work.steps[n], Step::DeleteWhere);
             if work.steps[n].writes() && (mode.keeps_the_rest() || open) {
                 merges.extend(self.resolve(work, n).await?.map(|current| (n, current)));
+            }
+        }
+        // A list that meets the stored one entry by entry needs the ids of what it refers to: what is on the server already has one.
+        let linked: BTreeSet<usize> = merges.iter().flat_map(|(n, _)| linked_from_lists(&work.saves.entries[*n])).collect();
+        for m in linked {
+            let open = work.steps[m].writes() && work.steps[m].id().is_none();
+            if open && matches!(work.saves.entries[m].mode, SaveMode::CreateIfNone | SaveMode::Update) {
+                self.resolve(work, m).await?;
             }
         }
         for (n, current) in merges {
@@ -143,6 +152,19 @@ impl FhirTarget {
             _ => endpoint(),
         }
     }
+}
+
+/// The entries that a merge's lists refer to, where old and new entries of the list are compared.
+fn linked_from_lists(save: &Save) -> Vec<usize> {
+    let mut found = Vec::new();
+    for (element, how) in &save.merge {
+        if *how != ListMerge::Replace
+            && let Some(list) = save.body.get(element)
+        {
+            list.links(&mut |entry| found.push(entry));
+        }
+    }
+    found
 }
 
 /// A patch that met another state than it was made for.
