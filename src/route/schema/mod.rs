@@ -218,7 +218,7 @@ fn map_lines() -> Value {
             let open = json!({ "if": { "not": { "anyOf": known } }, "then": { "patternProperties": { "^[^$]": reference("item") } } });
             let all: Vec<Value> = inner.into_iter().chain((!known.is_empty()).then_some(open)).collect();
             let all = if all.is_empty() { vec![json!({ "patternProperties": { "^[^$]": reference("item") } })] } else { all };
-            chosen.push(json!({ "if": heads(&format!("{name}\\.[A-Za-z.]*[A-Za-z](\\[x\\])?")), "then": { "allOf": all } }));
+            chosen.push(json!({ "if": heads(&format!("{name}\\.[A-Za-z.]*[A-Za-z]")), "then": { "allOf": all } }));
         }
     }
     // v2 as a target: fields, components, groups.
