@@ -5,7 +5,7 @@ mod servers_support;
 mod target_support;
 
 use kiln::exchange::{MessageId, Timestamp};
-use kiln::fhir::{KnownId, Save, SaveMode, put_id};
+use kiln::fhir::{KnownId, ListMerge, Save, SaveMode, put_id};
 use kiln::target::{Fault, PatchFormat, Receipt, Retry, Sending, Setback, Target};
 use serde_json::{Value, json};
 use servers_support::proxy::Proxy;
@@ -127,6 +127,41 @@ async fn every_mode(server: &Server) {
         // HAPI validates a Bundle as a whole before it takes anything of it.
         let nothing = send == Sending::Transaction || (send == Sending::Batch && server.kind == Kind::Hapi);
         assert_eq!(server.all("Patient").await.len(), if nothing { 2 } else { 3 }, "{send:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_merged_list_knows_what_is_on_the_server_already() {
+    for server in Server::each().await {
+        merged_list(&server).await;
+    }
+}
+
+/// The ward and the stay are there, and nobody told Kiln their ids: so it is after a kill between the server's answer and the receipt.
+async fn merged_list(server: &Server) {
+    let target = target(server);
+    let stay = || {
+        let mut stay = encounter("urn:v|1");
+        stay.mode = SaveMode::Merge;
+        stay.body = save(
+            SaveMode::Merge,
+            "Encounter",
+            &["urn:v|1"],
+            json!({"status": "in-progress", "class": {"code": "IMP"}, "subject": {"reference": "@0"}, "location": [{"location": {"reference": "@2"}, "status": "active"}]}),
+        )
+        .body;
+        stay.merge = vec![("identifier", ListMerge::Union), ("location", ListMerge::By("location"))];
+        let ward = save(SaveMode::CreateIfNone, "Location", &["urn:w|1"], json!({"name": "Ward 1"}));
+        vec![patient(SaveMode::CreateIfNone, "urn:m|1", "Stays"), stay, ward]
+    };
+    for send in [Sending::Transaction, Sending::Batch, Sending::Single] {
+        server.reset().await;
+        for n in 1..=3 {
+            until_done(&target, Delivery::new(n, stay()).send(send)).await.expect("delivered");
+        }
+        let there = server.all("Encounter").await.remove(0);
+        assert_eq!(there["location"].as_array().map(Vec::len), Some(1), "{send:?}: {there}");
+        assert_eq!(server.all("Location").await.len(), 1, "{send:?}");
     }
 }
 
