@@ -177,7 +177,9 @@ pub(crate) enum Failure {
     #[error("no connection to {0}")]
     Connect(String),
     /// The peer closed before it answered.
-    #[error("the connection was closed without an answer: the message was not accepted")]
+    #[error(
+        "the connection was closed without an answer: whether the message was accepted is not known; a listener of Kiln takes the same message once, so send it again"
+    )]
     Closed,
     /// No answer in time.
     #[error("no answer within {0:?}: whether the message was accepted is not known")]
