@@ -224,8 +224,3 @@ pub fn batch_segment(frame: &[u8]) -> Option<&'static str> {
     let name = frame.get(message_start(frame)..)?.first_chunk::<3>()?;
     ["FHS", "BHS", "BTS", "FTS"].into_iter().find(|batch| name.eq_ignore_ascii_case(batch.as_bytes()))
 }
-
-/// UTF-16 in either byte order, with or without its mark.
-pub(in crate::hl7v2) fn is_utf16(frame: &[u8]) -> bool {
-    matches!(frame, [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] | [b'M', 0, b'S', 0, ..] | [0, b'M', 0, b'S', ..])
-}

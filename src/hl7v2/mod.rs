@@ -2,6 +2,7 @@
 
 mod acknowledge;
 mod address;
+mod batch;
 mod charset;
 mod conform;
 mod delimiters;
@@ -18,10 +19,12 @@ mod split;
 mod structure;
 mod time;
 mod version;
+mod wide;
 mod write;
 
 pub use acknowledge::{AckCode, AckRequest, acknowledge};
 pub use address::Address;
+pub use batch::{BatchItem, Closed, Extract, Flaw, Splitter, Wrapper, batch_items, holds_several};
 pub use charset::Charset;
 pub use conform::{Breach, Conformance};
 pub use delimiters::Delimiters;

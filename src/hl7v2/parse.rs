@@ -1,8 +1,9 @@
 //! From a frame to a message: header, character set, index.
 
 use crate::hl7v2::charset::{Named, declared, lookup};
-use crate::hl7v2::header::{hiding_charset, is_utf16, message_start};
+use crate::hl7v2::header::{hiding_charset, message_start};
 use crate::hl7v2::index::Index;
+use crate::hl7v2::wide::Wide;
 use crate::hl7v2::{Charset, Delimiters, Fault, Location, Message, Version};
 use bytes::Bytes;
 use memchr::{memchr, memchr2};
@@ -25,8 +26,9 @@ impl Message {
         if frame.len() > MESSAGE_BYTES_MAX {
             return Err(Fault::new(Location::default(), Fault::INTERNAL, "the message is larger than 4 GiB"));
         }
-        if is_utf16(&frame) {
-            return Err(Fault::new(Location::field("MSH", 18), Fault::TABLE_VALUE, "the message is written in UTF-16, which is not read here"));
+        if let Some((wide, _)) = Wide::detect(&frame) {
+            let text = format!("the message is written in {}, which is not read here", wide.name());
+            return Err(Fault::new(Location::field("MSH", 18), Fault::TABLE_VALUE, text));
         }
         let start = message_start(&frame);
         let (delimiters, header_length) = Delimiters::read(frame.get(start..).unwrap_or_default())?;

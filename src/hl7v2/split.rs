@@ -1,50 +1,19 @@
 //! Several messages in one file: batch wrappers and framing bytes are not part of any.
 
-use crate::hl7v2::header::message_start;
+use crate::hl7v2::batch::{BatchItem, batch_items};
 use std::ops::Range;
 
 /// The places of the messages in a file: a message begins at a line with MSH and ends before the next one, before a batch or file
 /// wrapper (FHS, BHS, BTS, FTS), or at an MLLP framing byte. Lines that no MSH heads are a range of their own, so that reading it
-/// says what is wrong instead of losing it.
+/// says what is wrong instead of losing it. What the wrappers say is told by [`crate::hl7v2::Splitter`].
 pub fn split(bytes: &[u8]) -> Vec<Range<usize>> {
-    let mut out = Vec::new();
-    let mut open: Option<(usize, usize)> = None;
-    let mut at = 0;
-    while at < bytes.len() {
-        let rest = bytes.get(at..).unwrap_or_default();
-        let length = rest.iter().position(|b| matches!(b, b'\r' | b'\n' | 0x0B | 0x1C)).unwrap_or(rest.len());
-        let line = rest.get(..length).unwrap_or_default();
-        let lead = message_start(line);
-        let text = line.get(lead..).unwrap_or_default();
-        let ends_frame = matches!(rest.get(length), Some(0x0B | 0x1C));
-        let stop = at + length + usize::from(matches!(rest.get(length), Some(b'\r' | b'\n')));
-        if is_header(text, &[b"MSH"]) {
-            out.extend(open.take().map(|(start, end)| start..end));
-            open = Some((at + lead, stop));
-        } else if is_header(text, &[b"FHS", b"BHS", b"BTS", b"FTS"]) {
-            out.extend(open.take().map(|(start, end)| start..end));
-        } else if !text.is_empty() {
-            open = Some((open.map_or(at + lead, |(start, _)| start), stop));
-        }
-        // FS before each CR is an oddity of one sender, not the end of its message: what follows decides.
-        if ends_frame && begins_message(bytes.get(stop + 1..).unwrap_or_default()) {
-            out.extend(open.take().map(|(start, end)| start..end));
-        }
-        at = (at + length + 1).max(at + 1);
-    }
-    out.extend(open.map(|(start, end)| start..end));
-    out
-}
-
-/// Is the line such a segment? A wrapper's name may stand alone, or be followed by a separator.
-fn is_header(line: &[u8], names: &[&[u8; 3]]) -> bool {
-    let (name, after) = line.split_at(line.len().min(3));
-    names.iter().any(|n| name.eq_ignore_ascii_case(*n)) && !after.first().is_some_and(u8::is_ascii_alphanumeric)
-}
-
-fn begins_message(rest: &[u8]) -> bool {
-    let rest = rest.get(message_start(rest)..).unwrap_or_default();
-    rest.is_empty() || is_header(rest, &[b"MSH", b"FHS", b"BHS", b"BTS", b"FTS"])
+    let place = |range: Range<u64>| Some(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?);
+    let all = batch_items(bytes).into_iter();
+    all.filter_map(|piece| match piece {
+        BatchItem::Message(extract) | BatchItem::Stray(extract) => place(extract.range),
+        BatchItem::Opened(..) | BatchItem::Closed(_) => None,
+    })
+    .collect()
 }
 
 #[cfg(test)]
