@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// How many documents of each kind there are, shipped ones included.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counted {
-    /// `route:` documents.
+    /// `route:` documents that run: those of overlays only where they are used.
     pub routes: u64,
     /// `map:` documents.
     pub maps: u64,
@@ -25,11 +25,17 @@ impl Counted {
         self.tables += other.tables;
     }
 
-    /// A document that replaces one with the same head counts once.
+    /// By the text alone, so that a set with faults is counted too. A document that replaces one with the same head counts once, a route of an
+    /// overlay not at all.
     fn of(sources: &Sources) -> Self {
         let mut heads = std::collections::BTreeSet::new();
-        for line in sources.ids().flat_map(|id| sources.text(id).lines()) {
-            if let Some((kind @ ("route" | "map" | "table"), head)) = line.split_once(':') {
+        for document in sources.ids().flat_map(|id| sources.text(id).split("\n---")) {
+            let overlay = document.lines().any(|line| line.starts_with("$in:"));
+            for line in document.lines() {
+                let Some((kind @ ("route" | "map" | "table"), head)) = line.split_once(':') else { continue };
+                if kind == "route" && overlay {
+                    continue;
+                }
                 let head = head.split(" #").next().unwrap_or(head).trim().trim_matches(['"', '\'']);
                 heads.insert((kind, head.split_whitespace().collect::<Vec<_>>().join(" ")));
             }
@@ -45,6 +51,10 @@ impl Counted {
 /// A file that cannot be read.
 pub(crate) fn load_folders(folders: &[PathBuf], options: &LoadOptions) -> io::Result<(Loaded, Counted)> {
     let sources = route_sources(folders)?;
-    let counted = Counted::of(&sources);
-    Ok((load(sources, options), counted))
+    let mut counted = Counted::of(&sources);
+    let loaded = load(sources, options);
+    if let Some(set) = &loaded.set {
+        counted.routes = set.routes().count() as u64;
+    }
+    Ok((loaded, counted))
 }

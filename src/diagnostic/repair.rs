@@ -17,7 +17,7 @@ impl Diagnostic {
         for word in text.split(|c: char| !in_word(c)) {
             let start = at;
             at += word.len() + text.get(at + word.len()..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
-            if !word.is_empty() && suggest(word, [meant]) == Some(meant) {
+            if !word.is_empty() && suggest(word, [meant]).is_some() {
                 let begin = self.span.start + u32::try_from(start).ok()?;
                 return Some((Span { start: begin, end: begin + u32::try_from(word.len()).ok()?, ..self.span }, meant.to_owned()));
             }

@@ -1,18 +1,35 @@
-//! Did you mean: the candidate that is nearest to a word somebody mistyped.
+//! "Did you mean": the names nearest to a word that is not known.
 
-/// The candidate that `word` was probably meant to be, or `None` when nothing is near enough. Case is ignored; of equally near ones the first wins.
-pub fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+use std::borrow::Cow;
+
+/// So many are named when several are equally near.
+const NAMED_MAX: usize = 3;
+
+/// The candidate that was probably meant, if one is near enough to be a slip of the keys; if several are equally near, all of them: `A, B or C`.
+pub fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<Cow<'a, str>> {
     let lower = word.to_lowercase();
-    let mut best: Option<(&'a str, usize)> = None;
+    let mut best: Vec<&'a str> = Vec::new();
+    let mut nearest = usize::MAX;
     for candidate in candidates {
         let distance = strsim::osa_distance(&lower, &candidate.to_lowercase());
         // A third of the word may be wrong, and one letter of a short word.
         let allowed = (word.chars().count().max(candidate.chars().count()) / 3).max(1);
-        if candidate != word && distance <= allowed && distance < candidate.chars().count() && best.is_none_or(|(_, d)| distance < d) {
-            best = Some((candidate, distance));
+        if candidate == word || distance > allowed.min(nearest) || distance >= candidate.chars().count() {
+            continue;
+        }
+        if distance < nearest {
+            nearest = distance;
+            best.clear();
+        }
+        if best.len() < NAMED_MAX && !best.contains(&candidate) {
+            best.push(candidate);
         }
     }
-    best.map(|(candidate, _)| candidate)
+    match best.as_slice() {
+        [] => None,
+        [one] => Some(Cow::Borrowed(one)),
+        [first @ .., last] => Some(Cow::Owned(format!("{} or {last}", first.join(", ")))),
+    }
 }
 
 #[cfg(test)]
@@ -21,10 +38,11 @@ mod tests {
 
     #[test]
     fn finds_what_was_meant() {
-        assert_eq!(suggest("resorces", ["resources", "route", "reply"]), Some("resources"));
-        assert_eq!(suggest("birthdate", ["birthDate", "name"]), Some("birthDate"));
-        assert_eq!(suggest("uqdate", ["create", "update", "merge"]), Some("update"));
+        assert_eq!(suggest("resorces", ["resources", "route", "reply"]), Some("resources".into()));
+        assert_eq!(suggest("birthdate", ["birthDate", "name"]), Some("birthDate".into()));
+        assert_eq!(suggest("uqdate", ["create", "update", "merge"]), Some("update".into()));
         assert_eq!(suggest("xyz", ["resources", "on"]), None);
+        assert_eq!(suggest("PID-Y", ["PID-X", "PID-Z", "PID-X"]), Some("PID-X or PID-Z".into()), "neither is nearer");
         assert_eq!(suggest("a", ["b"]), None, "a word of one letter is not a slip of another");
     }
 }

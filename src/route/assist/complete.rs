@@ -198,7 +198,17 @@ impl<'v> Offers<'v> {
                     self.add(ty.name(), SuggestionKind::Element, "resource", ty.short(), key(ty.name()), range);
                 }
             }
-            Context::Rows | Context::Fields | Context::Items | Context::Resources | Context::Names => {}
+            Context::Draft(part, place) => {
+                self.line(part, range, bare);
+                declared(self, &mut OWN.iter().filter(|k| k.allowed(place) && k.name != IN.name));
+            }
+            Context::Question(ty) => {
+                for p in ty.map(|t| fhir::search_parameters(t.name())).unwrap_or_default() {
+                    self.add(p.name, SuggestionKind::Element, p.kind, hover::parameter(p), key(p.name), range);
+                }
+                declared(self, &mut OWN.iter().filter(|k| k.only.contains(&Place::Question)));
+            }
+            Context::Rows | Context::Fields | Context::Items | Context::Resources | Context::Questions | Context::Names => {}
         }
     }
 
@@ -231,6 +241,7 @@ impl<'v> Offers<'v> {
             match wanted {
                 Wanted::Element(e, branch) => self.codes(e, branch, &range, ""),
                 Wanted::Key(k) => self.words(k, &range),
+                Wanted::Coded(table) => self.table_codes(table, &range),
                 _ => {}
             }
             return;
@@ -253,7 +264,7 @@ impl<'v> Offers<'v> {
                 true
             }
             Wanted::Other => true,
-            Wanted::Element(..) | Wanted::Item => false,
+            Wanted::Element(..) | Wanted::Item | Wanted::Coded(_) => false,
         };
         if !own_words {
             self.expression(chain, &range, wanted);
@@ -285,6 +296,10 @@ impl<'v> Offers<'v> {
                 fhir::value_set_names().map(|n| (n.to_owned(), "value set".to_owned())).collect()
             }
             ("type", _) => hl7v2::datatype_ids().map(|n| (n.to_owned(), "data type".to_owned())).collect(),
+            ("$search", _) => {
+                fhir::types().filter(|t| t.kind() == FhirKind::Resource && !t.is_abstract()).map(|t| (t.name().to_owned(), t.short().to_owned())).collect()
+            }
+            ("reply", _) => hl7v2::events(hl7v2::Version::V251).map(|(event, structure)| (format!("{event}^{structure}"), String::new())).collect(),
             ("after", _) => hl7v2::segment_ids().map(|n| (n.to_owned(), "segment".to_owned())).collect(),
             _ => Vec::new(),
         };

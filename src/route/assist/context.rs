@@ -36,8 +36,25 @@ pub(crate) enum Context {
     Rows,
     /// `fields:`.
     Fields,
+    /// Lines of a v2 message that is made.
+    Draft(Part, Place),
+    /// Questions of `ask`, by name.
+    Questions,
+    /// Search parameters of a resource type, if it is known.
+    Question(Option<Type>),
     /// Names that the writer chooses.
     Names,
+}
+
+/// What lines of a `message:` are about.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    /// The message, or a group of it: keys are segments, fields and groups.
+    Message,
+    /// A segment: keys are its fields.
+    Segment(&'static str),
+    /// A field or component of this data type: keys are its components.
+    Value(&'static str),
 }
 
 /// What a value is for.
@@ -51,6 +68,8 @@ pub(crate) enum Wanted {
     Head,
     /// A name's value in `$let`, `$with`.
     Item,
+    /// A v2 value that this table codes.
+    Coded(&'static str),
     /// A row's code.
     Code,
     /// Something else.
@@ -106,8 +125,8 @@ impl View<'_> {
                 Some(Takes::Rules) => Context::Keys(RULE),
                 Some(Takes::Fields) => Context::Fields,
                 Some(Takes::Saves) => Context::Types,
-                Some(Takes::Message) => Context::Body(None, Place::Message),
-                Some(Takes::Questions) => Context::Names,
+                Some(Takes::Message) => Context::Draft(Part::Message, Place::Message),
+                Some(Takes::Questions) => Context::Questions,
                 _ => Context::Names,
             },
             Context::Rows => Context::Row,
@@ -140,7 +159,21 @@ impl View<'_> {
                 }
                 Context::Body(inner, Place::Inside)
             }
-            Context::Row | Context::Lists(_) | Context::Types | Context::Names => Context::Names,
+            Context::Draft(part, _) if key.starts_with('$') => match find(OWN, key).map(|k| k.takes) {
+                Some(Takes::NamedItems) => Context::Items,
+                Some(Takes::Alternatives | Takes::Item) => Context::Draft(part, Place::Inside),
+                _ => Context::Names,
+            },
+            Context::Draft(..) => match self.line(key) {
+                Some(Ty::Segment(name)) => Context::Draft(Part::Segment(name), Place::Inside),
+                Some(Ty::V2 { datatype, .. }) => Context::Draft(Part::Value(datatype), Place::Inside),
+                // A group.
+                _ => Context::Draft(Part::Message, Place::Inside),
+            },
+            Context::Questions => Context::Question(
+                self.outline.child(n, "$search", &self.text).and_then(|c| self.outline.entry(c)).and_then(|e| fhir::type_named(self.part(&e.value))),
+            ),
+            Context::Question(_) | Context::Row | Context::Lists(_) | Context::Types | Context::Names => Context::Names,
         }
     }
 
@@ -149,6 +182,14 @@ impl View<'_> {
         let map = self.outline.child(n, "$map", &self.text).and_then(|c| self.outline.entry(c))?;
         let first = map.children.first().and_then(|c| self.outline.entry(*c)).unwrap_or(map);
         target_type(self.part(&first.value))
+    }
+
+    /// What a line of a `message:` is about: `PID`, `PID-3.4`, `CX.4`, `PID.NTE`; nothing for a group.
+    pub(crate) fn line(&self, key: &str) -> Option<Ty> {
+        let v2 = &self.assist.index.v2;
+        let key = key.strip_suffix('+').unwrap_or(key);
+        // Behind an anchor stands what is meant.
+        words::type_of(key, &[], v2).or_else(|| key.rsplit_once('.').and_then(|(_, last)| words::type_of(last, &[], v2)))
     }
 
     /// The chain without its last entries of lists, so that it ends with a key.
@@ -184,6 +225,14 @@ impl View<'_> {
             },
             Context::Extensions(_) => fhir::extension(key).and_then(|d| d.value()).map_or(Wanted::Item, |e| Wanted::Element(e, None)),
             Context::Parts(def) => def.part(key).map_or(Wanted::Item, |p| Wanted::Element(p.value(), None)),
+            Context::Draft(_, place) => match find(OWN, key).filter(|k| k.allowed(place)) {
+                Some(own) => Wanted::Key(own),
+                None => match self.line(key) {
+                    Some(Ty::V2 { table: Some(table), .. }) => Wanted::Coded(table),
+                    _ => Wanted::Item,
+                },
+            },
+            Context::Question(_) => find(OWN, key).filter(|k| k.allowed(Place::Question)).map_or(Wanted::Item, Wanted::Key),
             Context::Items => Wanted::Item,
             Context::Rows => Wanted::Code,
             Context::Types => find(OWN, "$save").map_or(Wanted::Other, Wanted::Key),

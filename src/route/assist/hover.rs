@@ -88,6 +88,19 @@ fn key(view: &View<'_>, section: &Section, chain: &[usize], written: &str) -> Op
         }
         Context::Parts(def) => def.part(name).map(|p| format!("**{name}** of {}: {}", def.name(), types(p.value()))),
         Context::Lists(ty) => ty.and_then(|t| Some(element(t, t.element(name)?, None))),
+        Context::Draft(_, place) if name.starts_with('$') => find(OWN, name).filter(|k| k.allowed(place)).map(|k| format!("**{}**: {}", k.name, k.meaning)),
+        Context::Draft(..) => {
+            let last = name.rsplit_once('.').map(|(_, last)| last).filter(|last| last.starts_with(|c: char| c.is_ascii_uppercase()));
+            let v2 = &view.assist.index.v2;
+            path(name, &[], v2)
+                .or_else(|| path(last?, &[], v2))
+                .or_else(|| (name.len() > 3 && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')).then(|| format!("**{name}**: a group of the message")))
+        }
+        Context::Question(_) if name.starts_with('$') => find(OWN, name).map(|k| format!("**{}**: {}", k.name, k.meaning)),
+        Context::Question(ty) => {
+            let plain = name.split(':').next().unwrap_or(name);
+            fhir::search_parameters(ty?.name()).into_iter().find(|p| p.name == plain).map(parameter)
+        }
         Context::Types => fhir::type_named(name).map(|t| format!("**{name}**: {}", t.short())),
         _ => None,
     }
@@ -308,6 +321,13 @@ pub(super) fn shape(e: Element) -> String {
     let types: Vec<&str> = e.types().take(4).map(Type::name).collect();
     let more = if e.types().count() > 4 { " or more" } else { "" };
     format!("{}..{most}, {}{more}", e.min(), types.join(" or "))
+}
+
+/// A search parameter.
+pub(super) fn parameter(p: fhir::SearchParameter) -> String {
+    let targets: Vec<&str> = p.targets().collect();
+    let to = if targets.is_empty() { String::new() } else { format!(" to {}", targets.join(", ")) };
+    format!("**{}**: a search parameter, {}{to}", p.name, p.kind)
 }
 
 fn types(e: Element) -> String {

@@ -90,6 +90,18 @@ impl Index {
     }
 }
 
+impl Index {
+    /// The groups of messages of these kinds. Sorted.
+    pub(crate) fn groups(&self, on: &[String]) -> Vec<&'static str> {
+        let kinds: Vec<&str> = on.iter().map(String::as_str).collect();
+        let mut names: Vec<&'static str> =
+            structures(&kinds).into_iter().flat_map(|s| s.nodes().map(move |n| s.node(n))).filter(|n| n.is_group).map(|n| n.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
 /// `Target` of `SOURCE -> TARGET`, without blanks.
 pub(crate) fn arrow(text: &str) -> Option<(&str, &str)> {
     text.split_once("->").map(|(a, b)| (a.trim(), b.trim()))

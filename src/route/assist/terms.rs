@@ -2,7 +2,7 @@
 
 use crate::hl7v2;
 use crate::route::assist::complete::{CODES_MAX, Offers, SuggestionKind};
-use crate::route::assist::context::Wanted;
+use crate::route::assist::context::{Part, Wanted};
 use crate::route::assist::hover;
 use crate::route::assist::index::arrow;
 use crate::route::assist::words;
@@ -24,16 +24,14 @@ impl<'v> Offers<'v> {
             match text.get(..open).and_then(words::compared) {
                 Some(path) => {
                     if let Some(Ty::V2 { table: Some(table), .. }) = words::type_of(path, &current, &view.assist.index.v2) {
-                        for (code, display) in hl7v2::newest_table(table).into_iter().flat_map(|t| t.codes()).take(CODES_MAX) {
-                            self.add(code, SuggestionKind::Code, display, format!("table {table}"), code.to_owned(), &range);
-                        }
+                        self.table_codes(table, &range);
                     }
                 }
-                None => {
-                    if let Wanted::Element(e, branch) = wanted {
-                        self.codes(e, branch, &range, "");
-                    }
-                }
+                None => match wanted {
+                    Wanted::Element(e, branch) => self.codes(e, branch, &range, ""),
+                    Wanted::Coded(table) => self.table_codes(table, &range),
+                    _ => {}
+                },
             }
             return;
         }
@@ -104,42 +102,18 @@ impl<'v> Offers<'v> {
     fn terms(&mut self, chain: &[usize], word: &str, range: &Range<usize>, current: &[Ty], wanted: Wanted) {
         let view = self.view;
         let v2 = &view.assist.index.v2;
-        if let Some(dot) = word.rfind('.').filter(|_| word.starts_with(|c: char| c.is_ascii_uppercase()))
-            && let Some(path) = word.get(..dot)
-        {
-            // After a point: components; after an anchor, segments.
-            match words::type_of(path, current, v2) {
-                Some(Ty::V2 { datatype, .. }) => self.components(path, datatype, range),
-                Some(Ty::Segment(_)) => {
-                    for segment in self.segments(current) {
-                        let name = hl7v2::newest_segment(segment).map_or("", |s| s.name());
-                        self.add(&format!("{path}.{segment}"), SuggestionKind::Path, "segment", name, format!("{path}.{segment}"), range);
-                    }
-                }
-                _ => {}
-            }
-            return;
-        }
-        if let Some((segment, _)) = word.split_once('-').filter(|_| word.starts_with(|c: char| c.is_ascii_uppercase())) {
-            let name = segment.split(['[', '.']).next_back().filter(|s| v2.is_segment(s)).or_else(|| segment.split('[').next()).unwrap_or(segment);
-            for n in 1..=120 {
-                let Some(facts) = v2.field(name, n) else { continue };
-                let path = format!("{segment}-{n}");
-                self.add(&path, SuggestionKind::Path, hover::field_shape(name, n, &facts), hover::field(name, n, &facts), path.clone(), range);
-            }
+        if self.path(word, range, current, "") {
             return;
         }
         for ty in current {
             match ty {
-                Ty::V2 { datatype, .. } => self.components(datatype, datatype, range),
-                Ty::Segment(name) => {
-                    self.add(name, SuggestionKind::Path, "segment", hl7v2::newest_segment(name).map_or("", |s| s.name()), (*name).to_owned(), range)
-                }
+                Ty::V2 { datatype, .. } if !v2.is_primitive(datatype) => self.components(datatype, datatype, range, ""),
+                Ty::Segment(name) => self.segment(name, range, ""),
                 _ => {}
             }
         }
         for segment in self.segments(current) {
-            self.add(segment, SuggestionKind::Path, "segment", hl7v2::newest_segment(segment).map_or("", |s| s.name()), segment.to_owned(), range);
+            self.segment(segment, range, "");
         }
         if let Wanted::Element(e, branch) = wanted
             && word.is_empty()
@@ -163,26 +137,91 @@ impl<'v> Offers<'v> {
         }
     }
 
-    fn components(&mut self, path: &str, datatype: &str, range: &Range<usize>) {
+    /// What goes on from `PID-` or `PID-3.`, and whether the word is of that kind. `end` is written behind what is chosen.
+    fn path(&mut self, word: &str, range: &Range<usize>, current: &[Ty], end: &str) -> bool {
         let v2 = &self.view.assist.index.v2;
-        let primitive = v2.is_primitive(datatype);
+        if !word.starts_with(|c: char| c.is_ascii_uppercase()) {
+            return false;
+        }
+        if let Some((path, _)) = word.rsplit_once('.') {
+            // After a point: components; after an anchor, segments.
+            match words::type_of(path, current, v2) {
+                Some(Ty::V2 { datatype, .. }) if !v2.is_primitive(datatype) => self.components(path, datatype, range, end),
+                Some(Ty::Segment(_)) => {
+                    for segment in self.segments(current) {
+                        let name = hl7v2::newest_segment(segment).map_or("", |s| s.name());
+                        self.add(&format!("{path}.{segment}"), SuggestionKind::Path, "segment", name, format!("{path}.{segment}{end}"), range);
+                    }
+                }
+                _ => {}
+            }
+            return true;
+        }
+        let Some((segment, _)) = word.split_once('-') else { return false };
+        let name = segment.split(['[', '.']).next_back().filter(|s| v2.is_segment(s)).or_else(|| segment.split('[').next()).unwrap_or(segment);
+        self.fields(segment, name, range, end);
+        true
+    }
+
+    /// Keys of a `message:`'s body.
+    pub(crate) fn line(&mut self, part: Part, range: &Range<usize>, bare: bool) {
+        let end = if bare { ": " } else { "" };
+        let written = self.view.part(&(range.start..self.at.max(range.start)));
+        if self.path(written, range, &[], end) {
+            return;
+        }
+        match part {
+            Part::Message => {
+                for segment in self.segments(&[]) {
+                    self.segment(segment, range, end);
+                }
+                for group in self.view.assist.index.groups(&self.on()) {
+                    self.add(group, SuggestionKind::Path, "group", "changes the groups of a copy, or makes groups", format!("{group}{end}"), range);
+                }
+            }
+            Part::Segment(name) => self.fields(name, name, range, end),
+            Part::Value(datatype) => self.components(datatype, datatype, range, end),
+        }
+    }
+
+    /// Codes of a v2 table.
+    pub(crate) fn table_codes(&mut self, table: &str, range: &Range<usize>) {
+        for (code, display) in hl7v2::newest_table(table).into_iter().flat_map(|t| t.codes()).take(CODES_MAX) {
+            self.add(code, SuggestionKind::Code, display, format!("table {table}"), code.to_owned(), range);
+        }
+    }
+
+    fn segment(&mut self, name: &str, range: &Range<usize>, end: &str) {
+        let meaning = hl7v2::newest_segment(name).map_or("", |s| s.name());
+        self.add(name, SuggestionKind::Path, "segment", meaning, format!("{name}{end}"), range);
+    }
+
+    fn fields(&mut self, written: &str, segment: &str, range: &Range<usize>, end: &str) {
+        let v2 = &self.view.assist.index.v2;
+        for n in 1..=120 {
+            let Some(facts) = v2.field(segment, n) else { continue };
+            let path = format!("{written}-{n}");
+            self.add(&path, SuggestionKind::Path, hover::field_shape(segment, n, &facts), hover::field(segment, n, &facts), format!("{path}{end}"), range);
+        }
+    }
+
+    fn components(&mut self, path: &str, datatype: &str, range: &Range<usize>, end: &str) {
+        let v2 = &self.view.assist.index.v2;
         let offers: Vec<_> = (1..=60)
-            .filter(|_| !primitive)
             .filter_map(|n| v2.component(datatype, n).map(|facts| (n, facts)))
             .map(|(n, facts)| (format!("{path}.{n}"), hover::component_shape(datatype, n, &facts), hover::component(datatype, n, &facts)))
             .collect();
         for (label, detail, text) in offers {
-            self.add(&label, SuggestionKind::Path, detail, text, label.clone(), range);
+            self.add(&label, SuggestionKind::Path, detail, text, format!("{label}{end}"), range);
         }
     }
 
     /// Segments in reach: those of the route's messages, or of the messages that have the map's segment.
     fn segments(&self, current: &[Ty]) -> Vec<&'static str> {
         let index = &self.view.assist.index;
-        let (kind, head) = self.view.kind(&self.section.roots);
+        let (kind, _) = self.view.kind(&self.section.roots);
         if kind == "route" {
-            let on: Vec<String> = self.view.on(self.section).into_iter().chain(index.named("route", &head).flat_map(|d| d.on.clone())).collect();
-            return index.segments_beside(None, &on);
+            return index.segments_beside(None, &self.on());
         }
         match current.iter().rev().find_map(|t| if let Ty::Segment(name) = t { Some(*name) } else { None }) {
             Some(segment) => {
@@ -193,5 +232,11 @@ impl<'v> Offers<'v> {
             None if kind == "map" => Vec::new(),
             None => index.segments_beside(None, &[]),
         }
+    }
+
+    /// The messages of the route around.
+    fn on(&self) -> Vec<String> {
+        let (_, head) = self.view.kind(&self.section.roots);
+        self.view.on(self.section).into_iter().chain(self.view.assist.index.named("route", &head).flat_map(|d| d.on.clone())).collect()
     }
 }

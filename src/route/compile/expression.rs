@@ -2,7 +2,7 @@
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir;
-use crate::route::code::{Decimal, Said, Step, X};
+use crate::route::code::{Decimal, Function, Said, Step, X};
 use crate::route::compile::path::same_type;
 use crate::route::compile::scope::{Entry, Scope};
 use crate::route::compile::{Compiler, Wanted};
@@ -78,7 +78,7 @@ impl<'a> Compiler<'a> {
             ExprKind::Name(name, all) => self.resource(scope, name, *all, Some(wanted), expr.span),
             ExprKind::Call(name, arguments) if matches!(name.text.as_str(), "first" | "last") && arguments.len() == 1 && is_conversion(&arguments[0]) => {
                 let inner = self.wanted(scope, &arguments[0], wanted);
-                let function = if name.text == "first" { crate::route::code::Function::First } else { crate::route::code::Function::Last };
+                let function = if name.text == "first" { Function::First } else { Function::Last };
                 let typed = Typed::one(inner.typed.ty.clone());
                 Compiled { x: X::Call(function, vec![inner.x]), typed, ..Compiled { x: X::Nothing, ..inner } }
             }
@@ -276,6 +276,8 @@ impl<'a> Compiler<'a> {
         let value = Box::new(inner.x);
         let x = if name.text == "systems" {
             X::InSystems(value, negated)
+        } else if name.text == "ucum" {
+            X::Valued(Box::new(X::Call(Function::Ucum, vec![*value])), !negated)
         } else if let Some(table) = self.tables.iter().position(|t| *t.name == *name.text) {
             self.uses_table(table);
             X::InTable(value, table, negated)
@@ -284,8 +286,10 @@ impl<'a> Compiler<'a> {
         } else {
             let mut names: Vec<String> = self.tables.iter().map(|t| t.name.to_string()).collect();
             names.extend(fhir::value_set_names().map(str::to_owned));
-            let help = crate::diagnostic::suggest(&name.text, names.iter().map(String::as_str))
-                .map_or_else(|| "write a table, a value set or `systems` after `in`, or a list: (\"A\", \"B\")".to_owned(), |n| format!("did you mean {n}?"));
+            let help = crate::diagnostic::suggest(&name.text, names.iter().map(String::as_str)).map_or_else(
+                || "write a table, a value set, `ucum` or `systems` after `in`, or a list: (\"A\", \"B\")".to_owned(),
+                |n| format!("did you mean {n}?"),
+            );
             self.report(Diagnostic::error("K504", name.span, format!("there is no table or value set {}", name.text)).label("unknown").help(help));
             X::Bool(false)
         };
