@@ -82,6 +82,7 @@ fn message(n: u64, random: bool) -> Append {
         deliveries: vec![NewDelivery { route: "adt".into(), target: "main".into(), keys: None }],
         duplicate_window: Some(Duration::from_secs(24 * 3600)),
         awaited: Vec::new(),
+        owed: None,
         program: None,
     }
 }

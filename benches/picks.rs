@@ -88,6 +88,7 @@ fn message(n: u64) -> Append {
         deliveries: vec![NewDelivery { route: "adt".into(), target: "main".into(), keys: None }],
         duplicate_window: None,
         awaited: Vec::new(),
+        owed: None,
         program: None,
     }
 }

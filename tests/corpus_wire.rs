@@ -82,8 +82,9 @@ impl Peer {
 #[test]
 fn every_message_is_answered_and_stored_and_none_stops_the_daemon() {
     let folder = tempfile::tempdir().expect("a folder");
+    // Original mode: each message has one answer, at once, whatever MSH-15 says of the system that it was once sent to.
     // A disk that is nearly full for other reasons shall not stop the test. Without `duplicates: 0` a message that stands in two files would be stored once.
-    let site = "journal: { low-water: 1MiB }\nconsole: { listen: 127.0.0.1:0 }\nlisteners: { all: { mllp: 127.0.0.1:0, duplicates: 0 } }\ntargets: { main: { folder: out } }\n";
+    let site = "journal: { low-water: 1MiB }\nconsole: { listen: 127.0.0.1:0 }\nlisteners: { all: { mllp: 127.0.0.1:0, duplicates: 0, mode: original } }\ntargets: { main: { folder: out } }\n";
     std::fs::write(folder.path().join("kiln.yaml"), site).expect("a file");
     let daemon = Daemon::start_with(kiln(folder.path()).arg("serve"));
     let mut peer = Peer::connect(daemon.address("all on "));

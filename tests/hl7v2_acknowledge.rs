@@ -5,7 +5,16 @@ use kiln::hl7v2::{AckCode, AckRequest, Fault, Header, Location, Message, ParseOp
 
 fn ack(msh: Option<&str>, code: AckCode, faults: &[Fault]) -> String {
     let header = msh.map(|m| Header::read(m.as_bytes()).expect("the header is readable"));
-    let request = AckRequest { header: header.as_ref(), code, faults, time: "20260309142501+0100", control_id: "K1", application: "KILN", facility: "HOSP" };
+    let request = AckRequest {
+        header: header.as_ref(),
+        code,
+        faults,
+        time: "20260309142501+0100",
+        control_id: "K1",
+        application: "KILN",
+        facility: "HOSP",
+        conditions: None,
+    };
     let bytes = acknowledge(&request);
     Message::parse(Bytes::copy_from_slice(&bytes), &ParseOptions::default()).expect("an acknowledgement can be read");
     String::from_utf8(bytes).expect("these are ASCII")

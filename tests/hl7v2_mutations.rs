@@ -76,6 +76,7 @@ fn damaged_messages_never_panic_and_come_back_byte_for_byte() {
             control_id: "1",
             application: "KILN",
             facility: "",
+            conditions: None,
         };
         let answer = acknowledge(&request);
         assert!(Header::read(&answer).is_ok(), "mutation {n}: the acknowledgement has no readable header");

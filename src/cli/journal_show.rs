@@ -4,7 +4,7 @@ use crate::cli::Exit;
 use crate::cli::journal::{Place, disposition_painted, disposition_word, open, state_painted, state_word};
 use crate::cli::paint::{BAD, FAINT, GOOD, NAME, STRONG, WARN, bytes, err, out, paint, plain, rfc3339, time};
 use crate::exchange::MessageId;
-use crate::journal::{DeliveryRecord, Disposition, JournalError, MessageRecord};
+use crate::journal::{DeliveryRecord, Disposition, JournalError, MessageRecord, OwedRecord, OwedState};
 use serde_json::json;
 use std::io::Write;
 
@@ -69,6 +69,10 @@ fn show(record: &MessageRecord) {
     if record.duplicates > 0 {
         line("duplicates", &record.duplicates.to_string());
     }
+    if let Some(owed) = &record.owed {
+        line("accept", &accept_words(owed));
+        line("result", &application_words(owed));
+    }
     out!("");
     let text = String::from_utf8_lossy(e.bytes.expose());
     for segment in text.split(['\r', '\n']).filter(|s| !s.is_empty()) {
@@ -78,6 +82,45 @@ fn show(record: &MessageRecord) {
     for d in &record.deliveries {
         show_delivery(d);
     }
+}
+
+/// The accept acknowledgement of enhanced mode.
+fn accept_words(owed: &OwedRecord) -> String {
+    owed.accept.clone().unwrap_or_else(|| "not answered: the sender does not want it".to_owned())
+}
+
+/// The application acknowledgement of enhanced mode.
+fn application_words(owed: &OwedRecord) -> String {
+    let code = owed.code.clone().unwrap_or_else(|| if owed.positive == Some(false) { "AE or AR" } else { "AA" }.to_owned());
+    let at = owed.at.map(|at| format!(", {}", time(at))).unwrap_or_default();
+    let note = if owed.note.is_empty() { String::new() } else { format!(" ({}{at})", plain(&owed.note)) };
+    match owed.state {
+        OwedState::Open => "not known yet: it waits for the deliveries".to_owned(),
+        OwedState::NotWanted => "not told: the sender does not want it".to_owned(),
+        OwedState::Due => format!("{code}, to be told{}{note}", owed.not_before.map(|at| format!(" not before {}", time(at))).unwrap_or_default()),
+        OwedState::Sent => format!("{code}, told{note}"),
+        OwedState::Accepted => format!("{code}, told and accepted{note}"),
+        OwedState::GivenUp => format!("{code}, given up{note}"),
+    }
+}
+
+fn owed_word(state: OwedState) -> &'static str {
+    match state {
+        OwedState::Open => "open",
+        OwedState::Due => "due",
+        OwedState::NotWanted => "not-wanted",
+        OwedState::Sent => "sent",
+        OwedState::Accepted => "accepted",
+        OwedState::GivenUp => "given-up",
+    }
+}
+
+fn owed_json(owed: &OwedRecord) -> serde_json::Value {
+    json!({
+        "accept": owed.accept, "application": owed.code, "state": owed_word(owed.state), "positive": owed.positive, "decided": owed.decided.map(rfc3339),
+        "attempts": owed.attempts, "notBefore": owed.not_before.map(rfc3339), "at": owed.at.map(rfc3339), "note": owed.note,
+        "message": owed.bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes.expose()).into_owned()),
+    })
 }
 
 fn show_delivery(d: &DeliveryRecord) {
@@ -128,6 +171,6 @@ fn as_json(record: &MessageRecord) -> serde_json::Value {
         "id": record.id.0, "received": rfc3339(e.received), "listener": &*e.listener, "peer": e.peer, "type": e.message_type,
         "sendingApplication": e.sending_application, "sendingFacility": e.sending_facility, "controlId": e.control_id.0,
         "disposition": disposition_word(&record.disposition), "refused": refused, "duplicates": record.duplicates,
-        "message": String::from_utf8_lossy(e.bytes.expose()), "deliveries": deliveries,
+        "acknowledgements": record.owed.as_ref().map(owed_json), "message": String::from_utf8_lossy(e.bytes.expose()), "deliveries": deliveries,
     })
 }

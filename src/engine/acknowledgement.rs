@@ -1,9 +1,9 @@
 //! The answer to a message. A positive one is made from a `Stored`, so that an AA before the fsync does not compile.
 
 use crate::engine::pacts::Refusal;
-use crate::exchange::Timestamp;
-use crate::hl7v2::{AckCode, AckRequest, Fault, Header, Location, acknowledge};
-use crate::journal::Stored;
+use crate::exchange::{MessageId, Timestamp};
+use crate::hl7v2::{AckCode, AckRequest, Condition, Conditions, Fault, Header, Location, acknowledge};
+use crate::journal::{OwedRecord, Stored};
 use jiff::tz::TimeZone;
 
 /// Who Kiln says it is when the sender's header cannot be read.
@@ -38,20 +38,52 @@ impl Acknowledgement {
         Self::make(refusal.code, stored.received(), &control_id(stored), Some(header), &refusal.faults, &own)
     }
 
-    /// AR 207: nothing is kept, the sender must send it again (`when-full: nak`).
-    pub(super) fn cannot_store(at: Timestamp, header: Option<&Header>, own: &Own) -> Self {
-        let fault = Fault::new(Location::default(), Fault::INTERNAL, "the message cannot be stored now; send it again later");
-        Self::make(AckCode::ApplicationReject, at, &format!("KT{}", at.0), header, &[fault], own)
+    /// CA: the message is on the disk, and what comes of it is told later (enhanced mode).
+    pub(super) fn commit(stored: &Stored, header: &Header) -> Self {
+        let own = Own { application: String::new(), facility: String::new() };
+        Self::make(AckCode::CommitAccept, stored.received(), &control_id(stored), Some(header), &[], &own)
     }
 
-    fn make(code: AckCode, at: Timestamp, control_id: &str, header: Option<&Header>, faults: &[Fault], own: &Own) -> Self {
-        let request = AckRequest { header, code, faults, time: &hl7_time(at), control_id, application: &own.application, facility: &own.facility };
+    /// CE or CR: the message is kept as refused, and this says why (enhanced mode).
+    pub(super) fn commit_refusal(stored: &Stored, header: Option<&Header>, code: AckCode, fault: &Fault, own: &Own) -> Self {
+        Self::make(code, stored.received(), &control_id(stored), header, std::slice::from_ref(fault), own)
+    }
+
+    /// AA, AE or AR, after CA: what came of the message, made from the journal's word. The same bytes each time.
+    pub(super) fn application(owed: &OwedRecord, header: &Header, refusal: Option<&Refusal>, accept: Condition) -> Self {
+        let (code, faults) = refusal.map_or((AckCode::ApplicationAccept, [].as_slice()), |refusal| (refusal.code, refusal.faults.as_slice()));
+        let id = Self::application_control_id(owed.message);
+        let time = hl7_time(owed.decided.unwrap_or_default());
+        let conditions = Some(Conditions { accept, application: Condition::Never });
+        let request = AckRequest { header: Some(header), code, faults, time: &time, control_id: &id, application: "", facility: "", conditions };
         Self { code, bytes: acknowledge(&request) }
     }
 
-    /// `AA` or `AR`.
-    pub(super) fn code(&self) -> &'static str {
-        self.code.name()
+    /// MSH-10 of a message's application acknowledgement in enhanced mode: `K1042A`.
+    pub(super) fn application_control_id(message: MessageId) -> String {
+        format!("K{}A", message.0)
+    }
+
+    /// The message whose application acknowledgement has this MSH-10.
+    pub(super) fn message_of(control_id: &str) -> Option<MessageId> {
+        control_id.strip_prefix('K')?.strip_suffix('A')?.parse().ok().map(MessageId)
+    }
+
+    /// AR 207, or in enhanced mode CE 207: nothing is kept, the sender must send it again (`when-full: nak`).
+    pub(super) fn cannot_store(at: Timestamp, header: Option<&Header>, code: AckCode, own: &Own) -> Self {
+        let fault = Fault::new(Location::default(), Fault::INTERNAL, "the message cannot be stored now; send it again later");
+        Self::make(code, at, &format!("KT{}", at.0), header, &[fault], own)
+    }
+
+    fn make(code: AckCode, at: Timestamp, control_id: &str, header: Option<&Header>, faults: &[Fault], own: &Own) -> Self {
+        let request =
+            AckRequest { header, code, faults, time: &hl7_time(at), control_id, application: &own.application, facility: &own.facility, conditions: None };
+        Self { code, bytes: acknowledge(&request) }
+    }
+
+    /// MSA-1.
+    pub(super) fn ack_code(&self) -> AckCode {
+        self.code
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {

@@ -11,7 +11,7 @@ use crate::engine::pacts::{Part, Refusal};
 use crate::engine::receipt;
 use crate::engine::shared::{Shared, later, now};
 use crate::engine::window::Again;
-use crate::engine::{RoutesFault, TargetSetup, refusal};
+use crate::engine::{RoutesFault, TargetSetup, refusal, told};
 use crate::exchange::{DeliveryId, Phi, Timestamp};
 use crate::fhir::{KnownId, SaveMode, Saves};
 use crate::hl7v2::Fault as HlFault;
@@ -188,7 +188,7 @@ impl Attempt<'_> {
         let ended = match outcome {
             Ok(receipt) => self.delivered(receipt, &mapped, &keys, program).await,
             Err(setback) => {
-                let told = (self.part.is_some() && setback.fault == Fault::Message)
+                let told = ((self.part.is_some() || self.pending.owed) && setback.fault == Fault::Message)
                     .then(|| refusal::of_answer(setback.detail.as_ref().map(|d| d.expose().as_str()), &setback.summary, &routes, route, &envelope));
                 self.set_back(setback, &keys, program, retry_for, blocks, told).await
             }
@@ -339,8 +339,9 @@ impl Attempt<'_> {
         blocks: bool,
         told: Option<Refusal>,
     ) -> Ended {
+        let told = told.unwrap_or_else(|| refusal::of_words(&summary, true));
+        let owed = self.pending.owed.then(|| told::write(&told));
         if self.pending.awaited == Some(true) {
-            let told = told.unwrap_or_else(|| refusal::of_words(&summary, true));
             match self.refuse(code, &summary, detail.clone(), program.clone(), told).await {
                 Refused::Yes => return Ended::Settled,
                 Refused::TooLate => {}
@@ -349,7 +350,7 @@ impl Attempt<'_> {
         }
         let (message, number, attempts) = (self.pending.id.message.0, self.pending.id.number, self.pending.attempts);
         tracing::warn!(target_name = %self.lane.name, route = %self.pending.route, message_id = message, number, code, attempts, "a delivery was given up");
-        let outcome = Settlement::DeadLetter { code: code.to_owned(), summary, detail, blocks };
+        let outcome = Settlement::DeadLetter { code: code.to_owned(), summary, detail, blocks, told: owed };
         if !self.settle(program, outcome).await {
             return Ended::Unknown;
         }

@@ -6,14 +6,16 @@ use crate::engine::acknowledgement::{Acknowledgement, Own};
 use crate::engine::judge::{Door, Verdict, judge};
 use crate::engine::mapping::{self, Mapped};
 use crate::engine::pacts::Refusal;
-use crate::engine::shared::{Shared, exit_because_disk_failed, now};
-use crate::engine::{Routes, keys};
+use crate::engine::shared::{Shared, exit_because_disk_failed, later, now};
+use crate::engine::terms::{Outcome, Terms};
+use crate::engine::{Routes, courier, keys};
 use crate::exchange::{ControlId, Envelope, Format, MessageId, Phi};
-use crate::hl7v2::{AckCode, Fault, Header, Location, Version, event_structure};
-use crate::journal::{Append, AppendFault, Disposition, JournalError, NewDelivery};
-use crate::listener::{Intake, Received, Reply};
+use crate::hl7v2::{AckCode, Acknowledged, Condition, Fault, Header, Location, Version, event_structure};
+use crate::journal::{Append, AppendFault, Correspondent, Disposition, JournalError, NewDelivery, OwedState, Place, Stored, Telling, Told};
+use crate::listener::{Intake, Received, Reply, WayBack};
+use crate::metrics::Telling as Count;
 use crate::route::RouteId;
-use crate::site::{Acknowledge, ListenerSite, WhenFull};
+use crate::site::{Acknowledge, ListenerSite, ReturnTo, WhenFull};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,17 +49,38 @@ struct Judged {
     awaited: Vec<u16>,
     /// The set that the deliveries keep, since it was tried already.
     program: Option<String>,
-    /// True if it is an acknowledgement itself, which is never acknowledged.
+    /// Which acknowledgements it gets.
+    terms: Terms,
+    /// What is known of the application's, where that comes later.
+    outcome: Outcome,
+    /// True if it is an acknowledgement itself.
     answers: bool,
+}
+
+/// What the answer of a stored message depends on in enhanced mode.
+struct Accepting<'a> {
+    terms: &'a Terms,
+    header: Option<&'a Header>,
+    fault: Option<&'a Fault>,
+}
+
+/// After a sender has answered CE, CR or worse to an application acknowledgement.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+
+fn reply(acknowledgement: Acknowledgement) -> (Reply, &'static str) {
+    let code = acknowledgement.ack_code().name();
+    (Reply::Ack(Phi::new(acknowledgement.into_bytes().into())), code)
 }
 
 impl Gate {
     pub(super) fn new(shared: Arc<Shared>, site: ListenerSite, own: Own, room: watch::Receiver<bool>, closing: CancellationToken) -> Self {
+        shared.lines.set(&site.socket.name, &site.enhanced);
         Self { shared, site: ArcSwap::from_pointee(site), own, room, closing }
     }
 
     /// Takes messages in by other rules from now on.
     pub(super) fn change(&self, site: ListenerSite) {
+        self.shared.lines.set(&site.socket.name, &site.enhanced);
         self.site.store(Arc::new(site));
     }
 
@@ -74,32 +97,63 @@ impl Gate {
             deliveries = keys::deliveries(&routes, &taken, message.expose(), &received.listener, secret);
             envelope.order_keys = keys::order_keys(message.expose(), site.authority.as_deref(), &received.listener, secret);
         }
-        let mut judged = Judged { envelope, disposition, deliveries, header, fault, unmapped: None, awaited: Vec::new(), program: None, answers };
-        match &site.acknowledge {
-            Acknowledge::Mapped if judged.fault.is_none() => self.map(&mut judged, &routes, &taken),
+        let terms = Terms::of(&site.enhanced, header.as_ref(), received.bytes.expose(), answers);
+        let mut judged = Judged {
+            envelope,
+            disposition,
+            deliveries,
+            header,
+            fault,
+            unmapped: None,
+            awaited: Vec::new(),
+            program: None,
+            terms,
+            outcome: Outcome::Done,
+            answers,
+        };
+        if judged.fault.is_some() || !judged.terms.wants_application() {
+            return judged;
+        }
+        let two_stages = judged.terms.has_two_stages();
+        match if two_stages { &site.enhanced.outcome } else { &site.acknowledge } {
+            Acknowledge::Mapped => {
+                let stopped = self.map(&judged.envelope, &routes, &taken);
+                judged.program = Some(routes.hash().to_owned());
+                match stopped {
+                    None => {}
+                    // It is taken all the same: its deliveries become dead letters, for somebody to look at, and the sender is told.
+                    Some((_, told)) if two_stages => judged.outcome = Outcome::Failed(told),
+                    Some((disposition, told)) => {
+                        (judged.disposition, judged.unmapped, judged.program) = (disposition, Some(told), None);
+                        judged.deliveries.clear();
+                    }
+                }
+            }
             Acknowledge::Delivered { to, .. } => {
                 let counts = |d: &NewDelivery| to.is_empty() || to.iter().any(|name| **name == *d.target);
-                judged.awaited = (0..).zip(&judged.deliveries).filter(|(_, d)| counts(d)).map(|(n, _)| n).collect();
+                let awaited = (0..).zip(&judged.deliveries).filter(|(_, d)| counts(d)).map(|(n, _)| n).collect();
+                if two_stages {
+                    judged.outcome = Outcome::Deliveries(awaited);
+                } else {
+                    judged.awaited = awaited;
+                }
             }
-            Acknowledge::Stored | Acknowledge::Mapped => {}
+            Acknowledge::Stored => {}
         }
         judged
     }
 
     /// Runs every route that takes the message. What one of them stops at, the sender is told; what all can do is done later by the same set.
-    fn map(&self, judged: &mut Judged, routes: &Routes, taken: &[RouteId]) {
+    fn map(&self, envelope: &Envelope, routes: &Routes, taken: &[RouteId]) -> Option<(Disposition, Refusal)> {
         for route in taken {
             // The number is not known yet; a run tells by it only apart what has nothing else to be told apart by.
-            if let Mapped::Stopped { kind, text, told } = mapping::run(routes, *route, MessageId(0), &judged.envelope) {
+            if let Mapped::Stopped { kind, text, told } = mapping::run(routes, *route, MessageId(0), envelope) {
                 let code = told.faults.first().map_or(Fault::INTERNAL, |fault| fault.code);
-                tracing::info!(listener = %judged.envelope.listener, route = %routes.set.info(*route).name, code = kind, "a message was refused: it cannot be mapped");
-                judged.disposition = Disposition::Refused { code, text };
-                judged.deliveries.clear();
-                judged.unmapped = Some(told);
-                return;
+                tracing::info!(listener = %envelope.listener, route = %routes.set.info(*route).name, code = kind, "a message cannot be mapped: its sender is told");
+                return Some((Disposition::Refused { code, text }, told));
             }
         }
-        judged.program = Some(routes.hash().to_owned());
+        None
     }
 
     /// Waits until what a sender waits for has come to an end. `None`: it takes too long, or the daemon stops. Delivery goes on then, and
@@ -152,12 +206,26 @@ impl Gate {
         let listener = &*received.listener;
         let judged = self.judge(&received, &site);
         self.shared.metrics.received(listener, self.type_label(&judged), received.received.0 as f64 / 1_000.0);
+        let (two_stages, answers) = (judged.terms.has_two_stages(), judged.answers);
+        let owed = judged.terms.owed(judged.fault.as_ref(), judged.outcome, received.back.as_ref());
+        if two_stages
+            && judged.terms.wants_application()
+            && site.enhanced.to == ReturnTo::Connection
+            && let Some(back) = &received.back
+        {
+            let whom = Correspondent::of(&judged.envelope);
+            // What this sender is still owed from earlier connections can be told now.
+            if self.shared.lines.keep(&whom, &back.line) {
+                self.shared.journal.look_for(whom);
+            }
+        }
         let append = Append {
             envelope: judged.envelope,
             disposition: judged.disposition,
             deliveries: judged.deliveries,
             duplicate_window: if judged.fault.is_some() || judged.unmapped.is_some() { None } else { site.duplicates },
             awaited: judged.awaited,
+            owed,
             program: judged.program,
         };
         let appended = self.shared.journal.append(append).await;
@@ -171,8 +239,15 @@ impl Gate {
                     self.shared.metrics.finding("control-id-reused");
                     tracing::warn!(listener, message_id = stored.id().0, "the sender used this control id before, for other content");
                 }
+                if let Some(msa) = &judged.terms.acknowledged {
+                    self.heard(msa, &received.listener).await;
+                }
+                if two_stages {
+                    let accepting = Accepting { terms: &judged.terms, header: judged.header.as_ref(), fault: judged.fault.as_ref() };
+                    return self.accept(&stored, &accepting, &site, received.back.as_ref()).await;
+                }
                 let wait = match &site.acknowledge {
-                    Acknowledge::Delivered { wait, .. } if judged.fault.is_none() && !judged.answers => Some(*wait),
+                    Acknowledge::Delivered { wait, .. } if judged.fault.is_none() && judged.terms.wants_application() => Some(*wait),
                     _ => None,
                 };
                 let later = match wait {
@@ -197,7 +272,12 @@ impl Gate {
                 }
             }
             Err(AppendFault::Full | AppendFault::TooMuchBacklog) if site.when_full == WhenFull::Nak => {
-                Acknowledgement::cannot_store(now(), judged.header.as_ref(), &self.own)
+                match judged.terms.cannot_store() {
+                    Some(code) => Acknowledgement::cannot_store(now(), judged.header.as_ref(), code, &self.own),
+                    None if answers => return (Reply::Silent, "none"),
+                    // Nobody may be told; but nothing is kept, and silence would mean that it is.
+                    None => return (Reply::Close, "none"),
+                }
             }
             Err(AppendFault::Failing) => exit_because_disk_failed(),
             Err(fault) => {
@@ -205,11 +285,80 @@ impl Gate {
                 return (Reply::Close, "none");
             }
         };
-        if judged.answers {
+        let code = acknowledgement.ack_code();
+        if !two_stages && !judged.terms.conditions.application.asks(code.is_positive()) {
             return (Reply::Silent, "none");
         }
-        let code = acknowledgement.code();
-        (Reply::Ack(Phi::new(acknowledgement.into_bytes().into())), code)
+        reply(acknowledgement)
+    }
+
+    /// The first of two acknowledgements, which says whether the message is kept. What comes of it is told later.
+    async fn accept(&self, stored: &Stored, judged: &Accepting<'_>, site: &ListenerSite, back: Option<&WayBack>) -> (Reply, &'static str) {
+        let Accepting { terms, header, fault } = judged;
+        match (header, fault) {
+            (header, Some(fault)) => match terms.accept(Some(fault)) {
+                Some(code) => reply(Acknowledgement::commit_refusal(stored, *header, code, fault, &self.own)),
+                // The application's acknowledgement is the only one that may tell it.
+                None if terms.conditions.application.asks(false) => reply(Acknowledgement::refuse(stored, *header, fault, &self.own)),
+                None => (Reply::Silent, "none"),
+            },
+            (Some(header), None) => {
+                if stored.is_duplicate()
+                    && terms.wants_application()
+                    && let Some(told) = self.told_again(stored.id(), site, back).await
+                {
+                    return told;
+                }
+                match terms.accept(None) {
+                    Some(_) => reply(Acknowledgement::commit(stored, header)),
+                    None => (Reply::Silent, "none"),
+                }
+            }
+            (None, None) => unreachable!("a message without a readable header was refused"),
+        }
+    }
+
+    /// A message came again whose sender is owed an application acknowledgement: whoever polls gets it as the answer; to everybody else it is
+    /// sent once more, after the answer.
+    async fn told_again(&self, message: MessageId, site: &ListenerSite, back: Option<&WayBack>) -> Option<(Reply, &'static str)> {
+        let journal = &self.shared.journal;
+        let tell = |note: &str, outcome| journal.tell(Telling { message, at: now(), note: note.to_owned(), outcome });
+        if site.enhanced.to != ReturnTo::Poll {
+            let place = back.map(|back| Place { line: back.line.number(), frames: back.frames });
+            // Where nothing is owed or wanted there is nothing to repeat.
+            let _ = tell("the message came again", Told::Again(place)).await;
+            return None;
+        }
+        let record = journal.owed(message).await.ok().flatten()?;
+        if matches!(record.state, OwedState::Open | OwedState::NotWanted) {
+            return None;
+        }
+        let (code, _, bytes) = courier::application(&self.shared, &record, &site.enhanced).await.ok()?;
+        let sent = (code.name(), Phi::new(bytes.clone()));
+        let outcome = if site.enhanced.own == Condition::Always {
+            Told::Later { not_before: later(now(), site.enhanced.accept_wait), sent: Some(sent) }
+        } else {
+            Told::Sent(sent.0, sent.1)
+        };
+        // It is the answer whether it was the first time or not.
+        let _ = tell("the sender asked for it", outcome).await;
+        self.shared.metrics.told(&site.socket.name, Count::Sent);
+        Some((Reply::Ack(Phi::new(bytes.into())), code.name()))
+    }
+
+    /// An acknowledgement came: perhaps of one of ours.
+    async fn heard(&self, msa: &Acknowledged, listener: &Arc<str>) {
+        let (Some(message), Some(code)) = (Acknowledgement::message_of(&msa.control_id.0), msa.code) else { return };
+        let outcome = if code.is_positive() {
+            Told::Accepted { listener: Arc::clone(listener), sent: None }
+        } else {
+            Told::Later { not_before: later(now(), REFUSED_PAUSE), sent: None }
+        };
+        let note = format!("the sender answered {}", code.name());
+        // Of what was not sent, or is done, nothing can be said.
+        if self.shared.journal.tell(Telling { message, at: now(), note, outcome }).await.is_ok() {
+            self.shared.metrics.told(listener, if code.is_positive() { Count::Accepted } else { Count::Failed });
+        }
     }
 }
 

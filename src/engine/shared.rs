@@ -1,6 +1,7 @@
 //! What intake, dispatch and delivery share: the journal, the current routes, the clock.
 
 use crate::engine::dispatch::Lane;
+use crate::engine::lines::Lines;
 use crate::engine::pacts::Pacts;
 use crate::engine::{Routes, RoutesFault};
 use crate::exchange::Timestamp;
@@ -34,6 +35,8 @@ pub(super) struct Shared {
     pub(super) swap: tokio::sync::RwLock<()>,
     /// Messages whose sender waits for their deliveries.
     pub(super) pacts: Arc<Pacts>,
+    /// How senders are told what came of their messages.
+    pub(super) lines: Lines,
     /// Targets in use.
     pub(super) lanes: ArcSwap<Vec<Arc<Lane>>>,
     /// Sets that pending deliveries began with, by hash.
@@ -49,6 +52,7 @@ impl Shared {
             current: ArcSwap::from_pointee(current),
             swap: tokio::sync::RwLock::default(),
             pacts: Arc::default(),
+            lines: Lines::default(),
             lanes,
             earlier: Mutex::default(),
         }

@@ -1,6 +1,7 @@
 //! An engine's life: start, replay, and the order in which it stops. How it changes in between is in `reload`.
 
 use crate::engine::acknowledgement::Own;
+use crate::engine::courier::Courier;
 use crate::engine::dispatch::{Dispatcher, Lane};
 use crate::engine::doors::Door;
 use crate::engine::intake::Gate;
@@ -110,6 +111,7 @@ impl Engine {
             config,
         };
         engine.watch.spawn(look(Arc::clone(&engine.shared), say_room, engine.stop_watch.clone()));
+        engine.watch.spawn(Courier::new(Arc::clone(&engine.shared)).run(engine.stop_watch.clone()));
         engine.watch.spawn(retain(Arc::clone(&engine.shared), engine.config.prune_every, engine.stop_watch.clone()));
         let shared = Arc::clone(&engine.shared);
         engine.watch.spawn(async move {

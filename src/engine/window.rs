@@ -327,6 +327,7 @@ mod tests {
             first_attempt: None,
             blocked: false,
             awaited: None,
+            owed: false,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Acknowledgements (HL7 chapter 2, sections 2.9 and 2.14) in the shape of the sender's version.
 
-use crate::hl7v2::{Delimiters, Fault, Header, Version, Writer, fault_words, table};
+use crate::hl7v2::{Conditions, Delimiters, Fault, Header, Version, Writer, fault_words, table};
 
 /// MSA-1, table 0008.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,14 @@ impl AckCode {
         [ApplicationAccept, ApplicationError, ApplicationReject, CommitAccept, CommitError, CommitReject].into_iter().find(|c| c.name() == name)
     }
 
+    /// CR for what MSH-9, MSH-11 and MSH-12 say, CE for everything else (section 2.9.3.2): the code of table 0357 tells.
+    pub const fn commit_refusal(fault: u16) -> AckCode {
+        match fault {
+            Fault::MESSAGE_TYPE | Fault::EVENT | Fault::PROCESSING_ID | Fault::VERSION => AckCode::CommitReject,
+            _ => AckCode::CommitError,
+        }
+    }
+
     /// AA and CA: the sender may forget its message.
     pub const fn is_positive(self) -> bool {
         matches!(self, AckCode::ApplicationAccept | AckCode::CommitAccept)
@@ -60,6 +68,8 @@ pub struct AckRequest<'a> {
     pub application: &'a str,
     /// MSH-4 when there is no header to take it from.
     pub facility: &'a str,
+    /// Our own MSH-15 and MSH-16, of an application acknowledgement in enhanced mode; else both are empty.
+    pub conditions: Option<Conditions>,
 }
 
 /// ERR-8 and MSA-3 are cut after so many characters, as their data types ask.
@@ -91,8 +101,11 @@ pub fn acknowledge(request: &AckRequest<'_>) -> Vec<u8> {
     let or = |bytes: Vec<u8>, otherwise: &str| if bytes.is_empty() { otherwise.as_bytes().to_vec() } else { bytes };
     w.field().text(request.control_id).field().raw(&or(sent(11), "P")).field().raw(&or(sent(12), "2.5"));
     let charset = sent(18);
+    if let Some(own) = request.conditions {
+        w.skip_fields(2).field().text(own.accept.name()).field().text(own.application.name());
+    }
     if !charset.is_empty() {
-        w.skip_fields(5).field().raw(&charset);
+        w.skip_fields(if request.conditions.is_some() { 1 } else { 5 }).field().raw(&charset);
     }
 
     w.segment("MSA").field().text(request.code.name()).field().raw(&sent(10));

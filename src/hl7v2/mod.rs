@@ -4,6 +4,7 @@ mod acknowledge;
 mod address;
 mod batch;
 mod charset;
+mod conditions;
 mod conform;
 mod delimiters;
 mod dictionary;
@@ -26,6 +27,7 @@ pub use acknowledge::{AckCode, AckRequest, acknowledge};
 pub use address::Address;
 pub use batch::{BatchItem, Closed, Extract, Flaw, Splitter, Wrapper, batch_items, holds_several};
 pub use charset::Charset;
+pub use conditions::{Acknowledged, Condition, Conditions};
 pub use conform::{Breach, Conformance};
 pub use delimiters::Delimiters;
 pub use dictionary::{

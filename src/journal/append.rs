@@ -1,6 +1,7 @@
 //! What goes into the journal before an acknowledgement may leave, and the token that says it has.
 
 use crate::exchange::{Envelope, MessageId, OrderKey, Timestamp};
+use crate::journal::owed::Owed;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub struct Append {
     pub duplicate_window: Option<Duration>,
     /// The places in `deliveries` of those that decide what the sender is answered (`acknowledge: delivered`).
     pub awaited: Vec<u16>,
+    /// What its sender is told in enhanced mode, where it is told twice; `None` in original mode. Not kept of a duplicate.
+    pub owed: Option<Owed>,
     /// The hash of the route set that its deliveries keep from the start; `None` for the one of the day of their first attempt.
     pub program: Option<String>,
 }

@@ -6,12 +6,13 @@ use crate::journal::finder::{Finder, Stop};
 use crate::journal::folder::Folder;
 use crate::journal::keeper::Keeper;
 use crate::journal::options::{OpenError, Options};
+use crate::journal::owed::{Correspondent, OwedRecord, Telling};
 use crate::journal::query::{Counts, Found, JournalError, MessageRecord, Pending, Program, Pruned, Query, Statistics, Unsettled, Verification};
 use crate::journal::queue::{Board, Command, Queue, Reply};
 use crate::journal::read::{Gate, Library};
 use crate::journal::settle::{IdentityKey, ServerId, Settle, SettleFault};
 use crate::journal::writer::Writer;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -124,6 +125,44 @@ impl Journal {
     /// Stores an outcome, many in a commit, and waits for the fsync.
     pub async fn settle(&self, settle: Settle) -> Result<(), SettleFault> {
         self.ask(|reply| Command::Settle(Box::new(settle), reply)).await.unwrap_or(Err(SettleFault::Closed))
+    }
+
+    /// Stores what became of telling a sender, many in a commit, and waits for the fsync.
+    pub async fn tell(&self, telling: Telling) -> Result<(), SettleFault> {
+        self.ask(|reply| Command::Tell(Box::new(telling), reply)).await.unwrap_or(Err(SettleFault::Closed))
+    }
+
+    /// What the sender of a message in enhanced mode was and is told; `None` in original mode.
+    pub async fn owed(&self, id: MessageId) -> Result<Option<OwedRecord>, JournalError> {
+        self.read(move |library| library.owed(id)).await
+    }
+
+    /// What is to be told to one sender, in the order of its messages, after `after`, at most `limit`. What waits for its time is among it.
+    pub async fn due(&self, whom: &Correspondent, after: Option<MessageId>, limit: usize) -> Result<Vec<OwedRecord>, JournalError> {
+        let whom = whom.clone();
+        self.read(move |library| library.due(&whom, after, limit)).await
+    }
+
+    /// Everyone to whom something is to be told, from the disk.
+    pub async fn correspondents(&self) -> Result<BTreeSet<Correspondent>, JournalError> {
+        self.read(Library::correspondents).await
+    }
+
+    /// Those to whom there may be something new to tell since the last call; waits until there is somebody.
+    pub async fn news_for(&self) -> BTreeSet<Correspondent> {
+        loop {
+            let arrived = self.inner.board.due_arrived.notified();
+            let whom = self.inner.board.take_due();
+            if !whom.is_empty() {
+                return whom;
+            }
+            arrived.await;
+        }
+    }
+
+    /// There is a new way to tell this sender something.
+    pub fn look_for(&self, whom: Correspondent) {
+        self.inner.board.note_due(&BTreeSet::from([whom]));
     }
 
     /// Deliveries to `target` that wait, in the order of storing, after `after`, at most `limit`. Retries that wait for their time are among them.

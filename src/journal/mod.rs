@@ -12,6 +12,7 @@ mod folder;
 mod handle;
 mod keeper;
 mod options;
+mod owed;
 mod own_log;
 mod prune;
 mod query;
@@ -32,6 +33,7 @@ mod writer;
 pub use append::{Append, AppendFault, Disposition, NewDelivery, Stored};
 pub use handle::Journal;
 pub use options::{CommitReport, Indexer, Observer, OpenError, Options};
+pub use owed::{Correspondent, Depends, Owed, OwedRecord, OwedState, Place, Telling, Told, Wanted};
 pub use query::{
     AttemptRecord, Counts, DeliveryRecord, DeliveryState, Found, JournalError, MessageRecord, Pending, Program, Pruned, Query, SegmentRecord, Statistics,
     TypeCount, Unsettled, Verification,

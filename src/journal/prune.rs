@@ -15,7 +15,7 @@ const CARRIED_MAX: i64 = 10_000;
 
 /// Copies everything of the unsettled messages of `old`; names have other numbers in each file. The tallies follow from the rows.
 const CARRY: &str = "
-CREATE TEMP TABLE chosen AS SELECT DISTINCT message AS id FROM old.delivery WHERE state IN (0, 2, 3);
+CREATE TEMP TABLE chosen AS SELECT message AS id FROM old.delivery WHERE state IN (0, 2, 3) UNION SELECT message FROM old.acknowledgement WHERE state IN (0, 1);
 INSERT OR IGNORE INTO main.name (text) SELECT text FROM old.name;
 CREATE TEMP TABLE renamed AS SELECT o.id AS was, n.id AS now FROM old.name AS o JOIN main.name AS n ON n.text = o.text;
 INSERT INTO main.message SELECT m.id, m.received, r.now, m.format, m.disposition, m.code, m.reason, m.type, m.application, m.facility, m.message_time,
@@ -26,6 +26,9 @@ INSERT INTO main.attempt (message, number, at, outcome, code, summary, detail)
     SELECT message, number, at, outcome, code, summary, detail FROM old.attempt WHERE message IN (SELECT id FROM temp.chosen) ORDER BY id;
 INSERT INTO main.parked SELECT r.now, p.key, p.message, p.number FROM old.parked AS p JOIN temp.renamed AS r ON r.was = p.target;
 INSERT INTO main.awaited SELECT message, number FROM old.awaited WHERE message IN (SELECT id FROM temp.chosen);
+INSERT INTO main.acknowledgement SELECT a.message, r.now, a.sender, a.accept, a.wanted, a.awaited, a.state, a.positive, a.decided, a.told, a.line, a.frames,
+    a.attempts, a.not_before, a.at, a.note, a.code, a.bytes FROM old.acknowledgement AS a JOIN temp.renamed AS r ON r.was = a.listener
+    WHERE a.message IN (SELECT id FROM temp.chosen);
 INSERT INTO main.duplicate (original, at, peer) SELECT original, at, peer FROM old.duplicate WHERE original IN (SELECT id FROM temp.chosen);
 INSERT INTO main.target_state SELECT target, sequence, state FROM old.target_state WHERE true
     ON CONFLICT (target) DO UPDATE SET sequence = excluded.sequence, state = excluded.state WHERE excluded.sequence > sequence;
@@ -67,7 +70,9 @@ impl Writer {
         let carried = open_writable(&self.folder.segment(0), Kind::Segment, 2048).map_err(|_| io())?;
         carried.execute("ATTACH DATABASE ?1 AS old", [path_text(&old.path)?])?;
         let count = |sql: &str| carried.query_row(sql, [], |row| row.get::<_, i64>(0));
-        let unsettled = count("SELECT count(DISTINCT message) FROM old.delivery WHERE state IN (0, 2, 3)")?;
+        let unsettled = count(
+            "SELECT count(*) FROM (SELECT message FROM old.delivery WHERE state IN (0, 2, 3) UNION SELECT message FROM old.acknowledgement WHERE state IN (0, 1))",
+        )?;
         if unsettled > CARRIED_MAX {
             return Ok(None);
         }

@@ -1,7 +1,7 @@
 //! What the journal tells: what waits, what was found, what is counted. Plain data.
 
 use crate::exchange::{ControlId, DeliveryId, Envelope, MessageId, OrderKey, Phi, Timestamp};
-use crate::journal::Disposition;
+use crate::journal::{Disposition, OwedRecord};
 use std::sync::Arc;
 
 /// A delivery that waits for its turn.
@@ -29,6 +29,8 @@ pub struct Pending {
     pub blocked: bool,
     /// `None`: the sender was answered. Else the sender waits for deliveries of this message; true if this is one of them.
     pub awaited: Option<bool>,
+    /// True if the sender, who has an accept acknowledgement, is still owed an application acknowledgement for the message.
+    pub owed: bool,
 }
 
 /// Where a delivery stands.
@@ -130,6 +132,8 @@ pub struct MessageRecord {
     pub duplicates: u64,
     /// The numbers of the deliveries that the sender's answer still waits for.
     pub awaited: Vec<u16>,
+    /// What the sender was and is told in enhanced mode.
+    pub owed: Option<OwedRecord>,
 }
 
 /// One delivery and its attempts.

@@ -2,8 +2,8 @@
 
 use crate::exchange::{DeliveryId, MessageId, OrderKey, Timestamp};
 use crate::journal::query::{Counts, JournalError, Program, Pruned};
-use crate::journal::{Append, AppendFault, NewDelivery, Settle, SettleFault, Stored};
-use std::collections::HashMap;
+use crate::journal::{Append, AppendFault, Correspondent, NewDelivery, Settle, SettleFault, Stored, Telling};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
@@ -17,6 +17,8 @@ pub(in crate::journal) enum Command {
     Append(Box<Append>, Reply<Stored, AppendFault>),
     /// Store an outcome.
     Settle(Box<Settle>, Reply<(), SettleFault>),
+    /// Store what became of telling a sender.
+    Tell(Box<Telling>, Reply<(), SettleFault>),
     /// Make parked deliveries pending.
     Resume(Arc<str>, Vec<OrderKey>, Timestamp, Reply<u64, JournalError>),
     /// Make deliveries pending that were given up.
@@ -108,6 +110,10 @@ pub(in crate::journal) struct Board {
     pub(in crate::journal) backlog: AtomicU64,
     targets: RwLock<HashMap<Arc<str>, Counts>>,
     arrivals: Mutex<HashMap<Arc<str>, Arc<Notify>>>,
+    /// Whom something may be to be told, until somebody takes the list: at most everyone who is owed something.
+    due: Mutex<BTreeSet<Correspondent>>,
+    /// Is told when that grows.
+    pub(in crate::journal) due_arrived: Notify,
 }
 
 impl Board {
@@ -124,6 +130,8 @@ impl Board {
             backlog: AtomicU64::new(targets.values().map(|counts| counts.backlog).sum()),
             targets: RwLock::new(targets),
             arrivals: Mutex::default(),
+            due: Mutex::default(),
+            due_arrived: Notify::new(),
         }
     }
 
@@ -160,6 +168,19 @@ impl Board {
         let mut targets = self.targets.write().expect("no holder panics");
         change(&mut targets);
         self.backlog.store(targets.values().map(|counts| counts.backlog).sum(), Ordering::Relaxed);
+    }
+
+    /// There may be something to tell to these.
+    pub(in crate::journal) fn note_due(&self, whom: &BTreeSet<Correspondent>) {
+        if !whom.is_empty() {
+            self.due.lock().expect("no holder panics").extend(whom.iter().cloned());
+            self.due_arrived.notify_one();
+        }
+    }
+
+    /// Takes the list of those to whom there may be something to tell.
+    pub(in crate::journal) fn take_due(&self) -> BTreeSet<Correspondent> {
+        std::mem::take(&mut *self.due.lock().expect("no holder panics"))
     }
 
     /// What is notified when something newly waits for a target.

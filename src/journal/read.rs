@@ -2,6 +2,7 @@
 
 use crate::exchange::{DeliveryId, Envelope, MessageId, OrderKey, Timestamp};
 use crate::journal::folder::Folder;
+use crate::journal::owed;
 use crate::journal::query::{
     AttemptRecord, Counts, DeliveryRecord, DeliveryState, JournalError, MessageRecord, Pending, Program, SegmentRecord, Statistics, TypeCount, Unsettled,
 };
@@ -153,7 +154,7 @@ impl Library {
     }
 
     /// Reads what spans several transactions, and anew if retention took a segment away in between.
-    fn steadily<T>(&self, read: impl Fn() -> Result<T, JournalError>) -> Result<T, JournalError> {
+    pub(in crate::journal) fn steadily<T>(&self, read: impl Fn() -> Result<T, JournalError>) -> Result<T, JournalError> {
         loop {
             let before = self.shelf.all();
             let result = read();
@@ -285,6 +286,7 @@ impl Library {
             first_attempt: None,
             blocked: false,
             awaited: None,
+            owed: false,
         }];
         self.mark_blocked(target, &self.shelf.all(), &mut one)?;
         Ok(one.iter().any(|pending| pending.blocked))
@@ -455,7 +457,8 @@ fn unsettled_in(connection: &Connection, target: &str, after: i64, sum: &mut BTr
 fn pending_in(connection: &Connection, target: &str, after: (i64, u16), limit: usize, routes: &mut Names) -> rusqlite::Result<Vec<Pending>> {
     let mut query = connection.prepare_cached(
         "SELECT d.message, d.number, r.text, d.order_keys, d.attempts, d.not_before, d.ambiguous, d.program, d.received, d.first_attempt, \
-         (SELECT max(a.number = d.number) FROM awaited AS a WHERE a.message = d.message) \
+         (SELECT max(a.number = d.number) FROM awaited AS a WHERE a.message = d.message), \
+         EXISTS (SELECT 1 FROM acknowledgement AS k WHERE k.message = d.message AND k.state = 0) \
          FROM delivery AS d INDEXED BY delivery_open CROSS JOIN name AS r ON r.id = d.route \
          WHERE d.target = (SELECT id FROM name WHERE text = ?1) AND d.state = 0 AND d.state <> 1 AND (d.message, d.number) > (?2, ?3) \
          ORDER BY d.message, d.number LIMIT ?4",
@@ -473,6 +476,7 @@ fn pending_in(connection: &Connection, target: &str, after: (i64, u16), limit: u
             first_attempt: row.get::<_, Option<i64>>(9)?.map(Timestamp),
             blocked: false,
             awaited: row.get::<_, Option<i64>>(10)?.map(|this| this != 0),
+            owed: row.get(11)?,
         })
     })?;
     pending.collect()
@@ -525,5 +529,6 @@ fn message(connection: &Connection, id: MessageId) -> rusqlite::Result<Option<Op
     let disposition = rows::disposition(disposition?, code?, reason?);
     let mut query = connection.prepare_cached("SELECT number FROM awaited WHERE message = ?1")?;
     let awaited = query.query_map([number], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    Ok(Some(Some(MessageRecord { id, envelope, disposition, deliveries, duplicates: 0, awaited })))
+    let owed = owed::record(connection, id)?;
+    Ok(Some(Some(MessageRecord { id, envelope, disposition, deliveries, duplicates: 0, awaited, owed })))
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 const APPLICATION_ID: i64 = 0x4B49_4C4E;
 
 /// The format that this program writes. A higher one is refused; a lower one is upgraded when it is opened for writing.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 
 /// The first byte of a payload: how the rest is packed. Zstandard and encryption will take other numbers.
 pub(in crate::journal) const CODEC_RAW: u8 = 0;
@@ -67,6 +67,9 @@ const SEGMENT_2: &str = "CREATE TABLE awaited (message INTEGER NOT NULL, number 
 /// What format 2 added to the state: routes that are gone, with the last set that had them.
 const STATE_2: &str = "CREATE TABLE retired (route TEXT PRIMARY KEY, program TEXT NOT NULL) STRICT, WITHOUT ROWID;";
 
+/// What each format added, to segments and to the state. Formats are never changed; a new one is a new line.
+const STEPS: &[(i64, &str, &str)] = &[(2, SEGMENT_2, STATE_2), (3, crate::journal::owed::TABLE, "")];
+
 /// Which of the journal's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::journal) enum Kind {
@@ -87,13 +90,19 @@ impl Kind {
         }
     }
 
-    /// What makes a file of the format before one of this format.
-    fn upgrade(self) -> &'static str {
-        match self {
-            Self::Segment => SEGMENT_2,
-            Self::State => STATE_2,
-            Self::Search => "",
+    /// What makes a file of this format of one of the format `from`; 0 is the file that its first tables have just been made in.
+    fn upgrade(self, from: i64) -> String {
+        let mut steps = String::new();
+        for (format, segment, state) in STEPS {
+            if *format > from.max(1) {
+                steps.push_str(match self {
+                    Self::Segment => segment,
+                    Self::State => state,
+                    Self::Search => "",
+                });
+            }
         }
+        steps
     }
 
     /// Only segments hold what an acknowledgement promises. The rest may lose its newest commits to a power failure, never its consistency.
@@ -121,14 +130,15 @@ pub(in crate::journal) fn open_writable(path: &Path, kind: Kind, cache_kib: i64)
         .map_err(database)?;
     write_ahead(&connection).map_err(database)?;
     if pragma(&connection, "user_version").map_err(database)? == 0 && is_empty(&connection).map_err(database)? {
-        let (tables, added) = (kind.tables(), kind.upgrade());
+        let (tables, added) = (kind.tables(), kind.upgrade(0));
         connection
             .execute_batch(&format!("BEGIN IMMEDIATE; {tables} {added} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"))
             .map_err(database)?;
     }
     check(&connection, path)?;
-    if pragma(&connection, "user_version").map_err(database)? < FORMAT {
-        connection.execute_batch(&format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {FORMAT}; COMMIT;", kind.upgrade())).map_err(database)?;
+    let found = pragma(&connection, "user_version").map_err(database)?;
+    if found < FORMAT {
+        connection.execute_batch(&format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {FORMAT}; COMMIT;", kind.upgrade(found))).map_err(database)?;
     }
     Ok(connection)
 }
@@ -139,9 +149,11 @@ pub(in crate::journal) fn open_readable(path: &Path, cache_kib: i64) -> Result<C
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(database)?;
     prepare(&connection, cache_kib).map_err(database)?;
     check(&connection, path)?;
-    if pragma(&connection, "user_version").map_err(database)? < FORMAT {
-        // Nobody has opened it for writing since the former format: what this one added is empty.
-        let added = format!("{SEGMENT_2} {STATE_2}").replace("CREATE TABLE", "CREATE TEMP TABLE");
+    let found = pragma(&connection, "user_version").map_err(database)?;
+    if found < FORMAT {
+        // Nobody has opened it for writing since the former format: what later ones added is empty.
+        let added = format!("{} {}", Kind::Segment.upgrade(found), Kind::State.upgrade(found));
+        let added = added.replace("CREATE TABLE ", "CREATE TEMP TABLE ").replace("CREATE INDEX ", "CREATE INDEX temp.");
         connection.execute_batch(&added).map_err(database)?;
     }
     Ok(connection)

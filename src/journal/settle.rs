@@ -57,6 +57,8 @@ pub enum Settlement {
         detail: Option<Phi<String>>,
         /// True if later deliveries of a common key wait for an operator (`after-dead-letter: wait`).
         blocks: bool,
+        /// What the sender is told, if it is still owed an application acknowledgement; in the engine's words.
+        told: Option<String>,
     },
     /// It cannot be done, and its sender, who has no answer yet, is told so: the message becomes a refused one, and all of its deliveries are
     /// withdrawn. Only as long as none of them has been done or may have been; else [`SettleFault::TooLate`], and nothing is stored.

@@ -1,9 +1,10 @@
 //! A segment opened for writing: the statements by which a commit changes it, and what that commit will have changed.
 
 use crate::exchange::{DeliveryId, MessageId, OrderKey, Timestamp};
+use crate::journal::owed::{self, Correspondent};
 use crate::journal::query::DeliveryState;
 use crate::journal::rows::{self, outcome};
-use crate::journal::schema::{CODEC_RAW, Kind, open_writable};
+use crate::journal::schema::{CODEC_RAW, Kind, database, open_writable};
 use crate::journal::settle::{IdentityKey, Learned};
 use crate::journal::shelf::{STATES, Segment, States, kind, state_number};
 use crate::journal::{Append, Disposition, NewDelivery, OpenError, Settle, SettleFault, Settlement};
@@ -21,6 +22,8 @@ pub(in crate::journal) struct Changes {
     tallies: HashMap<(i64, Arc<str>, String, i64), i64>,
     /// Targets that something newly waits for.
     pub(in crate::journal) arrived: BTreeSet<Arc<str>>,
+    /// Whom something is newly to be told.
+    pub(in crate::journal) due: BTreeSet<Correspondent>,
     /// For the identity map.
     pub(in crate::journal) learned: Vec<Learned>,
     /// Of the identity map.
@@ -76,6 +79,8 @@ pub(in crate::journal) struct Sheet {
     pub(in crate::journal) connection: Connection,
     names: HashMap<Arc<str>, i64>,
     packed: Vec<u8>,
+    /// True if a sender is or was owed an application acknowledgement for one of its messages.
+    pub(in crate::journal) owes: bool,
     changes: Option<Changes>,
 }
 
@@ -90,12 +95,13 @@ impl Sheet {
     /// Opens a segment that is on the shelf.
     pub(in crate::journal) fn open(segment: Arc<Segment>, cache_kib: i64) -> Result<Self, OpenError> {
         let connection = open_writable(&segment.path, Kind::Segment, cache_kib)?;
-        Ok(Self::over(segment, connection))
+        Self::over(segment, connection)
     }
 
     /// A segment whose file is open already.
-    pub(in crate::journal) fn over(segment: Arc<Segment>, connection: Connection) -> Self {
-        Self { segment, connection, names: HashMap::new(), packed: Vec::new(), changes: None }
+    pub(in crate::journal) fn over(segment: Arc<Segment>, connection: Connection) -> Result<Self, OpenError> {
+        let owes = owed::has_any(&connection).map_err(|error| database(&segment.path, &error))?;
+        Ok(Self { segment, connection, names: HashMap::new(), packed: Vec::new(), owes, changes: None })
     }
 
     /// Whether a transaction is open.
@@ -116,6 +122,11 @@ impl Sheet {
             self.changes = Some(Changes { began: Some(began), ..Changes::default() });
         }
         Ok(())
+    }
+
+    /// Something is newly to be told to this sender.
+    pub(in crate::journal) fn due(&mut self, whom: Correspondent) {
+        self.changes().due.insert(whom);
     }
 
     fn changes(&mut self) -> &mut Changes {
@@ -154,7 +165,7 @@ impl Sheet {
         }
     }
 
-    fn name(&mut self, text: &Arc<str>) -> rusqlite::Result<i64> {
+    pub(in crate::journal) fn name(&mut self, text: &Arc<str>) -> rusqlite::Result<i64> {
         if let Some(number) = self.names.get(text) {
             return Ok(*number);
         }
@@ -228,6 +239,7 @@ impl Sheet {
                 self.connection.prepare_cached("INSERT INTO awaited VALUES (?1, ?2)")?.execute(params![id.0.cast_signed(), number])?;
             }
         }
+        self.owe(id, append)?;
         let received = envelope.received.0;
         let changes = self.changes();
         changes.tally(kind::MESSAGE, &envelope.listener, &envelope.message_type, disposition);
@@ -389,6 +401,10 @@ impl Sheet {
             }
         }
         self.note(id, settle.at, &note)?;
+        if !matches!(to, DeliveryState::Pending | DeliveryState::Parked) {
+            let told = if let Settlement::DeadLetter { told, .. } = &settle.outcome { told.as_deref() } else { None };
+            self.decide(id.message, settle.at, told)?;
+        }
         let changes = self.changes();
         if row.state != to {
             changes.step(&row.target, Some(row.state), to);

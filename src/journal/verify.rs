@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use std::sync::Arc;
 
 /// What must never be found, in the words of a report.
-const NEVER: [(&str, &str); 7] = [
+const NEVER: [(&str, &str); 9] = [
     ("deliveries belong to no message", "SELECT count(*) FROM delivery WHERE message NOT IN (SELECT id FROM message)"),
     (
         "attempts belong to no delivery",
@@ -23,6 +23,11 @@ const NEVER: [(&str, &str); 7] = [
         "refused messages have deliveries that were not withdrawn",
         "SELECT count(*) FROM delivery AS d JOIN message AS m ON m.id = d.message WHERE m.disposition = 3 AND d.state <> 4 \
          AND NOT EXISTS (SELECT 1 FROM attempt AS a WHERE a.message = d.message AND a.outcome = 8)",
+    ),
+    ("acknowledgements belong to no message", "SELECT count(*) FROM acknowledgement WHERE message NOT IN (SELECT id FROM message)"),
+    (
+        "application acknowledgements wait for nothing",
+        "SELECT count(*) FROM acknowledgement AS a WHERE a.state = 0 AND NOT EXISTS (SELECT 1 FROM delivery AS d WHERE d.message = a.message AND d.state IN (0, 3))",
     ),
     (
         "parked keys belong to no parked delivery or dead letter",

@@ -12,7 +12,7 @@ use crate::journal::schema::{Kind, Trouble, code, open_writable, trouble};
 use crate::journal::settle::IdentityKey;
 use crate::journal::sheet::{Changes, Earlier, Sheet};
 use crate::journal::shelf::{Segment, Shelf, state_number};
-use crate::journal::{Append, AppendFault, DeliveryState, OpenError, Settle, SettleFault, Settlement, Stored};
+use crate::journal::{Append, AppendFault, DeliveryState, OpenError, Settle, SettleFault, Settlement, Stored, Telling};
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl Writer {
             }
             segments.push(segment.clone());
             if first == newest {
-                sheets.insert(first, Sheet::over(segment, connection));
+                sheets.insert(first, Sheet::over(segment, connection)?);
             }
         }
         drop(carried);
@@ -128,6 +128,7 @@ impl Writer {
                 match command {
                     Command::Append(append, reply) => self.append(&append, reply),
                     Command::Settle(settle, reply) => self.settle(&settle, reply),
+                    Command::Tell(telling, reply) => self.tell(&telling, reply),
                     Command::Close => closing = true,
                     other => {
                         self.commit();
@@ -243,6 +244,21 @@ impl Writer {
         self.sequence += 1;
         let sequence = self.sequence;
         let result = self.sheet(&segment).and_then(|sheet| sheet.begin().and_then(|()| sheet.settle(settle, sequence)));
+        self.settled(home, result, reply);
+    }
+
+    /// Stores what became of telling a sender.
+    fn tell(&mut self, telling: &Telling, reply: Reply<(), SettleFault>) {
+        if self.board.has_failed() {
+            return answer(reply, Err(SettleFault::Failing));
+        }
+        let Some(segment) = self.shelf.home(telling.message) else { return answer(reply, Err(SettleFault::Unknown)) };
+        let home = segment.first;
+        let result = self.sheet(&segment).and_then(|sheet| sheet.begin().and_then(|()| sheet.tell(telling)));
+        self.settled(home, result, reply);
+    }
+
+    fn settled(&mut self, home: u64, result: rusqlite::Result<Result<(), SettleFault>>, reply: Reply<(), SettleFault>) {
         match result {
             Ok(Ok(())) => self.waiting.entry(home).or_default().push(Answer::Settled(reply)),
             Ok(Err(fault)) => answer(reply, Err(fault)),
@@ -319,6 +335,7 @@ impl Writer {
             self.board.stored.fetch_add(changes.messages as u64, Ordering::Relaxed);
             self.log.grown += changes.bytes;
         }
+        self.board.note_due(&changes.due);
         self.board.commits.fetch_add(1, Ordering::Relaxed);
         if let Some(observer) = &self.options.observer {
             observer(CommitReport { took, messages: changes.messages, settlements: changes.settlements });
@@ -432,7 +449,7 @@ impl Writer {
         if let Some(full) = self.sheets.get(&self.active) {
             full.connection.execute_batch(&format!("PRAGMA cache_size = -{}", CACHE_KIB.1))?;
         }
-        self.sheets.insert(first, Sheet::over(segment, connection));
+        self.sheets.insert(first, Sheet::over(segment, connection).map_err(open_failure)?);
         self.shelf.replace(segments);
         (self.active, self.active_bytes, self.active_day) = (first, 0, None);
         Ok(())

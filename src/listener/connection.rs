@@ -1,8 +1,9 @@
 //! One connection: frames in, replies out in the order of the frames, within the listener's limits.
 
 use crate::exchange::{Phi, Timestamp};
+use crate::listener::line::Push;
 use crate::listener::mllp::Live;
-use crate::listener::{Intake, ListenerConfig, Received, Reply};
+use crate::listener::{Intake, Line, ListenerConfig, Received, Reply, WayBack};
 use crate::metrics::{FrameFault, Metrics};
 use crate::wire::Mllp;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,8 @@ const LINGER: Duration = Duration::from_secs(1);
 /// A connection may hold so many bytes of frames, whole or not, without asking; for more it takes one of the listener's places for
 /// large frames, so that many connections with long frames cannot fill the memory.
 const SMALL_BYTES: usize = 256 * 1_024;
+/// How many frames that others ask to be sent may wait for answers that go first.
+const PUSHED_MAX: usize = 256;
 /// A time that never comes, for "no limit".
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
@@ -56,8 +59,11 @@ pub(super) async fn serve<I: Intake>(
 ) {
     let config = live.config();
     let mllp = Mllp::new(config.frame_bytes_max);
-    let mut connection = Connection { peer, live: &live, config, metrics: &metrics, large_frames: &large_frames, mllp, noisy: false };
-    let end = connection.exchange(&mut stream, &*intake, &closing).await;
+    let (line, mut pushes) = Line::new();
+    let mut connection =
+        Connection { peer, live: &live, config, metrics: &metrics, large_frames: &large_frames, mllp, noisy: false, line, frames: 0, answered: 0 };
+    let end = connection.exchange(&mut stream, &*intake, &mut pushes, &closing).await;
+    drop(pushes);
     connection.count_noise();
     if connection.mllp.inside_frame() && !matches!(end, End::GivenUp) {
         metrics.frame_fault(&connection.config.name, FrameFault::Truncated);
@@ -105,16 +111,23 @@ struct Connection<'a> {
     mllp: Mllp,
     /// True once skipped bytes were reported, so that a peer that frames wrongly makes one log line.
     noisy: bool,
+    /// By which others send on it.
+    line: Line,
+    /// Frames that were handed over, and those of them that have been answered.
+    frames: u64,
+    answered: u64,
 }
 
 impl Connection<'_> {
-    async fn exchange<I: Intake>(&mut self, stream: &mut TcpStream, intake: &I, closing: &CancellationToken) -> End {
+    async fn exchange<I: Intake>(&mut self, stream: &mut TcpStream, intake: &I, pushes: &mut mpsc::Receiver<Push>, closing: &CancellationToken) -> End {
         let (mut reader, mut writer) = stream.split();
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let mut out = BytesMut::new();
         let mut replies = FuturesOrdered::new();
         // How long the messages are that wait for their reply, and a place for large frames while one is needed.
         let (mut waiting, mut place) = (VecDeque::new(), None);
+        // What is to be sent without having been asked for, and is not yet, since answers of earlier frames go first.
+        let mut pushed: Vec<Push> = Vec::new();
         // `reading` ends with the peer's half, with a shutdown, or with a frame over the limit; replies go on until all are sent.
         let (mut reading, mut last) = (true, End::PeerClosed);
         let mut more_frames = true;
@@ -132,7 +145,8 @@ impl Connection<'_> {
                     Ok(Some(frame)) => {
                         waiting.push_back(frame.payload.len());
                         waiting_bytes += frame.payload.len();
-                        replies.push_back(in_turn(intake.take(self.hand_over(frame.payload, false))));
+                        let received = self.hand_over(frame.payload, false);
+                        replies.push_back(in_turn(intake.take(received)));
                     }
                     Ok(None) => more_frames = false,
                     Err(_) => {
@@ -140,7 +154,8 @@ impl Connection<'_> {
                         tracing::warn!(listener = %self.config.name, peer = %self.peer, limit_bytes = self.config.frame_bytes_max, "a frame is over the limit");
                         let head = Bytes::copy_from_slice(buffer.get(..HEAD_BYTES).unwrap_or(&buffer));
                         waiting.push_back(head.len());
-                        replies.push_back(in_turn(intake.take(self.hand_over(head, true))));
+                        let received = self.hand_over(head, true);
+                        replies.push_back(in_turn(intake.take(received)));
                         (reading, more_frames, last) = (false, false, End::GivenUp);
                         buffer.clear();
                     }
@@ -172,6 +187,17 @@ impl Connection<'_> {
                 biased;
                 Some(reply) = replies.next(), if !replies.is_empty() => {
                     if let Some(end) = self.send(reply, &mut replies, &mut writer, &mut out).await {
+                        return end;
+                    }
+                    if !pushed.is_empty()
+                        && let Some(end) = self.push(&mut pushed, &mut writer, &mut out).await
+                    {
+                        return end;
+                    }
+                }
+                Some(push) = pushes.recv(), if pushed.len() < PUSHED_MAX => {
+                    pushed.push(push);
+                    if let Some(end) = self.push(&mut pushed, &mut writer, &mut out).await {
                         return end;
                     }
                 }
@@ -235,19 +261,21 @@ impl Connection<'_> {
         waiting < self.config.in_flight_max && waiting_bytes < SMALL_BYTES
     }
 
-    fn hand_over(&self, payload: Bytes, oversize: bool) -> Received {
+    fn hand_over(&mut self, payload: Bytes, oversize: bool) -> Received {
+        self.frames += 1;
         Received {
             listener: Arc::clone(&self.config.name),
             peer: self.peer,
             received: Timestamp(jiff::Timestamp::now().as_millisecond()),
             bytes: Phi::new(payload),
             oversize,
+            back: Some(WayBack { line: self.line.clone(), frames: self.frames }),
         }
     }
 
     /// Sends one reply, and with it all that are ready behind it, in one write. `Some` if the connection ends here.
     async fn send<F: Future<Output = Reply>>(
-        &self,
+        &mut self,
         first: Reply,
         replies: &mut FuturesOrdered<F>,
         writer: &mut tokio::net::tcp::WriteHalf<'_>,
@@ -255,6 +283,7 @@ impl Connection<'_> {
     ) -> Option<End> {
         let (mut next, mut end) = (Some(first), None);
         while let Some(reply) = next.take() {
+            self.answered += 1;
             match reply {
                 Reply::Ack(bytes) => Mllp::write_frame(bytes.expose(), out),
                 Reply::Silent => {}
@@ -268,12 +297,33 @@ impl Connection<'_> {
         if out.is_empty() {
             return end;
         }
+        self.write(writer, out).await.err().or(end)
+    }
+
+    /// Sends what others asked for, as far as it is its turn. `Some` if the connection ends here.
+    async fn push(&self, pushed: &mut Vec<Push>, writer: &mut tokio::net::tcp::WriteHalf<'_>, out: &mut BytesMut) -> Option<End> {
+        let (due, later): (Vec<_>, Vec<_>) = pushed.drain(..).partition(|push| push.after <= self.answered);
+        *pushed = later;
+        due.iter().for_each(|push| Mllp::write_frame(push.bytes.expose(), out));
+        if !out.is_empty()
+            && let Err(end) = self.write(writer, out).await
+        {
+            return Some(end);
+        }
+        for push in due {
+            // Who no longer waits asks again.
+            let _ = push.sent.send(());
+        }
+        None
+    }
+
+    async fn write(&self, writer: &mut tokio::net::tcp::WriteHalf<'_>, out: &mut BytesMut) -> Result<(), End> {
         match timeout(self.config.frame_timeout, writer.write_all_buf(out)).await {
-            Ok(Ok(())) => end,
-            Ok(Err(_)) => Some(End::Broken),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Broken),
             Err(_) => {
                 self.metrics.frame_fault(&self.config.name, FrameFault::SlowReader);
-                Some(End::Broken)
+                Err(End::Broken)
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::exchange::{Phi, Timestamp};
 use crate::listener::AllowList;
-use crate::listener::connection;
+use crate::listener::{WayBack, connection};
 use crate::metrics::{FrameFault, Metrics};
 use crate::wire::FRAME_BYTES_MAX;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -73,6 +73,8 @@ pub struct Received {
     pub bytes: Phi<Bytes>,
     /// True if the frame was over the limit. The connection is closed after the reply.
     pub oversize: bool,
+    /// How something can be sent to the peer later; `None` where only the reply can.
+    pub back: Option<WayBack>,
 }
 
 /// What becomes of a frame.

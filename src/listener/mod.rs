@@ -4,7 +4,9 @@
 
 mod allow;
 mod connection;
+mod line;
 mod mllp;
 
 pub use allow::{AllowList, Network, NetworkError};
+pub use line::{Line, LineClosed, WayBack};
 pub use mllp::{Intake, Listener, ListenerConfig, Received, Reins, Reply, Socket};

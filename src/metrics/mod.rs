@@ -4,4 +4,4 @@
 
 mod registry;
 
-pub use registry::{FrameFault, Metrics, Outcome, Queue};
+pub use registry::{FrameFault, Metrics, Outcome, Queue, Telling};

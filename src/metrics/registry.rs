@@ -43,6 +43,19 @@ pub enum Outcome {
     Refused,
 }
 
+/// What became of an application acknowledgement that is told later (enhanced mode).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Telling {
+    /// It was sent.
+    Sent,
+    /// The sender said that it has it.
+    Accepted,
+    /// It could not be sent, or was not accepted; it is tried again.
+    Failed,
+    /// Nobody took it for too long.
+    GivenUp,
+}
+
 /// What a dispatcher says about its target's queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Queue {
@@ -77,6 +90,7 @@ closed_list!(FrameFault {
     Oversize => "oversize", SlowFrame => "slow-frame", Truncated => "truncated", Restarted => "restarted",
     Idle => "idle", SlowReader => "slow-reader", NotAllowed => "not-allowed",
 });
+closed_list!(Telling { Sent => "sent", Accepted => "accepted", Failed => "failed", GivenUp => "given-up" });
 closed_list!(Outcome { Delivered => "delivered", Transient => "transient", Ambiguous => "ambiguous", Race => "race", DeadLetter => "dead-letter", Refused => "refused" });
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -111,6 +125,12 @@ struct ByTarget {
 struct ByTargetAndOutcome {
     target: String,
     outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByListenerAndOutcome {
+    listener: String,
+    outcome: Telling,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -149,6 +169,7 @@ pub struct Metrics {
     registry: Registry,
     messages_received: Family<ByListenerAndType, Counter>,
     acks: Family<ByListenerAndCode, Counter>,
+    application_acks: Family<ByListenerAndOutcome, Counter>,
     duplicates: Family<ByListener, Counter>,
     last_message: Family<ByListener, FloatGauge>,
     connections: Family<ByListener, Gauge>,
@@ -191,6 +212,7 @@ impl Metrics {
         Self {
             messages_received: add!(Family::default(), "messages_received", "Frames received, by listener and message type"),
             acks: add!(Family::default(), "acks", "Acknowledgements sent, by listener and code; 'none' where the connection was closed instead"),
+            application_acks: add!(Family::default(), "application_acks", "What became of application acknowledgements that are told later (enhanced mode)"),
             duplicates: add!(Family::default(), "duplicates", "Messages that had been accepted before and got the stored acknowledgement again"),
             last_message: add!(Family::default(), "last_message_timestamp_seconds", "When the listener's last message was read, in seconds since 1970"),
             connections: add!(Family::default(), "connections", "Open connections"),
@@ -240,6 +262,16 @@ impl Metrics {
     pub fn acknowledged(&self, listener: &str, code: &'static str, after: Duration) {
         self.acks.get_or_create(&ByListenerAndCode { listener: listener.to_owned(), code }).inc();
         self.ack_seconds.observe(after.as_secs_f64());
+    }
+
+    /// An application acknowledgement was told later than the message was answered, or could not be.
+    pub fn told(&self, listener: &str, outcome: Telling) {
+        self.application_acks.get_or_create(&ByListenerAndOutcome { listener: listener.to_owned(), outcome }).inc();
+    }
+
+    /// An acknowledgement with this code left, long after its message had come.
+    pub fn acknowledged_later(&self, listener: &str, code: &'static str) {
+        self.acks.get_or_create(&ByListenerAndCode { listener: listener.to_owned(), code }).inc();
     }
 
     /// A message was a duplicate.

@@ -88,7 +88,17 @@ pub(crate) const LISTEN: &[SiteKey] = &[key("listen", Takes::Address, "address a
 /// One listener.
 pub(crate) const LISTENER: &[SiteKey] = &[
     key("mllp", Takes::Address, "address and port; needed"),
-    key("acknowledge", Takes::Choice(&["stored", "mapped", "delivered"]), "when AA is answered: on disk, and mapped, and with the targets; stored"),
+    key(
+        "acknowledge",
+        Takes::Choice(&["stored", "mapped", "delivered"]),
+        "when AA is answered: on disk, and mapped, and with the targets; stored, or where CA is answered first, delivered",
+    ),
+    key(
+        "mode",
+        Takes::Choice(&["as-sent", "original", "enhanced"]),
+        "one acknowledgement or two: as MSH-15 and MSH-16 say (none where both are empty: original mode), one whatever they say, two also where they are empty; as-sent",
+    ),
+    key("enhanced", Takes::Section(ENHANCED, &[]), "how messages are acknowledged whose senders want two acknowledgements"),
     key("delivered-to", Takes::Texts, "with `acknowledge: delivered`, the targets that count; left out, all"),
     key("reply-wait", Takes::Duration(&[]), "with `acknowledge: delivered`, after how long a sender gets no answer and a closed connection; 20s"),
     key("unrouted", Takes::Choice(&["accept", "reject"]), "what a message that no route takes is answered; accept"),
@@ -100,6 +110,23 @@ pub(crate) const LISTENER: &[SiteKey] = &[
     key("allow", Takes::Texts, "addresses and ranges that may connect; left out, all"),
     key("limits", Takes::Section(LIMITS, &[]), "limits on connections and frames"),
 ];
+
+/// `enhanced:` of a listener.
+pub(crate) const ENHANCED: &[SiteKey] = &[
+    key("accept", Takes::Choice(CONDITIONS), "when CA, CE or CR is answered, whatever MSH-15 says: always, never, on errors, on success; as MSH-15 says"),
+    key("application", Takes::Choice(CONDITIONS), "when AA, AE or AR is told later, whatever MSH-16 says; as MSH-16 says"),
+    key(
+        "to",
+        Takes::Text,
+        "how AA, AE or AR reaches the sender: `connection` (its own, or its next one), its address (`10.0.0.7:2576`), or `poll` (when it sends the message again); connection",
+    ),
+    key("own", Takes::Choice(&["NE", "AL"]), "whether the sender is to say that it has it: MSH-15 of Kiln's own AA, AE or AR; NE"),
+    key("accept-wait", Takes::Duration(&[]), "with `own: AL`, after how long without CA it is sent again; 30s"),
+    key("retry-for", Takes::Duration(&[]), "for how long it is tried; 24h"),
+];
+
+/// HL7 table 0155.
+const CONDITIONS: &[&str] = &["AL", "NE", "ER", "SU"];
 
 /// `limits:` of a listener.
 pub(crate) const LIMITS: &[SiteKey] = &[

@@ -2,6 +2,7 @@
 //!
 //! Never applies half a file: either everything in it is good, or the caller gets every fault at once and nothing else.
 
+mod enhanced;
 mod environment;
 mod files;
 mod keys;
@@ -18,7 +19,9 @@ mod yaml;
 pub use environment::Override;
 pub use files::{read_folders, route_sources, shipped, words};
 pub use load::{LoadedSite, SiteOptions, load};
-pub use model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, OnRemoval, Reload, Site, TargetKind, TargetSite, Unrouted, WhenFull};
+pub use model::{
+    Acknowledge, Console, Enhanced, Journal, ListenerSite, Log, LowWater, Mode, OnRemoval, Reload, ReturnTo, Site, TargetKind, TargetSite, Unrouted, WhenFull,
+};
 pub use reference::reference;
 pub use schema::schema;
 pub use unit::{duration, size};

@@ -2,6 +2,7 @@
 
 use crate::diagnostic::Span;
 use crate::exchange::Secret;
+use crate::hl7v2::{Condition, Conditions};
 use crate::listener::ListenerConfig;
 use crate::target::{Auth, FhirConfig, FolderConfig, Layout, PatchFormat, Proxy, Rate, SecretSource, Sending, TargetConfig, Tls};
 use std::net::SocketAddr;
@@ -84,6 +85,8 @@ pub struct ListenerSite {
     pub socket: ListenerConfig,
     /// `acknowledge:`.
     pub acknowledge: Acknowledge,
+    /// `mode:` and `enhanced:`.
+    pub enhanced: Enhanced,
     /// `unrouted:`.
     pub unrouted: Unrouted,
     /// `duplicates:`, for how long a repeated message is known; `None` for `off`.
@@ -112,6 +115,71 @@ pub enum Acknowledge {
         /// `reply-wait:`, the longest that a sender waits. Then its connection is closed without an answer, and delivery goes on.
         wait: Duration,
     },
+}
+
+/// `mode:` and `enhanced:`, how messages are acknowledged whose senders want two acknowledgements (HL7 chapter 2, section 2.9.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enhanced {
+    /// `mode:`.
+    pub mode: Mode,
+    /// `accept:`, in the place of MSH-15.
+    pub accept: Option<Condition>,
+    /// `application:`, in the place of MSH-16.
+    pub application: Option<Condition>,
+    /// What the application acknowledgement waits for: `acknowledge:` where it is written, else the targets.
+    pub outcome: Acknowledge,
+    /// `to:`.
+    pub to: ReturnTo,
+    /// `own:`, MSH-15 of Kiln's application acknowledgements: AL or NE.
+    pub own: Condition,
+    /// `accept-wait:`, after how long an application acknowledgement that was not accepted is sent again.
+    pub accept_wait: Duration,
+    /// `retry-for:`, after how long it is given up.
+    pub retry_for: Duration,
+}
+
+impl Default for Enhanced {
+    fn default() -> Self {
+        Self {
+            mode: Mode::AsSent,
+            accept: None,
+            application: None,
+            outcome: Acknowledge::Delivered { to: Vec::new(), wait: Duration::ZERO },
+            to: ReturnTo::Connection,
+            own: Condition::Never,
+            accept_wait: Duration::from_secs(30),
+            retry_for: Duration::from_secs(24 * 3_600),
+        }
+    }
+}
+
+impl Enhanced {
+    /// What a message asks for, but for what the site says instead.
+    pub fn forced(&self, sent: Conditions) -> Conditions {
+        Conditions { accept: self.accept.unwrap_or(sent.accept), application: self.application.unwrap_or(sent.application) }
+    }
+}
+
+/// `mode:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// MSH-15 and MSH-16 decide; with both empty it is original mode.
+    AsSent,
+    /// One acknowledgement, whatever they say.
+    Original,
+    /// Enhanced mode, also with both empty.
+    Enhanced,
+}
+
+/// `to:`, how the application acknowledgement reaches the sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReturnTo {
+    /// By the connection that the message came by; if that is closed, by the next one of the same sender.
+    Connection,
+    /// By a connection to `host:port`.
+    Address(String),
+    /// As the answer when the sender sends the message again.
+    Poll,
 }
 
 /// `on-removal:`, what becomes of deliveries that wait for a route or target which a reload takes away.

@@ -3,6 +3,7 @@
 use crate::diagnostic::Diagnostic;
 use crate::hl7v2::Charset;
 use crate::listener::{AllowList, ListenerConfig, Network};
+use crate::site::enhanced::enhanced;
 use crate::site::keys::{JOURNAL, LIMITS, LISTEN, LISTENER, LOG, ROOT};
 use crate::site::model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, OnRemoval, Reload, Site, Unrouted, WhenFull};
 use crate::site::reader::{Entry, Keys, Reader};
@@ -154,6 +155,7 @@ fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>) -> Vec<ListenerSite> {
         let words = [("close", WhenFull::Close), ("nak", WhenFull::Nak)];
         let when_full = k.get("when-full").and_then(|e| r.word(&e, &words)).unwrap_or(WhenFull::Close);
         let acknowledge = acknowledge(r, &k, &target_names);
+        let enhanced = enhanced(r, &k, k.get("acknowledge").map(|_| &acknowledge));
         let charset = k.get("charset").and_then(|e| r.parsed(&e, charset, "a character set", "write `ASCII`, `UTF-8`, `8859/1` or another code of table 0211"));
         let zone = k.get("zone").and_then(|e| {
             r.parsed(&e, |t| jiff::tz::TimeZone::get(t).ok().map(|_| t.to_owned()), "a time zone", "write an IANA name such as `Europe/Berlin`, or `UTC`")
@@ -168,7 +170,7 @@ fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>) -> Vec<ListenerSite> {
         let allow = k.get("allow").map(|e| r.list(&e)).unwrap_or_default();
         socket.allow = AllowList(allow.iter().filter_map(|e| network(r, e)).collect());
         limits(r, &k, &mut socket);
-        all.push(ListenerSite { socket, acknowledge, unrouted, duplicates, when_full, charset, zone, authority });
+        all.push(ListenerSite { socket, acknowledge, enhanced, unrouted, duplicates, when_full, charset, zone, authority });
     }
     all
 }

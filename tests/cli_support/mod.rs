@@ -2,6 +2,8 @@
 #![allow(unreachable_pub, reason = "a module of several tests")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod moody;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;

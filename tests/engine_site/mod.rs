@@ -95,6 +95,7 @@ impl Plan {
             site: ListenerSite {
                 socket,
                 acknowledge: Acknowledge::Stored,
+                enhanced: kiln::site::Enhanced::default(),
                 unrouted: Unrouted::Accept,
                 duplicates: Some(Duration::from_secs(24 * 3_600)),
                 when_full: WhenFull::Close,

@@ -38,6 +38,7 @@ pub fn append(envelope: Envelope, targets: &[&str]) -> Append {
         deliveries,
         duplicate_window: Some(Duration::from_secs(24 * 3600)),
         awaited: Vec::new(),
+        owed: None,
         program: None,
     }
 }
@@ -76,7 +77,7 @@ pub fn delivered(delivery: DeliveryId) -> Settle {
 
 /// A dead letter.
 pub fn dead(delivery: DeliveryId, blocks: bool) -> Settle {
-    outcome(delivery, Settlement::DeadLetter { code: "http-422".into(), summary: "refused".into(), detail: Some(Phi::new("why".into())), blocks })
+    outcome(delivery, Settlement::DeadLetter { code: "http-422".into(), summary: "refused".into(), detail: Some(Phi::new("why".into())), blocks, told: None })
 }
 
 /// Waits until a condition holds; a test that waits in vain fails here.
