@@ -38,9 +38,15 @@ struct House {
 
 impl House {
     fn open() -> Self {
+        Self::with("")
+    }
+
+    /// With further keys of its listener.
+    fn with(more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let site =
-            "journal: { low-water: 1MiB }\nconsole: { listen: 127.0.0.1:0 }\nlisteners: { adt: { mllp: 127.0.0.1:0 } }\ntargets: { main: { folder: out } }\n";
+        let site = format!(
+            "journal: {{ low-water: 1MiB }}\nconsole: {{ listen: 127.0.0.1:0 }}\nlisteners: {{ adt: {{ mllp: 127.0.0.1:0{more} }} }}\ntargets: {{ main: {{ folder: out }} }}\n"
+        );
         std::fs::write(folder.path().join("kiln.yaml"), site).expect("a file");
         let daemon = Daemon::start_with(kiln(folder.path()).arg("serve"));
         Self { folder, daemon }
@@ -144,6 +150,29 @@ fn python_hl7_client() {
 #[test]
 fn hl7apy_reads_our_acknowledgements_strictly() {
     sends_and_reads_an_aa_for_each("python", "send.py", "hl7apy");
+}
+
+/// python-hl7 asks for both acknowledgements, reads both, and accepts the second; the journal knows that it did.
+fn takes_both_acknowledgements(kind: &str, more: &str, own_port: Option<String>) {
+    let Some(mut command) = client("python") else { return };
+    let house = House::with(more);
+    let output = command.args(["enhanced.py", kind, &house.port()]).args(own_port).output().expect("it is installed");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(out.lines().collect::<Vec<_>>(), ["CA PY1", "AA PY1"], "{err}");
+    let shown = || run(house.folder.path(), &["journal", "show", "1"]).out;
+    wait_for("the acceptance", || shown().contains("accept  CA\n") && shown().contains("result  AA, told and accepted"));
+    assert_eq!(house.daemon.stop(), 0);
+}
+
+#[test]
+fn python_hl7_in_enhanced_mode_on_one_connection() {
+    takes_both_acknowledgements("sender", ", enhanced: { own: AL }", None);
+}
+
+#[test]
+fn python_hl7_in_enhanced_mode_with_a_listener_of_its_own() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+    takes_both_acknowledgements("listener", &format!(", enhanced: {{ to: '127.0.0.1:{port}', own: AL }}"), Some(port.to_string()));
 }
 
 #[test]
