@@ -4,6 +4,7 @@ mod site;
 
 use bytes::Bytes;
 use kiln::exchange::{MessageId, Timestamp};
+use kiln::fhir::Json;
 use kiln::hl7v2::{Message, ParseOptions};
 use kiln::route::{Context, LoadOptions, load};
 
@@ -59,7 +60,7 @@ fn run_bytes(bencher: divan::Bencher, bytes: Bytes, (routes, maps): (usize, usiz
         let message = Message::parse(bytes.clone(), &ParseOptions::default()).expect("the fixture parses");
         let route = set.matching("bench", &message).taken[0];
         let output = set.run(route, &message, &context).unwrap_or_else(|_| panic!("the fixture maps"));
-        let mut json = Vec::with_capacity(16 * 1024);
+        let mut json = Json::with_capacity(16 * 1024);
         for save in &output.saves.entries {
             save.body.write(&mut json, &|n| format!("urn:uuid:{n}"));
         }

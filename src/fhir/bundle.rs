@@ -3,7 +3,7 @@
 use crate::exchange::{DeliveryId, MessageId};
 use crate::fhir::identity::{entry_url, has_identifier, put_id, search};
 use crate::fhir::node::write_text;
-use crate::fhir::{Amendment, Node, Patch, Save, SaveMode, Saves};
+use crate::fhir::{Amendment, Json, Node, Patch, Save, SaveMode, Saves};
 use serde_json::Value;
 
 /// A server id learned from a receipt.
@@ -150,11 +150,11 @@ impl Step {
     }
 
     /// Appends the resource as a Bundle's entry holds it; false (and nothing) for a step without one.
-    pub fn write_resource(&self, save: &Save, link: &dyn Fn(usize) -> String, out: &mut Vec<u8>) -> bool {
+    pub fn write_resource(&self, save: &Save, link: &dyn Fn(usize) -> String, out: &mut Json) -> bool {
         match self {
             Self::Refer(_) | Self::Delete { .. } | Self::DeleteWhere => return false,
-            Self::Patch(change) => write_patch(&change.patch, out),
-            Self::Put { body: Some(body), .. } => serde_json::to_writer(&mut *out, body).expect("writing JSON to memory cannot fail"),
+            Self::Patch(change) => write_patch(&change.patch, out.text()),
+            Self::Put { body: Some(body), .. } => serde_json::to_writer(out.text(), body).expect("writing JSON to memory cannot fail"),
             Self::Put { id, body: None, .. } => write_with_id(&save.body, id, link, out),
             Self::Post { .. } if save.initial.is_some() => save.creation().write(out, link),
             Self::Post { .. } | Self::PutWhere => save.body.write(out, link),
@@ -177,25 +177,26 @@ fn write_patch(patch: &Patch, out: &mut Vec<u8>) {
 }
 
 /// Appends a resource with an id, which stands second, where FHIR's own examples have it.
-pub fn write_with_id(body: &Node, id: &str, link: &dyn Fn(usize) -> String, out: &mut Vec<u8>) {
-    let Node::Object(elements) = body else { return body.write(out, link) };
-    out.push(b'{');
+pub fn write_with_id(body: &Node, id: &str, link: &dyn Fn(usize) -> String, json: &mut Json) {
+    let Node::Object(elements) = body else { return body.write(json, link) };
+    json.text().push(b'{');
     let (kind, rest): (Vec<_>, Vec<_>) = elements.iter().filter(|(name, _)| *name != "id").partition(|(name, _)| *name == "resourceType");
     for (name, node) in kind {
-        write_text(name, out);
-        out.push(b':');
-        node.write(out, link);
-        out.push(b',');
+        write_text(name, json.text());
+        json.text().push(b':');
+        node.write(json, link);
+        json.text().push(b',');
     }
-    out.extend_from_slice(b"\"id\":");
-    write_text(id, out);
+    json.text().extend_from_slice(b"\"id\":");
+    write_text(id, json.text());
     for (name, node) in rest {
+        let out = json.text();
         out.push(b',');
         write_text(name, out);
         out.push(b':');
-        node.write(out, link);
+        node.write(json, link);
     }
-    out.push(b'}');
+    json.text().push(b'}');
 }
 
 /// Two entries that write one resource, which fails a whole transaction (<https://hl7.org/fhir/R4/http.html#trules>).
@@ -223,24 +224,27 @@ pub fn write_bundle(
     delivery: DeliveryId,
     chosen: &dyn Fn(usize) -> bool,
     link: &dyn Fn(usize) -> String,
-    out: &mut Vec<u8>,
+    json: &mut Json,
 ) -> Vec<usize> {
-    out.extend_from_slice(match kind {
-        BundleKind::Transaction => br#"{"resourceType":"Bundle","type":"transaction","entry":["#,
-        BundleKind::Batch => br#"{"resourceType":"Bundle","type":"batch","entry":["#,
+    json.text().extend_from_slice(match kind {
+        BundleKind::Transaction => br#"{"resourceType":"Bundle","type":"transaction""#,
+        BundleKind::Batch => br#"{"resourceType":"Bundle","type":"batch""#,
     });
     let mut sent = Vec::new();
     for (n, (save, step)) in saves.entries.iter().zip(steps).enumerate() {
         let Some(request) = step.request(save).filter(|_| chosen(n)) else { continue };
-        out.extend_from_slice(if sent.is_empty() { b"{" } else { b",{" });
+        let out = json.text();
+        // FHIR has no empty arrays.
+        out.extend_from_slice(if sent.is_empty() { b",\"entry\":[{" } else { b",{" });
         if !matches!(step, Step::Delete { .. } | Step::DeleteWhere) {
             // A PATCH needs one, too: without it, validators refuse relative references in what it carries.
             out.extend_from_slice(b"\"fullUrl\":");
             write_text(&entry_url(delivery, n), out);
             out.extend_from_slice(b",\"resource\":");
-            step.write_resource(save, link, out);
-            out.push(b',');
+            step.write_resource(save, link, json);
+            json.text().push(b',');
         }
+        let out = json.text();
         out.extend_from_slice(b"\"request\":{\"method\":");
         write_text(request.method, out);
         out.extend_from_slice(b",\"url\":");
@@ -256,13 +260,7 @@ pub fn write_bundle(
         out.extend_from_slice(b"}}");
         sent.push(n);
     }
-    out.extend_from_slice(b"]}");
-    if sent.is_empty() {
-        // FHIR has no empty arrays.
-        let end = out.len() - b",\"entry\":[]}".len();
-        out.truncate(end);
-        out.push(b'}');
-    }
+    json.text().extend_from_slice(if sent.is_empty() { b"}" } else { b"]}" });
     sent
 }
 
@@ -274,10 +272,10 @@ pub fn display_bundle(saves: &Saves) -> Value {
     let saves = &Saves { entries };
     let delivery = DeliveryId { message: MessageId(0), number: 0 };
     let steps = plan(saves, &[0; 32], &[]);
-    let mut out = Vec::new();
+    let mut out = Json::default();
     let link = |n: usize| links(saves, &steps, delivery, n);
     write_bundle(BundleKind::Transaction, saves, &steps, delivery, &|_| true, &link, &mut out);
-    serde_json::from_slice(&out).expect("a Bundle that was just written is JSON")
+    serde_json::from_slice(&out.into_vec()).expect("a Bundle that was just written is JSON")
 }
 
 /// The reference for an entry within a transaction; empty for an index that no entry has.
@@ -316,9 +314,9 @@ mod tests {
     fn bundle(entries: Vec<Save>, known: &[Option<KnownId>]) -> Value {
         let saves = Saves { entries };
         let steps = plan(&saves, &[1; 32], known);
-        let mut out = Vec::new();
+        let mut out = Json::default();
         write_bundle(BundleKind::Transaction, &saves, &steps, DELIVERY, &|_| true, &|n| links(&saves, &steps, DELIVERY, n), &mut out);
-        serde_json::from_slice(&out).expect("JSON")
+        serde_json::from_slice(&out.into_vec()).expect("JSON")
     }
 
     /// The request of the first entry and the subject of the last.

@@ -6,6 +6,7 @@ mod definitions;
 mod difference;
 mod extension;
 mod identity;
+mod json;
 mod merge;
 mod node;
 mod patch;
@@ -22,6 +23,7 @@ pub use definitions::{Binding, Element, Kind, Strength, Type, type_named, types}
 pub use difference::{Change, Difference, Step as PathStep, differences};
 pub use extension::{ExtensionDef, ExtensionPart, extension, extension_names};
 pub use identity::{carries, delivery_id, has_identifier, put_id, search};
+pub use json::{Json, SharedText};
 pub use merge::merge;
 pub use node::{Node, is_plain};
 pub use patch::{Amendment, Patch, PatchFormat};

@@ -1,13 +1,13 @@
 //! A resource under construction: a small tree with borrowed element names, written to JSON in one pass.
 
-use crate::fhir::{Kind, Type};
+use crate::fhir::{Json, Kind, SharedText, Type};
 use serde_json::{Map, Number, Value};
 use std::str::FromStr;
 
 /// A JSON value of a FHIR resource. Element names are borrowed from the packed definitions.
 /// Numbers keep the text that the sender wrote, so that `1.50` stays `1.50`.
 // The kind takes a whole word, so that a node is copied in whole words: nodes are moved just after they were written.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 #[repr(u64)]
 pub enum Node {
     /// Elements in FHIR's order.
@@ -16,6 +16,8 @@ pub enum Node {
     List(Vec<Node>),
     /// Any primitive that JSON writes as a string.
     Text(String),
+    /// The same, where the text is large and stands in the message: it is not copied.
+    Shared(SharedText),
     /// A decimal or integer, as written. Make it with [`Node::number`], which refuses what JSON cannot hold.
     Number(String),
     /// A boolean.
@@ -23,6 +25,21 @@ pub enum Node {
     /// The `reference` string of a Reference to another entry of the same [`crate::fhir::Saves`], by its index.
     /// Each way of sending writes it differently: `urn:uuid:` in a transaction, `Type/id` where the id is known.
     Link(usize),
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Object(a), Self::Object(b)) => a == b,
+            (Self::List(a), Self::List(b)) => a == b,
+            (Self::Text(a), Self::Text(b)) | (Self::Number(a), Self::Number(b)) => a == b,
+            (Self::Shared(a), Self::Shared(b)) => a == b,
+            (Self::Text(a), Self::Shared(b)) | (Self::Shared(b), Self::Text(a)) => a.as_bytes() == b.bytes(),
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::Link(a), Self::Link(b)) => a == b,
+            _ => false,
+        }
+    }
 }
 
 /// A resource is patient data: it prints as a placeholder.
@@ -51,6 +68,7 @@ impl Node {
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
+            Self::Shared(text) => Some(text.as_str()),
             _ => None,
         }
     }
@@ -61,7 +79,7 @@ impl Node {
             Self::Object(elements) => elements.iter().all(|(_, node)| node.is_empty()),
             Self::List(entries) => entries.iter().all(Self::is_empty),
             Self::Text(text) => text.is_empty(),
-            Self::Number(_) | Self::Bool(_) | Self::Link(_) => false,
+            Self::Shared(_) | Self::Number(_) | Self::Bool(_) | Self::Link(_) => false,
         }
     }
 
@@ -71,7 +89,7 @@ impl Node {
             Self::Object(elements) => elements.iter().for_each(|(_, node)| node.links(visit)),
             Self::List(entries) => entries.iter().for_each(|node| node.links(visit)),
             Self::Link(entry) => visit(*entry),
-            Self::Text(_) | Self::Number(_) | Self::Bool(_) => {}
+            Self::Text(_) | Self::Shared(_) | Self::Number(_) | Self::Bool(_) => {}
         }
     }
 
@@ -100,37 +118,45 @@ impl Node {
                 (entries.is_empty() || !left.is_empty()).then_some(Self::List(left))
             }
             Self::Link(n) => keep(*n).then_some(Self::Link(*n)),
-            Self::Text(_) | Self::Number(_) | Self::Bool(_) => Some(self.clone()),
+            Self::Text(_) | Self::Shared(_) | Self::Number(_) | Self::Bool(_) => Some(self.clone()),
         }
     }
 
     /// Appends the JSON text. `link` gives the reference string for an entry.
-    pub fn write(&self, out: &mut Vec<u8>, link: &dyn Fn(usize) -> String) {
+    pub fn write(&self, json: &mut Json, link: &dyn Fn(usize) -> String) {
+        let out = json.text();
         match self {
             Self::Object(elements) => {
                 if elements.is_empty() {
                     out.push(b'{');
                 }
                 for (n, (name, node)) in elements.iter().enumerate() {
+                    let out = json.text();
                     // Element names are letters, and `[x]` never gets here: nothing to escape.
                     out.extend_from_slice(if n == 0 { b"{\"" } else { b",\"" });
                     out.extend_from_slice(name.as_bytes());
                     out.extend_from_slice(b"\":");
-                    node.write(out, link);
+                    node.write(json, link);
                 }
-                out.push(b'}');
+                json.text().push(b'}');
             }
             Self::List(entries) => {
-                out.push(b'[');
                 for (n, node) in entries.iter().enumerate() {
-                    if n > 0 {
-                        out.push(b',');
-                    }
-                    node.write(out, link);
+                    json.text().push(if n == 0 { b'[' } else { b',' });
+                    node.write(json, link);
+                }
+                let out = json.text();
+                if entries.is_empty() {
+                    out.push(b'[');
                 }
                 out.push(b']');
             }
             Self::Text(text) => write_text(text, out),
+            Self::Shared(text) => {
+                out.push(b'"');
+                json.share(text.bytes());
+                json.text().push(b'"');
+            }
             Self::Number(text) => out.extend_from_slice(text.as_bytes()),
             Self::Bool(true) => out.extend_from_slice(b"true"),
             Self::Bool(false) => out.extend_from_slice(b"false"),
@@ -144,6 +170,7 @@ impl Node {
             Self::Object(elements) => Value::Object(elements.iter().map(|(name, node)| ((*name).to_owned(), node.to_value(link))).collect::<Map<_, _>>()),
             Self::List(entries) => Value::Array(entries.iter().map(|node| node.to_value(link)).collect()),
             Self::Text(text) => Value::String(text.clone()),
+            Self::Shared(text) => Value::String(text.as_str().to_owned()),
             Self::Number(text) => Number::from_str(text).map_or_else(|_| Value::String(text.clone()), Value::Number),
             Self::Bool(b) => Value::Bool(*b),
             Self::Link(entry) => Value::String(link(*entry)),
@@ -216,9 +243,9 @@ mod tests {
         #[test]
         fn text_and_value_are_the_same_json(node in any_node()) {
             let link = |n: usize| format!("Patient/{n}");
-            let mut text = Vec::new();
+            let mut text = Json::default();
             node.write(&mut text, &link);
-            let read: Value = serde_json::from_slice(&text).expect("what is written is JSON");
+            let read: Value = serde_json::from_slice(&text.into_vec()).expect("what is written is JSON");
             prop_assert_eq!(read, node.to_value(&link));
         }
     }
@@ -238,9 +265,9 @@ mod tests {
     #[test]
     fn numbers_stay_as_written() {
         for text in ["1.50", "0.10", "-3", "12345678901234567890.1234567890", "1.0e+2"] {
-            let mut out = Vec::new();
+            let mut out = Json::default();
             Node::number(text).expect(text).write(&mut out, &|_| String::new());
-            assert_eq!(String::from_utf8_lossy(&out), text);
+            assert_eq!(String::from_utf8_lossy(&out.into_vec()), text);
             assert_eq!(Node::number(text).expect(text).to_value(&|_| String::new()).to_string(), text);
         }
         assert!(Node::number("1E5").is_some());

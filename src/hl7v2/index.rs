@@ -1,5 +1,7 @@
 //! The one pass over a message: where each segment is, and each field separator in it.
 
+use smallvec::SmallVec;
+
 /// A segment's place in the buffer and in the list of separators.
 #[derive(Clone, Copy)]
 pub(in crate::hl7v2) struct Segment {
@@ -13,6 +15,8 @@ pub(in crate::hl7v2) struct Segment {
 #[derive(Default)]
 pub(in crate::hl7v2) struct Index {
     pub(in crate::hl7v2) segments: Vec<Segment>,
+    /// The numbers of the segments that begin with the delimiters.
+    pub(in crate::hl7v2) headers: SmallVec<[u32; 2]>,
     /// The offsets of all field separators.
     pub(in crate::hl7v2) separators: Vec<u32>,
     /// Lines that begin like no segment and were read as part of the segment before them.
@@ -95,21 +99,29 @@ impl Index {
         if let [a, b, c] = name
             && is_name([*a, *b, *c], name_end.is_some())
         {
-            self.segments.push(Segment { start: offset(start), end: offset(end), first });
-            return;
+            return self.begin(buffer, start, end, first);
         }
         let indented = name.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
         if name_end.is_some() && name.get(indented..).is_some_and(is_odd_name) {
-            self.segments.push(Segment { start: offset(start + indented), end: offset(end), first });
-            return;
+            return self.begin(buffer, start + indented, end, first);
         }
         match self.segments.last_mut() {
             Some(segment) => {
                 segment.end = offset(end);
                 self.wrapped_lines += 1;
             }
-            None => self.segments.push(Segment { start: offset(start), end: offset(end), first }),
+            None => self.begin(buffer, start, end, first),
         }
+    }
+
+    fn begin(&mut self, buffer: &[u8], start: usize, end: usize, first: u32) {
+        let name = buffer.get(start..end).and_then(|segment| segment.get(..3)).unwrap_or_default();
+        // The second letter tells nearly all others apart.
+        let like = matches!(name.get(1), Some(b'S' | b's' | b'H' | b'h'));
+        if like && [b"MSH", b"FHS", b"BHS"].iter().any(|header| name.eq_ignore_ascii_case(*header)) {
+            self.headers.push(offset(self.segments.len()));
+        }
+        self.segments.push(Segment { start: offset(start), end: offset(end), first });
     }
 }
 

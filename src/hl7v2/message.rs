@@ -243,6 +243,11 @@ impl Message {
         self.delimiters.escape.is_some_and(|escape| memchr(escape, self.text.get(self.header_end as usize..).unwrap_or_default()).is_some())
     }
 
+    /// May `""` stand somewhere, by which a sender deletes (chapter 2, section 2.5.3.5)?
+    pub fn has_nulls(&self) -> bool {
+        memchr::memmem::find(&self.text, b"\"\"").is_some()
+    }
+
     /// The part as it was sent, decoded but with delimiters and escape sequences.
     pub fn raw_text(&self, part: Part) -> Cow<'_, str> {
         self.text_charset.decode(self.raw(part))
@@ -337,6 +342,12 @@ impl Message {
         &self.text
     }
 
+    /// The bytes of a slice of [`Message::bytes`], held together with it instead of being copied; `None` for a text from elsewhere.
+    pub fn share(&self, text: &str) -> Option<Bytes> {
+        let (whole, part) = (self.text.as_ptr_range(), text.as_bytes().as_ptr_range());
+        (whole.start <= part.start && part.end <= whole.end).then(|| self.text.slice_ref(text.as_bytes()))
+    }
+
     /// What was read, byte for byte.
     pub fn write(&self) -> &[u8] {
         &self.frame
@@ -355,9 +366,7 @@ impl Message {
     }
 
     fn is_header(&self, segment: usize) -> bool {
-        // The second letter tells nearly all others apart.
-        let name = self.segment_bytes(segment).get(..3).unwrap_or_default();
-        name.get(1).is_some_and(|b| matches!(b, b'S' | b's' | b'H' | b'h')) && [b"MSH", b"FHS", b"BHS"].iter().any(|header| name.eq_ignore_ascii_case(*header))
+        self.index.headers.iter().any(|header| *header as usize == segment)
     }
 
     /// MSH-1 and MSH-2 hold delimiters, not values.

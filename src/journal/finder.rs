@@ -151,14 +151,14 @@ impl Finder {
         let mark: i64 = search.query_row("SELECT message FROM mark", [], |row| row.get(0)).map_err(unread)?;
         let (mut last, mut count, mut terms) = (mark, 0, Vec::new());
         while count < ROUND && !self.stop.rest(Duration::ZERO) {
-            let Some(page) = self.while_present(segment, || read(messages, last).map_err(unread))? else { return Ok(false) };
+            let Some((page, more)) = self.while_present(segment, || read(messages, last).map_err(unread))? else { return Ok(false) };
             for (id, envelope) in &page {
                 last = id.0.cast_signed();
                 let words = envelope.as_ref().map(|envelope| (self.indexer)(envelope)).unwrap_or_default();
                 terms.extend(words.iter().map(|word| (term_hash(&self.library.secret, word), last)));
             }
             count += page.len();
-            if page.len() < STEP as usize {
+            if !more {
                 break;
             }
         }
@@ -234,10 +234,22 @@ fn write(search: &Connection, terms: &[(i64, i64)], last: i64) -> rusqlite::Resu
     written
 }
 
-/// The next messages of a segment.
-fn read(connection: &Connection, after: i64) -> rusqlite::Result<Vec<(MessageId, Option<Envelope>)>> {
+/// The next messages of a segment, and whether there may be more.
+type Page = (Vec<(MessageId, Option<Envelope>)>, bool);
+
+fn read(connection: &Connection, after: i64) -> rusqlite::Result<Page> {
     let sql = format!("SELECT {} FROM message AS m CROSS JOIN name AS l ON l.id = m.listener WHERE m.id > ?1 ORDER BY m.id LIMIT ?2", rows::ENVELOPE);
     let mut query = connection.prepare_cached(&sql)?;
-    let found = query.query_map([after, STEP], |row| Ok((MessageId(row.get::<_, i64>(14)?.cast_unsigned()), rows::envelope(row)?)))?;
-    found.collect()
+    let mut rows = query.query([after, STEP])?;
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let envelope = rows::searched(connection, row)?;
+        bytes += envelope.as_ref().map_or(0, |envelope| envelope.bytes.expose().len());
+        page.push((MessageId(row.get::<_, i64>(14)?.cast_unsigned()), envelope));
+        if bytes > rows::LARGE_BYTES {
+            return Ok((page, true));
+        }
+    }
+    let more = page.len() >= STEP as usize;
+    Ok((page, more))
 }

@@ -301,7 +301,11 @@ impl Library {
                     let connection = connections.get(&segment.path)?;
                     let sql = format!("SELECT {} FROM message AS m CROSS JOIN name AS l ON l.id = m.listener WHERE m.id = ?1", rows::ENVELOPE);
                     let mut query = connection.prepare_cached(&sql).map_err(unread)?;
-                    let envelope = query.query_row([id.0.cast_signed()], rows::envelope).optional().map_err(unread)?.ok_or(JournalError::Missing)?;
+                    let envelope = query
+                        .query_row([id.0.cast_signed()], |row| rows::envelope(connection, row))
+                        .optional()
+                        .map_err(unread)?
+                        .ok_or(JournalError::Missing)?;
                     envelope.ok_or_else(unknown_codec)
                 })
                 .collect()
@@ -489,7 +493,7 @@ fn message(connection: &Connection, id: MessageId) -> rusqlite::Result<Option<Op
     let sql = format!("SELECT {} FROM message AS m CROSS JOIN name AS l ON l.id = m.listener WHERE m.id = ?1", rows::ENVELOPE);
     let head = connection
         .prepare_cached(&sql)?
-        .query_row([number], |row| Ok(rows::envelope(row)?.map(|envelope| (envelope, row.get(11), row.get(12), row.get(13)))))
+        .query_row([number], |row| Ok(rows::envelope(connection, row)?.map(|envelope| (envelope, row.get(11), row.get(12), row.get(13)))))
         .optional()?;
     let Some(head) = head else { return Ok(None) };
     let Some((envelope, disposition, code, reason)) = head else { return Ok(Some(None)) };

@@ -4,17 +4,32 @@ use crate::exchange::{ControlId, Envelope, Format, OrderKey, Phi, Timestamp};
 use crate::journal::Disposition;
 use crate::journal::schema::CODEC_RAW;
 use bytes::Bytes;
-use rusqlite::Row;
+use rusqlite::{Connection, MAIN_DB, Row};
 use std::sync::Arc;
+
+/// A payload of more bytes is read and written piece by piece: SQLite would hold it twice beside what the caller has. [`ENVELOPE`] has the number, too.
+pub(in crate::journal) const LARGE_BYTES: usize = 1_048_576;
 
 /// The columns that [`envelope`] reads, from `message AS m JOIN name AS l ON l.id = m.listener`.
 pub(in crate::journal) const ENVELOPE: &str = "m.received, l.text, m.format, m.type, m.application, m.facility, m.message_time, m.control_id, m.peer, \
-     m.order_keys, m.payload, m.disposition, m.code, m.reason, m.id";
+     m.order_keys, CASE WHEN length(m.payload) <= 1048576 THEN m.payload END, m.disposition, m.code, m.reason, m.id";
 
 /// A message as it was received; `None` if its payload is packed in a way that this program does not know.
-pub(in crate::journal) fn envelope(row: &Row<'_>) -> rusqlite::Result<Option<Envelope>> {
-    let payload = row.get_ref(10)?.as_blob()?;
-    let Some((&CODEC_RAW, bytes)) = payload.split_first() else { return Ok(None) };
+pub(in crate::journal) fn envelope(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Envelope>> {
+    with_payload(row, |message| large_payload(connection, message))
+}
+
+/// The same for search: of a long message without its documents, so that it never stands in memory as a whole.
+pub(in crate::journal) fn searched(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Envelope>> {
+    with_payload(row, |message| without_documents(connection, message))
+}
+
+fn with_payload(row: &Row<'_>, large: impl FnOnce(i64) -> rusqlite::Result<Option<Bytes>>) -> rusqlite::Result<Option<Envelope>> {
+    let payload = match row.get_ref(10)?.as_blob_or_null()? {
+        Some(payload) => payload.split_first().filter(|(codec, _)| **codec == CODEC_RAW).map(|(_, bytes)| Bytes::copy_from_slice(bytes)),
+        None => large(row.get(14)?)?,
+    };
+    let Some(bytes) = payload else { return Ok(None) };
     Ok(Some(Envelope {
         received: Timestamp(row.get(0)?),
         listener: row.get(1)?,
@@ -26,8 +41,61 @@ pub(in crate::journal) fn envelope(row: &Row<'_>) -> rusqlite::Result<Option<Env
         control_id: ControlId(row.get(7)?),
         peer: row.get(8)?,
         order_keys: keys(row.get_ref(9)?.as_blob()?),
-        bytes: Phi::new(Bytes::copy_from_slice(bytes)),
+        bytes: Phi::new(bytes),
     }))
+}
+
+/// The payload of a long message, without a second copy of it in SQLite's memory.
+fn large_payload(connection: &Connection, message: i64) -> rusqlite::Result<Option<Bytes>> {
+    let blob = connection.blob_open(MAIN_DB, "message", "payload", message, true)?;
+    let mut codec = [0];
+    blob.read_at_exact(&mut codec, 0)?;
+    let mut bytes = vec![0; blob.len().saturating_sub(1)];
+    blob.read_at_exact(&mut bytes, 1)?;
+    Ok((codec == [CODEC_RAW]).then(|| bytes.into()))
+}
+
+/// A field of more bytes is a document: nobody searches by it.
+const FIELD_BYTES_MAX: usize = 32 * 1024;
+
+/// The payload of a long message, its documents read as empty fields.
+fn without_documents(connection: &Connection, message: i64) -> rusqlite::Result<Option<Bytes>> {
+    let blob = connection.blob_open(MAIN_DB, "message", "payload", message, true)?;
+    let (mut kept, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
+    let (mut field, mut separator) = (0, b'|');
+    let mut at = 0;
+    while at < blob.len() {
+        let length = piece.len().min(blob.len() - at);
+        let Some(read) = piece.get_mut(..length) else { break };
+        blob.read_at_exact(read, at)?;
+        let mut bytes: &[u8] = read;
+        if at == 0 {
+            let Some((&CODEC_RAW, rest)) = bytes.split_first() else { return Ok(None) };
+            bytes = rest;
+            // MSH-1 is the byte behind the name (HL7 chapter 2, section 2.5.4).
+            separator = memchr::memmem::find(bytes, b"MSH").and_then(|name| bytes.get(name + 3)).copied().unwrap_or(separator);
+        }
+        for byte in bytes {
+            if *byte == separator || matches!(byte, b'\r' | b'\n') {
+                field = kept.len() + 1;
+            } else if kept.len() == field + FIELD_BYTES_MAX {
+                kept.truncate(field);
+                field = usize::MAX - FIELD_BYTES_MAX;
+            }
+            if field <= kept.len() + 1 {
+                kept.push(*byte);
+            }
+        }
+        at += length;
+    }
+    Ok(Some(kept.into()))
+}
+
+/// Fills the payload of a message that was inserted with room for it.
+pub(in crate::journal) fn write_large_payload(connection: &Connection, message: i64, bytes: &[u8]) -> rusqlite::Result<()> {
+    let mut blob = connection.blob_open(MAIN_DB, "message", "payload", message, false)?;
+    blob.write_all_at(&[CODEC_RAW], 0)?;
+    blob.write_all_at(bytes, 1)
 }
 
 /// The number that is stored for a format.

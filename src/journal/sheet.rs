@@ -8,7 +8,8 @@ use crate::journal::schema::{CODEC_RAW, Kind, database, open_writable};
 use crate::journal::settle::{IdentityKey, Learned};
 use crate::journal::shelf::{STATES, Segment, States, kind, state_number};
 use crate::journal::{Append, Disposition, NewDelivery, OpenError, Settle, SettleFault, Settlement};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::blob::ZeroBlob;
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -212,9 +213,15 @@ impl Sheet {
         let envelope = &append.envelope;
         let listener = self.name(&envelope.listener)?;
         let (disposition, code, reason) = rows::disposition_columns(&append.disposition);
+        let bytes = envelope.bytes.expose();
+        let large = bytes.len() > rows::LARGE_BYTES;
         self.packed.clear();
-        self.packed.push(CODEC_RAW);
-        self.packed.extend_from_slice(envelope.bytes.expose());
+        if !large {
+            self.packed.push(CODEC_RAW);
+            self.packed.extend_from_slice(bytes);
+        }
+        // A place for it comes first, so that it need not stand in SQLite's memory as a whole.
+        let payload: &dyn ToSql = if large { &ZeroBlob(bytes.len() as u64 + 1) } else { &self.packed };
         self.connection.prepare_cached("INSERT INTO message VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)")?.execute(params![
             id.0.cast_signed(),
             envelope.received.0,
@@ -230,9 +237,12 @@ impl Sheet {
             envelope.control_id.0,
             envelope.peer,
             rows::key_bytes(&envelope.order_keys),
-            self.packed
+            payload
         ])?;
-        let grown = self.packed.len() as u64 + 400;
+        if large {
+            rows::write_large_payload(&self.connection, id.0.cast_signed(), bytes)?;
+        }
+        let grown = bytes.len() as u64 + 401;
         if !matches!(append.disposition, Disposition::Refused { .. }) {
             self.store_deliveries(id, 0, &append.deliveries, append.program.as_deref(), envelope.received, &envelope.order_keys)?;
             for number in &append.awaited {

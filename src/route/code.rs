@@ -2,6 +2,7 @@
 
 use crate::fhir::{self, ListMerge, Node, SaveMode};
 use crate::hl7v2::{self, Piece};
+use crate::route::named::Let;
 use crate::route::outgoing::{MessageX, OutJoin, V2Map, ValueBody};
 use crate::route::program::{AfterDeadLetter, Send};
 use crate::route::scope::Lookup;
@@ -20,6 +21,8 @@ pub(crate) struct Code {
     pub(crate) tables: Vec<Table>,
     pub(crate) systems: Systems,
     pub(crate) lookups: Vec<Lookup>,
+    /// Does a line say `null`, which deletes whatever was sent?
+    pub(crate) says_null: bool,
     /// `(ZPI, PID)`.
     pub(crate) segment_places: Vec<(String, String)>,
 }
@@ -187,6 +190,8 @@ pub(crate) struct Body {
     pub(crate) url: Option<&'static str>,
     /// May it make more than one?
     pub(crate) many: bool,
+    /// What it hangs on: if none of it was sent, the body makes nothing.
+    pub(crate) needs: Needs,
     /// The v2 fields that it reads.
     pub(crate) places: Vec<String>,
     /// The FHIR type whose elements the lines are, for their order.
@@ -242,6 +247,12 @@ pub(crate) struct Said {
 pub(crate) struct Needs {
     pub(crate) fields: u64,
     pub(crate) pieces: u64,
+}
+
+impl Default for Needs {
+    fn default() -> Self {
+        Self::ALWAYS
+    }
 }
 
 impl Needs {
@@ -303,12 +314,16 @@ pub(crate) enum X {
     Null,
     Text(Arc<str>),
     Number(Decimal),
+    /// A whole number: most counts and limits are.
+    Whole(i64),
     Bool(bool),
     /// A constant that the wanted type already made into FHIR.
     Node(&'static str, Node),
     Path(Path),
     /// A map's parameter.
     Argument(usize),
+    /// A `$let` that costs something to evaluate, shared by all its uses in one map or resource: what it comes to is remembered.
+    Let(Arc<Let>),
     /// A condition that somebody wrote, with its words.
     Said(Box<X>, Box<Said>),
     If(Box<X>, Box<X>, Box<X>),
@@ -481,6 +496,14 @@ pub(crate) fn decimal(text: &str) -> Option<Decimal> {
     let valid =
         !digits.is_empty() && digits.len() <= 100 && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.') && digits.bytes().any(|b| b.is_ascii_digit());
     if valid { text.parse().ok() } else { None }
+}
+
+/// Would [`decimal`] read it?
+pub(crate) fn is_decimal(text: &str) -> bool {
+    let text = text.trim();
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text).as_bytes();
+    let points = digits.iter().filter(|b| **b == b'.').count();
+    digits.len() <= 100 && points <= 1 && digits.len() > points && digits.iter().all(|b| b.is_ascii_digit() || *b == b'.')
 }
 
 /// The functions of section 7; see `route::functions` for their signatures.

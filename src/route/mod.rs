@@ -10,6 +10,7 @@ mod functions;
 mod guide;
 mod keys;
 mod lineage;
+mod named;
 mod names;
 mod outgoing;
 mod overlay;

@@ -101,6 +101,7 @@ impl<'c> Reach<'c> {
                 self.join(&conversion.join);
             }
             X::Body(body, _) => self.body(body),
+            X::Let(named) => self.x(&named.x),
             X::If(a, b, c) => [a, b, c].into_iter().for_each(|x| self.x(x)),
             X::Else(a, b) | X::Or(a, b) | X::And(a, b) | X::Compare(_, a, b) | X::Arithmetic(_, a, b) => [a, b].into_iter().for_each(|x| self.x(x)),
             X::Where(a, _, b) => [a, b].into_iter().for_each(|x| self.x(x)),

@@ -218,6 +218,7 @@ impl<'c> Walk<'c> {
                 self.join(&conversion.join);
             }
             X::Out(inner, join) => self.out(inner, join),
+            X::Let(named) => self.x(&named.x),
             X::Body(body, _) => self.body(body),
             X::OutBody(body) => self.value_body(body),
             X::Nothing
@@ -225,6 +226,7 @@ impl<'c> Walk<'c> {
             | X::OutConstant(_)
             | X::Text(_)
             | X::Number(_)
+            | X::Whole(_)
             | X::Bool(_)
             | X::Node(..)
             | X::Path(_)

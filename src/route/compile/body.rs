@@ -85,6 +85,7 @@ impl<'a> Compiler<'a> {
         }
         scope.entries.truncate(depth);
         scope.lets.truncate(lets);
+        out.needs = needs::body(&out);
         out
     }
 

@@ -34,6 +34,7 @@ fn x(value: &X, slot: usize, near: &dyn Fn(usize) -> bool) -> bool {
         X::Path(p) => path(p, slot, near),
         X::If(_, a, b) | X::Else(a, b) | X::Arithmetic(_, a, b) => any(a) || any(b),
         X::Where(a, ..) | X::Steps(a, _) | X::Via(a, ..) | X::Convert(a, _) | X::Out(a, _) => any(a),
+        X::Let(named) => any(&named.x),
         X::Call(_, arguments) => arguments.iter().any(any),
         _ => false,
     }

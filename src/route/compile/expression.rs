@@ -326,9 +326,13 @@ impl<'a> Compiler<'a> {
     }
 
     pub(crate) fn literal(&mut self, literal: &Literal) -> Compiled {
+        self.says_null |= matches!(literal, Literal::Null);
         let (x, ty) = match literal {
             Literal::Text(text) => (X::Text(Arc::from(text.as_str())), Ty::Text),
-            Literal::Number(text) => (Decimal::from_str(text).map_or(X::Nothing, X::Number), Ty::Number),
+            Literal::Number(text) => match text.parse() {
+                Ok(whole) => (X::Whole(whole), Ty::Number),
+                Err(_) => (Decimal::from_str(text).map_or(X::Nothing, X::Number), Ty::Number),
+            },
             Literal::Bool(b) => (X::Bool(*b), Ty::Bool),
             Literal::Nothing => (X::Nothing, Ty::Nothing),
             Literal::Null => (X::Null, Ty::Nothing),
@@ -393,6 +397,15 @@ fn names_type(expr: &Expr, datatype: &str) -> bool {
         ExprKind::Not(a) | ExprKind::Test(_, a) | ExprKind::InList(a, ..) | ExprKind::InName(a, ..) | ExprKind::Tail(a, _) | ExprKind::Via(a, ..) => names(a),
         ExprKind::Call(_, arguments) => arguments.iter().any(names),
         _ => false,
+    }
+}
+
+/// Is it converted after it was evaluated, and not branch by branch?
+pub(crate) fn converts_as_a_whole(expr: &Expr) -> bool {
+    match &expr.kind {
+        ExprKind::If(..) | ExprKind::Else(..) | ExprKind::Literal(_) | ExprKind::Variable(_) | ExprKind::As(..) | ExprKind::Name(..) => false,
+        ExprKind::Call(name, arguments) => !(matches!(name.text.as_str(), "first" | "last") && arguments.len() == 1 && is_conversion(&arguments[0])),
+        _ => true,
     }
 }
 

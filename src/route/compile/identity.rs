@@ -156,6 +156,7 @@ fn identifier_maps(x: &X, found: &mut Vec<usize>) {
             identifier_maps(b, found);
         }
         X::Said(inner, _) | X::Where(inner, ..) | X::Steps(inner, _) => identifier_maps(inner, found),
+        X::Let(named) => identifier_maps(&named.x, found),
         X::Call(_, arguments) => arguments.iter().for_each(|a| identifier_maps(a, found)),
         _ => {}
     }

@@ -405,6 +405,7 @@ fn may_be_fraction(x: &X) -> bool {
         X::Call(Function::Number, _) | X::Arithmetic(Op::Divide, ..) => true,
         X::Arithmetic(_, a, b) | X::Else(a, b) | X::If(_, a, b) => may_be_fraction(a) || may_be_fraction(b),
         X::Call(Function::First | Function::Last, arguments) => arguments.iter().any(may_be_fraction),
+        X::Let(named) => may_be_fraction(&named.x),
         X::Number(n) => !n.is_integer(),
         _ => false,
     }

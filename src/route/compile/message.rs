@@ -344,6 +344,7 @@ impl<'a> Compiler<'a> {
                 }
             };
         }
+        self.check_alternatives(body);
         for item in body.first.iter().flatten() {
             let whole = matches!(item, Item::Body(b) if b.each.is_some() || b.from.is_some() || b.value.is_some()) || matches!(item, Item::List(..));
             let nothing = matches!(item, Item::Expr(Expr { kind: ExprKind::Literal(Literal::Nothing), .. }));

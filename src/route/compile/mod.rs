@@ -252,6 +252,12 @@ pub(crate) struct Compiler<'a> {
     pub(crate) events: Vec<String>,
     /// How many names of `$let` the use being compiled has stood for so far.
     pub(crate) expansions: usize,
+    /// An expression holds `null`.
+    pub(crate) says_null: bool,
+    /// How many maps and resources were begun, each a scope's unit.
+    units: usize,
+    /// `$let`s that are remembered, by unit, place, and the `$with` around their use.
+    pub(crate) named: HashMap<(usize, Span, Option<Span>), Arc<crate::route::named::Let>>,
     /// Which map or table converts which expression: the place of the one, and of the other's head.
     pub(crate) joins: Vec<(Span, Span)>,
 }
@@ -286,8 +292,17 @@ impl<'a> Compiler<'a> {
             used: BTreeSet::new(),
             events: Vec::new(),
             expansions: 0,
+            says_null: false,
+            units: 0,
+            named: HashMap::new(),
             joins: Vec::new(),
         }
+    }
+
+    /// The number of the next map or resource.
+    pub(crate) fn unit(&mut self) -> usize {
+        self.units += 1;
+        self.units
     }
 
     pub(crate) fn report(&mut self, diagnostic: Diagnostic) {
@@ -326,6 +341,7 @@ impl<'a> Compiler<'a> {
             tables: std::mem::take(&mut self.tables),
             systems,
             lookups: std::mem::take(&mut self.lookups),
+            says_null: self.says_null,
             segment_places: self.v2.places.clone(),
         };
         (code, infos)
@@ -338,7 +354,7 @@ impl<'a> Compiler<'a> {
         };
         let head: Arc<str> = Arc::from(self.map_name(n));
         self.current_map = Some(n);
-        let mut scope = Scope::for_map(&from, &self.maps[n].takes);
+        let mut scope = Scope { unit: self.unit(), ..Scope::for_map(&from, &self.maps[n].takes) };
         let path = match choice {
             Some(_) => ty.name().to_owned(),
             None if self.maps[n].target.element.is_empty() => ty.name().to_owned(),

@@ -2,11 +2,13 @@
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::route::code::X;
-use crate::route::compile::expression::Compiled;
+use crate::route::compile::expression::{Compiled, converts_as_a_whole};
 use crate::route::compile::scope::Scope;
 use crate::route::compile::{Compiler, Wanted};
-use crate::route::tree::{Item, Literal};
+use crate::route::named::Let;
+use crate::route::tree::{Expr, Item, Literal};
 use crate::route::types::{Ty, Typed};
+use std::sync::Arc;
 
 impl<'a> Compiler<'a> {
     /// `$name`: a parameter or a `$let`.
@@ -32,8 +34,14 @@ impl<'a> Compiler<'a> {
         }
         let Some((item, mut inner)) = self.expand(scope, name, span) else { return Compiled::nothing() };
         match (item, wanted) {
+            (Item::Expr(expr), Some(wanted)) if converts_as_a_whole(expr) => {
+                self.check_reach(expr);
+                self.check_via(expr, wanted);
+                let raw = self.named(&mut inner, expr);
+                if raw.converted { raw } else { self.join(raw, wanted, expr.span) }
+            }
             (Item::Expr(expr), Some(wanted)) => self.wanted(&mut inner, expr, wanted),
-            (Item::Expr(expr), None) => self.raw(&mut inner, expr),
+            (Item::Expr(expr), None) => self.named(&mut inner, expr),
             (Item::Constant(key), Some(wanted)) => self.literal_wanted(&Literal::Text(key.text.clone()), wanted, key.span),
             (Item::Constant(key), None) => self.literal(&Literal::Text(key.text.clone())),
             (Item::Body(body), wanted) => self.let_body(&mut inner, body, wanted, span),
@@ -42,6 +50,19 @@ impl<'a> Compiler<'a> {
                 Compiled::nothing()
             }
         }
+    }
+
+    /// The expression of a `$let`. One that costs something is compiled into the same for all its uses, so that a run can remember what it came to.
+    fn named(&mut self, scope: &mut Scope<'a>, expr: &'a Expr) -> Compiled {
+        let raw = self.raw(scope, expr);
+        if scope.unit == 0 || !raw.x.is_worth_remembering() {
+            return raw;
+        }
+        let with = self.with.last().and_then(|with| with.items.first()).map(|(key, _)| key.span);
+        let next = u32::try_from(self.named.len()).unwrap_or(u32::MAX);
+        let Compiled { x, .. } = raw;
+        let known = self.named.entry((scope.unit, expr.span, with)).or_insert_with(|| Arc::new(Let { id: next, reach: scope.entries.len(), x }));
+        Compiled { x: X::Let(Arc::clone(known)), ..Compiled { x: X::Nothing, ..raw } }
     }
 
     /// What a `$let` of that name stands for, with the scope in which it was written; `None` after a diagnostic.

@@ -1,20 +1,41 @@
 //! What lines hang on, so that a run passes over those whose source was not sent.
 
 use crate::route::code::{Body, Function, Item, Join, Needs, Path, Root, Step, X};
+use crate::route::tree::Op;
 
 /// If this is not met, the item yields nothing, makes nothing, finds nothing and deletes nothing.
 pub(crate) fn of(item: &Item) -> Needs {
     match item {
         Item::X(x) => silent(x),
-        Item::Body(_, body) => body_needs(body),
+        Item::Body(_, inner) => body(inner),
         Item::List(items) => items.iter().map(of).fold(Needs::NEVER, Needs::or),
         Item::Extension(_, inner) => of(inner),
         Item::Constant(..) | Item::Nothing => Needs::ALWAYS,
     }
 }
 
-/// A body is made if one of its lines takes something from the message.
-fn body_needs(body: &Body) -> Needs {
+/// A body is made if its condition holds, and one of its lines takes something from the message.
+pub(crate) fn body(body: &Body) -> Needs {
+    match &body.when {
+        Some(when) if body.each.is_none() => holding(when).and(made(body)),
+        _ => made(body),
+    }
+}
+
+/// What a condition hangs on: where it is not met, the condition does not hold.
+fn holding(x: &X) -> Needs {
+    match x {
+        X::Said(inner, _) => holding(inner),
+        X::And(a, b) => holding(a).and(holding(b)),
+        X::Or(a, b) => holding(a).or(holding(b)),
+        X::Valued(inner, true) | X::In(inner, _, false) | X::InCodes(inner, _, false) | X::InTable(inner, _, false) => silent(inner),
+        X::Compare(Op::Equal, inner, other) if matches!(&**other, X::Text(text) if !text.is_empty()) => silent(inner),
+        X::Let(named) => holding(&named.x),
+        _ => Needs::ALWAYS,
+    }
+}
+
+fn made(body: &Body) -> Needs {
     let forced = body.constant || matches!(body.when, Some(X::Bool(true)));
     match (&body.each, &body.from_values) {
         _ if forced => Needs::ALWAYS,
@@ -30,8 +51,8 @@ fn body_needs(body: &Body) -> Needs {
 fn lifeless(item: &Item) -> Needs {
     match item {
         Item::X(x) => lifeless_x(x),
-        Item::Body(_, body) if body.constant && body.when.is_none() => Needs::NEVER,
-        Item::Body(_, body) => body_needs(body),
+        Item::Body(_, inner) if inner.constant && inner.when.is_none() => Needs::NEVER,
+        Item::Body(_, inner) => body(inner),
         Item::List(items) => items.iter().map(lifeless).fold(Needs::NEVER, Needs::or),
         Item::Extension(_, inner) => lifeless(inner),
         Item::Constant(..) | Item::Nothing => Needs::NEVER,
@@ -50,19 +71,21 @@ fn silent(x: &X) -> Needs {
         X::Arithmetic(_, a, b) => silent(a).and(silent(b)),
         X::Call(Function::Join, arguments) => arguments.iter().skip(1).map(silent).fold(Needs::NEVER, Needs::or),
         X::Call(function, arguments) if follows_first(function) => arguments.first().map_or(Needs::ALWAYS, silent),
-        X::Body(body, _) => body_needs(body),
+        X::Let(named) => silent(&named.x),
+        X::Body(inner, _) => body(inner),
         _ => Needs::ALWAYS,
     }
 }
 
 fn lifeless_x(x: &X) -> Needs {
     match x {
-        X::Null | X::Text(_) | X::Number(_) | X::Bool(_) | X::Node(..) => Needs::NEVER,
+        X::Null | X::Text(_) | X::Number(_) | X::Whole(_) | X::Bool(_) | X::Node(..) => Needs::NEVER,
         X::Call(Function::Sender | Function::Event | Function::Received | Function::Derived, _) => Needs::NEVER,
         X::If(_, a, b) | X::Else(a, b) => lifeless_x(a).or(lifeless_x(b)),
         X::Convert(inner, conversion) if matches!(conversion.join, Join::Text | Join::Code | Join::Uri | Join::System { .. }) => lifeless_x(inner),
         X::Call(Function::Join, arguments) => arguments.iter().skip(1).map(lifeless_x).fold(Needs::NEVER, Needs::or),
         X::Call(function, arguments) if follows_first(function) => arguments.first().map_or(Needs::ALWAYS, lifeless_x),
+        X::Let(named) => lifeless_x(&named.x),
         other => silent(other),
     }
 }

@@ -141,6 +141,7 @@ impl<'a> Compiler<'a> {
             };
             made.from = Some((values, joined.x));
         }
+        self.check_alternatives(body);
         for item in body.first.iter().flatten() {
             let compiled = self.value_item(scope, item, out);
             many |= compiled.many;
@@ -207,6 +208,7 @@ impl<'a> Compiler<'a> {
 
     /// An expression, converted to what the field wants.
     pub(crate) fn out_wanted(&mut self, scope: &mut Scope<'a>, expr: &'a Expr, out: &Out) -> Compiled {
+        self.check_reach(expr);
         match &expr.kind {
             ExprKind::If(condition, then, otherwise) => {
                 let condition = self.condition(scope, condition);

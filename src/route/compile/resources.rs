@@ -59,7 +59,7 @@ impl<'a> Compiler<'a> {
             return None;
         };
         let own = resources.iter().position(|r| r.name == name.text);
-        let mut scope = Scope { resources: resources.to_vec(), own, ..Scope::default() };
+        let mut scope = Scope { resources: resources.to_vec(), own, unit: self.unit(), ..Scope::default() };
         let each = match &body.each {
             Some(each) => {
                 let (values, by, _) = self.each(&mut scope, each);

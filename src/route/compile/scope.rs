@@ -13,6 +13,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) entries: Vec<Entry>,
     pub(crate) takes: Vec<(String, Ty, Option<Wanted>)>,
     pub(crate) lets: Vec<Let<'a>>,
+    /// The map or resource that it belongs to; 0 for what belongs to none. Uses of one `$let` in it are one.
+    pub(crate) unit: usize,
     /// Names being expanded, against circles.
     pub(crate) expanding: Vec<String>,
     /// Answers of the route's questions: name, FHIR type.

@@ -32,7 +32,7 @@ impl<'a> Compiler<'a> {
         for n in 0..self.v2_maps.len() {
             self.current_v2_map = Some(n);
             let (into, body) = (self.v2_maps[n].into, self.v2_maps[n].body);
-            let mut scope = Scope::for_map(&self.v2_maps[n].from, &self.v2_maps[n].takes);
+            let mut scope = Scope { unit: self.unit(), ..Scope::for_map(&self.v2_maps[n].from, &self.v2_maps[n].takes) };
             let body = if self.v2.is_segment(into) {
                 V2MapBody::Segment(self.segment_body(&mut scope, into, body, false))
             } else {

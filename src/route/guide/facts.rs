@@ -241,7 +241,7 @@ impl<'c> Walk<'c> {
             Node::List(nodes) => nodes.iter().for_each(|node| self.constant(node, at, asked)),
             Node::Text(text) | Node::Number(text) => self.fact(at.clone(), Places::new(), asked.clone(), Some(text.clone()), false),
             Node::Bool(b) => self.fact(at.clone(), Places::new(), asked.clone(), Some(b.to_string()), false),
-            Node::Link(_) => {}
+            Node::Shared(_) | Node::Link(_) => {}
         }
     }
 
@@ -268,7 +268,7 @@ impl<'c> Walk<'c> {
                 }
                 let constants = std::mem::take(&mut value.constants);
                 constants.iter().for_each(|node| self.constant(node, &at, &value.asked));
-                match (&conversion.join, inner.as_ref()) {
+                match (&conversion.join, inner.named()) {
                     // Already what is wanted: a value or reference that the caller gives, or `$let`.
                     (Join::Same, inner @ (X::Argument(_) | X::Body(..) | X::Else(..) | X::Resource { .. })) => self.emit(inner, env, &at),
                     _ if value.places.is_empty() && !constants.is_empty() => {}
@@ -300,6 +300,7 @@ impl<'c> Walk<'c> {
                 }
             }
             X::Where(inner, ..) => self.emit(inner, env, at),
+            X::Let(named) => self.emit(&named.x, env, at),
             X::Call(Function::First | Function::Last | Function::Distinct, arguments) => {
                 arguments.iter().for_each(|a| self.emit(a, env, at));
             }

@@ -63,6 +63,7 @@ impl<'c> Reader<'c> {
                     return self.eval(argument, caller);
                 }
             }
+            X::Let(named) => return self.eval(&named.x, env),
             X::If(condition, a, b) => {
                 out.asked.extend(self.eval(condition, env).all());
                 out.add(self.eval(a, env));

@@ -1,12 +1,13 @@
 //! Bodies: lines become the elements of one object, in FHIR's order.
 
 use crate::fhir::{Node, Type};
-use crate::route::code::{Body, BodyLine, Item, Needs, X};
+use crate::route::code::{Body, BodyLine, Item, Join, Needs, X};
 use crate::route::lineage::Step;
 use crate::route::run::out::Out;
 use crate::route::run::trace::{Inner, Put};
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{Env, Run};
+use smallvec::SmallVec;
 use std::collections::HashMap;
 
 /// An object under construction.
@@ -20,6 +21,8 @@ pub(crate) struct Building {
     last: u16,
     /// Something came in out of order.
     unsorted: bool,
+    /// The positions of the elements, if they are known of all.
+    placed: SmallVec<[u16; 16]>,
     /// What was done, line by line, when somebody asks.
     pub(crate) puts: Vec<Put>,
 }
@@ -95,7 +98,7 @@ impl<'m> Run<'m> {
             }
             return alive;
         }
-        let mut building = Building::default();
+        let mut building = Building { elements: Vec::with_capacity(body.lines.len().min(4)), ..Building::default() };
         self.lines(body, env, &mut building, false);
         // `$when: true` is how a body of constants and absent values is made all the same.
         let forced = matches!(body.when, Some(X::Bool(true)));
@@ -169,7 +172,7 @@ impl<'m> Run<'m> {
                 self.line_anywhere(line, env, building)
             };
             if made == 0 {
-                if top && self.item_is_deleted(&line.item, env) {
+                if top && self.nulls && self.item_is_deleted(&line.item, env) {
                     self.note(|t| t.delete(line, extension_url(&line.item).map_or(line.name, |_| "extension")));
                     match extension_url(&line.item) {
                         Some(url) => self.deletes.push(vec![line.name, url]),
@@ -193,6 +196,7 @@ impl<'m> Run<'m> {
             let made = entries.len();
             if made > 0 {
                 Out::Elements(&mut building.elements).push(line.name, Node::List(entries));
+                building.placed.push(line.position);
             }
             made
         } else {
@@ -200,6 +204,9 @@ impl<'m> Run<'m> {
             building.alive |= self.item(&line.item, env, line.name, &mut Out::Elements(&mut building.elements));
             let made = building.elements.len() - before;
             building.elements.truncate(before + 1);
+            if made > 0 {
+                building.placed.push(line.position);
+            }
             made
         };
         if made > 0 {
@@ -242,6 +249,8 @@ impl<'m> Run<'m> {
                 false
             }
             Item::X(x) => self.emit(x, env, name, out),
+            // Most entries of most lists are about what most senders leave out.
+            Item::Body(_, body) if self.trace.is_none() && !body.needs.met_by(self.sent(env)) => false,
             Item::Body(own, body) => self.body(body, env, named(own, name), out),
             Item::List(items) => {
                 let mut alive = false;
@@ -252,6 +261,7 @@ impl<'m> Run<'m> {
                 }
                 alive
             }
+            Item::Extension(_, inner) if self.is_silent(inner, env) => false,
             Item::Extension(url, inner) => {
                 let mut values = self.spare.pop().unwrap_or_default();
                 self.note(|t| t.collect());
@@ -265,6 +275,14 @@ impl<'m> Run<'m> {
                 self.spare.push(values);
                 alive
             }
+        }
+    }
+
+    /// Is it certain that nothing was sent which the item could be made of?
+    fn is_silent(&self, item: &'m Item, env: &Env<'_, 'm>) -> bool {
+        match item {
+            Item::X(X::Convert(inner, conversion)) if !matches!(conversion.join, Join::System { .. }) => matches!(self.one_part(inner, env), Some(None)),
+            _ => false,
         }
     }
 
@@ -381,6 +399,11 @@ pub(crate) fn missing_text(path: &str, element: &str, places: &[String]) -> (Str
 }
 
 impl Building {
+    /// For a resource. Most have fewer elements than their maps have lines; one more comes in front.
+    pub(crate) fn with_room(lines: usize) -> Self {
+        Self { elements: Vec::with_capacity(lines.min(11) + 1), ..Self::default() }
+    }
+
     /// Takes over an object that a map made.
     pub(crate) fn take(&mut self, elements: Vec<(&'static str, Node)>, body: &Body) {
         self.ty = self.ty.or(body.ty);
@@ -396,10 +419,15 @@ impl Building {
     /// An element from elsewhere, wherever it belongs.
     pub(crate) fn add(&mut self, name: &'static str, node: Node) {
         self.unsorted = true;
+        let position = self.ty.and_then(|ty| ty.element(name)).map(|element| element.position());
+        if let Some(position) = position.filter(|_| self.placed.len() == self.elements.len()) {
+            self.placed.push(position);
+        }
         self.elements.push((name, node));
     }
 
     fn remove(&mut self, line: &BodyLine) {
+        self.forget_places();
         self.elements.retain(|(name, _)| *name != line.name && !line.branches.contains(name));
     }
 
@@ -430,7 +458,8 @@ impl Building {
             return;
         }
         let Some((name, node)) = made.drain(..).next() else { return };
-        if !line.branches.is_empty() {
+        if line.branches.iter().any(|branch| *branch != name && self.elements.iter().any(|(n, _)| n == branch)) {
+            self.forget_places();
             self.elements.retain(|(n, _)| *n == name || !line.branches.contains(n));
         }
         match self.elements.iter_mut().find(|(n, _)| *n == name) {
@@ -442,7 +471,13 @@ impl Building {
     fn push(&mut self, line: &BodyLine, name: &'static str, node: Node) {
         self.unsorted |= line.position < self.last;
         self.last = self.last.max(line.position);
+        self.placed.push(line.position);
         self.elements.push((name, node));
+    }
+
+    /// From now on it is not known where the elements belong: they are looked up if they must be sorted.
+    fn forget_places(&mut self) {
+        self.placed.clear();
     }
 
     /// Another map's elements: lists append what they don't have yet (ORC-2 is OBR-2), what is set stays.
@@ -483,6 +518,18 @@ impl Building {
     }
 
     fn sort(&mut self) {
+        if self.ty.is_some() && self.placed.len() == self.elements.len() {
+            // Nearly in order: what came late goes to its place.
+            for n in 1..self.placed.len() {
+                let place = self.placed.get(n).copied().unwrap_or(u16::MAX);
+                let to = self.placed.iter().take(n).position(|before| *before > place).unwrap_or(n);
+                if let (Some(places), Some(elements)) = (self.placed.get_mut(to..=n), self.elements.get_mut(to..=n)) {
+                    places.rotate_right(1);
+                    elements.rotate_right(1);
+                }
+            }
+            return;
+        }
         if let Some(ty) = self.ty {
             let names: smallvec::SmallVec<[&str; 48]> = ty.elements().map(|e| e.name()).collect();
             let position = |name: &str| {

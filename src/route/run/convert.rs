@@ -1,8 +1,8 @@
 //! Values to FHIR. What does not convert yields nothing, and a finding that says where.
 
-use crate::fhir::{Node, is_plain};
+use crate::fhir::{Node, SharedText, is_plain};
 use crate::hl7v2::{Moment, Part, Precision};
-use crate::route::code::{Conversion, Join, decimal};
+use crate::route::code::{Conversion, Join, decimal, is_decimal};
 use crate::route::lineage::Step;
 use crate::route::run::body::named;
 use crate::route::run::out::Out;
@@ -122,7 +122,7 @@ impl<'m> Run<'m> {
                 let text = self.text_of(value);
                 if self.trace.is_none() && is_plain(&text) {
                     if !is_blank(&text) {
-                        out.push(names.name(), Node::Text(text.into_owned()));
+                        out.push(names.name(), self.text_node(text));
                     }
                     return;
                 }
@@ -243,6 +243,17 @@ impl<'m> Run<'m> {
         }
     }
 
+    /// A text; a large one that stands in the message stays there.
+    fn text_node(&self, text: Cow<'m, str>) -> Node {
+        if let Cow::Borrowed(text) = text
+            && text.len() >= SharedText::BYTES_MIN
+            && let Some(shared) = self.message.share(text).and_then(SharedText::new)
+        {
+            return Node::Shared(shared);
+        }
+        Node::Text(text.into_owned())
+    }
+
     /// `unmapped: refuse`: the delivery waits until somebody adds the row.
     pub(crate) fn refuse_code(&mut self, table: &str, conversion: &Conversion) {
         self.note(|t| t.step(Step::Failed(format!("table {table} refuses codes that it does not have")), None));
@@ -361,7 +372,9 @@ fn part_of(value: &Value<'_>) -> Option<Part> {
 
 /// NM as a JSON number: as written, where JSON allows it (`1.50` stays), else with the zeros that it asks for.
 fn number(text: &str) -> Option<String> {
-    decimal(text)?;
+    if !is_decimal(text) {
+        return None;
+    }
     let text = text.trim();
     let (sign, digits) = match text.strip_prefix('-') {
         Some(rest) => ("-", rest),

@@ -1,8 +1,9 @@
 //! Evaluating compiled expressions. Total: what cannot be said yields nothing.
 
-use crate::hl7v2::{Level, Message, Part};
-use crate::route::code::{self, Path, Root, Said, X, decimal};
+use crate::hl7v2::{Message, Part};
+use crate::route::code::{self, Decimal, Path, Root, Said, X, decimal, is_decimal};
 use crate::route::lineage::Step;
+use crate::route::named::Let;
 use crate::route::run::out::Out;
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{EVALUATION, Env, Run};
@@ -21,6 +22,8 @@ impl<'m> Run<'m> {
             X::Null => Values::constant(Value::Null),
             X::Text(text) => Values::constant(Value::Text(Cow::Borrowed(text))),
             X::Number(n) => Values::constant(Value::Number(Box::new(n.clone()))),
+            X::Whole(n) => Values::constant(Value::Whole(*n)),
+            X::Let(named) => self.named_value(named, env),
             X::Bool(b) => Values::constant(Value::Bool(*b)),
             X::Node(name, node) => Values::constant(Value::Node(Box::new((*name, node.clone())))),
             X::Path(path) => self.path(path, env),
@@ -107,6 +110,24 @@ impl<'m> Run<'m> {
         }
     }
 
+    /// What a `$let` comes to, evaluated once for the values that it reads.
+    fn named_value(&mut self, named: &'m Arc<Let>, env: &Env<'_, 'm>) -> Values<'m> {
+        // What is read in one place only need not be remembered; and whoever wants notes wants them of each use.
+        if self.trace.is_some() || Arc::strong_count(named) == 1 {
+            return self.eval(&named.x, env);
+        }
+        if let Some((values, local)) = env.remembered(named.id) {
+            if local {
+                self.depends_on_place();
+            }
+            return values;
+        }
+        let before = self.local.get();
+        let values = self.eval(&named.x, env);
+        env.remember(named, &values, self.local.get() != before);
+        values
+    }
+
     /// Is the condition true? What is not true or false is false.
     pub(crate) fn holds(&mut self, x: &'m X, env: &Env<'_, 'm>) -> bool {
         match x {
@@ -165,6 +186,9 @@ impl<'m> Run<'m> {
     }
 
     fn has_value(&mut self, x: &'m X, env: &Env<'_, 'm>) -> bool {
+        if let (X::Call(code::Function::Number, arguments), None) = (x, self.trace) {
+            return arguments.first().is_some_and(|inner| self.any_text(inner, env, is_decimal));
+        }
         if let Some(found) = self.one_part(x, env) {
             return found.is_some();
         }
@@ -174,7 +198,7 @@ impl<'m> Run<'m> {
                 self.note(|t| t.touch(*part));
                 self.is_valued(*part)
             }
-            Value::Segment(_) | Value::Node(_) | Value::Piece(_) | Value::Made(_) | Value::Number(_) | Value::Duration(_) => true,
+            Value::Segment(_) | Value::Node(_) | Value::Piece(_) | Value::Made(_) | Value::Number(_) | Value::Whole(_) | Value::Duration(_) => true,
             Value::Bool(_) | Value::Row(_) | Value::Sn(_) | Value::Group(_) => true,
             Value::Text(t) | Value::Moment(t) => !t.is_empty(),
             Value::Null => false,
@@ -205,70 +229,9 @@ impl<'m> Run<'m> {
                 }
             }
             X::Null => true,
+            X::Let(named) => self.is_deleted(&named.x, env),
             _ => false,
         }
-    }
-
-    /// The valued part that an expression leads to, or that there is none: what most expressions say, without a list of values for it.
-    /// Nothing where it has to be evaluated, since there may be several, or something else; or since somebody wants notes.
-    #[inline(always)]
-    pub(crate) fn one_part(&self, x: &'m X, env: &Env<'_, 'm>) -> Option<Option<Part>> {
-        let (level, place) = self.find_one(x, env)?;
-        let part = |level| Part { start: (place >> 32) as u32, end: place as u32, level };
-        Some(level.map(part))
-    }
-
-    /// The part's level, and its start and end in one number: as such they are returned in registers.
-    fn find_one(&self, x: &'m X, env: &Env<'_, 'm>) -> Option<(Option<Level>, u64)> {
-        if self.trace.is_some() {
-            return None;
-        }
-        match x {
-            X::Path(path) => {
-                let found = self.one_part_of(path, env)?;
-                Some((found.map(|part| part.level), found.map_or(0, |part| u64::from(part.start) << 32 | u64::from(part.end))))
-            }
-            X::Argument(n) => match (env.caller, env.arguments.get(*n)) {
-                (Some(caller), Some(argument)) => self.find_one(argument, caller),
-                _ => Some((None, 0)),
-            },
-            X::Else(a, b) => match self.find_one(a, env)? {
-                (None, _) => self.find_one(b, env),
-                found => Some(found),
-            },
-            _ => None,
-        }
-    }
-
-    #[inline(always)]
-    fn one_part_of(&self, path: &'m Path, env: &Env<'_, 'm>) -> Option<Option<Part>> {
-        if !self.spend(EVALUATION) {
-            return Some(None);
-        }
-        let (Root::Slot(slot) | Root::SegmentOf(slot)) = path.root else { return None };
-        if slot == 0 && env.lacks(path) {
-            return Some(None);
-        }
-        let mut part = match path.field {
-            None => env.part(slot)?,
-            Some(field) => {
-                self.depends_on_place();
-                let whole = self.message.field(env.whole_segment(slot)? as usize, usize::from(field));
-                let repeats = self.message.delimiters().repetition.is_some_and(|d| self.message.raw(whole).contains(&d));
-                if repeats {
-                    return None;
-                }
-                Part { level: Level::Repetition, ..whole }
-            }
-        };
-        for step in &path.steps {
-            match step {
-                code::Step::Down(n) => part = self.down(part, *n),
-                code::Step::Index(Index::Last | Index::Nth(1)) if path.field.is_none() => {}
-                code::Step::Index(_) => return None,
-            }
-        }
-        Some(self.is_valued(part).then_some(part))
     }
 
     /// Valued parts only.
@@ -403,15 +366,19 @@ impl<'m> Run<'m> {
                 None => env.segment(slot, self.message).into_iter().collect(),
             },
             Root::Lookup { lookup, from, index } => {
-                let from = from.and_then(|slot| self.segment_of(env.slot(slot)));
-                let found = self.segments(lookup, from);
+                let found = self.segments(lookup, self.segment_in(from, env));
                 match index {
-                    None => found,
+                    None => found.to_vec(),
                     Some(Index::Nth(n)) => (n as usize).checked_sub(1).and_then(|n| found.get(n).copied()).into_iter().collect(),
                     Some(Index::Last) => found.last().copied().into_iter().collect(),
                 }
             }
         }
+    }
+
+    /// The segment that the value in a slot is, or stands in.
+    pub(crate) fn segment_in(&self, slot: Option<usize>, env: &Env<'_, 'm>) -> Option<u32> {
+        slot.and_then(|slot| env.segment(slot, self.message))
     }
 
     pub(crate) fn segment_of(&self, value: Option<Value<'m>>) -> Option<u32> {
@@ -437,7 +404,7 @@ impl<'m> Run<'m> {
                             }
                             Value::Sn(sn) => {
                                 if let Some(text) = usize::from(*n).checked_sub(1).and_then(|n| sn.get(n)).filter(|t| !t.is_empty()) {
-                                    below.push(Value::Text(Cow::Owned(text.clone())));
+                                    below.push(Value::Text(text.clone()));
                                 }
                             }
                             other if *n == 1 => below.push(other),
@@ -468,12 +435,27 @@ impl<'m> Run<'m> {
             };
             return op == Op::Equal && null(a) && null(b);
         }
+        let fits = |order: Option<Ordering>| {
+            matches!(
+                (op, order),
+                (Op::Equal, Some(Ordering::Equal))
+                    | (Op::Less, Some(Ordering::Less))
+                    | (Op::LessEqual, Some(Ordering::Less | Ordering::Equal))
+                    | (Op::Greater, Some(Ordering::Greater))
+                    | (Op::GreaterEqual, Some(Ordering::Greater | Ordering::Equal))
+            )
+        };
+        if let (Value::Whole(a), Value::Whole(b)) = (a, b) {
+            return fits(Some(a.cmp(b)));
+        }
         let (left, right) = (self.text_of(a), self.text_of(b));
         let number = |v: &Value<'m>, text: &str| match v {
             Value::Number(n) => Some((**n).clone()),
+            Value::Whole(n) => Some(Decimal::from(*n)),
             _ => decimal(text),
         };
-        let numeric = matches!(a, Value::Number(_)) || matches!(b, Value::Number(_)) || !matches!(op, Op::Equal);
+        let is_number = |v: &Value<'m>| matches!(v, Value::Number(_) | Value::Whole(_));
+        let numeric = is_number(a) || is_number(b) || !matches!(op, Op::Equal);
         let moments = matches!(a, Value::Moment(_)) || matches!(b, Value::Moment(_));
         let order = if moments {
             // Times compare as far as both are precise.
@@ -488,14 +470,7 @@ impl<'m> Run<'m> {
         } else {
             Some(left.cmp(&right))
         };
-        matches!(
-            (op, order),
-            (Op::Equal, Some(Ordering::Equal))
-                | (Op::Less, Some(Ordering::Less))
-                | (Op::LessEqual, Some(Ordering::Less | Ordering::Equal))
-                | (Op::Greater, Some(Ordering::Greater))
-                | (Op::GreaterEqual, Some(Ordering::Greater | Ordering::Equal))
-        )
+        fits(order)
     }
 
     fn arithmetic(&mut self, op: Op, a: &'m X, b: &'m X, env: &Env<'_, 'm>) -> Values<'m> {
@@ -510,6 +485,7 @@ impl<'m> Run<'m> {
         }
         let number = |run: &Self, v: &Value<'m>| match v {
             Value::Number(n) => Some((**n).clone()),
+            Value::Whole(n) => Some(Decimal::from(*n)),
             other => decimal(&run.text_of(other)),
         };
         let (Some(l), Some(r)) = (number(self, &left), number(self, &right)) else { return Values::none() };

@@ -158,7 +158,8 @@ fn reads(x: &X) -> Option<SmallVec<[usize; 8]>> {
 
 fn collect(x: &X, slots: &mut SmallVec<[usize; 8]>) -> bool {
     match x {
-        X::Nothing | X::Text(_) | X::Number(_) | X::Bool(_) => true,
+        X::Nothing | X::Text(_) | X::Number(_) | X::Whole(_) | X::Bool(_) => true,
+        X::Let(named) => collect(&named.x, slots),
         X::Path(path) => {
             match path.root {
                 Root::Slot(slot) | Root::SegmentOf(slot) => slots.push(slot),

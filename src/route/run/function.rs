@@ -2,7 +2,7 @@
 
 use crate::fhir::is_ucum;
 use crate::hl7v2::{Level, Part};
-use crate::route::code::{Decimal, Function, X, decimal};
+use crate::route::code::{Decimal, Function, X, decimal, is_decimal};
 use crate::route::lineage::Step;
 use crate::route::run::moment;
 use crate::route::run::value::{Value, Values};
@@ -10,6 +10,7 @@ use crate::route::run::{Env, Run};
 use base64::Engine;
 use bigdecimal::ToPrimitive;
 use std::borrow::Cow;
+use std::rc::Rc;
 
 impl<'m> Run<'m> {
     pub(crate) fn call(&mut self, function: &'m Function, arguments: &'m [X], env: &Env<'_, 'm>) -> Values<'m> {
@@ -25,12 +26,12 @@ impl<'m> Run<'m> {
                         }
                     }
                 });
-                Values::one(Value::Number(Box::new(Decimal::from(n as u64))))
+                Values::one(Value::Whole(n as i64))
             }
             Function::Length => {
                 let values = self.eval(argument(0), env);
                 let n = values.as_slice().first().map_or(0, |v| self.text_of(v).chars().count());
-                Values::one(Value::Number(Box::new(Decimal::from(n as u64))))
+                Values::one(Value::Whole(n as i64))
             }
             Function::First => {
                 let values = self.eval(argument(0), env);
@@ -81,7 +82,7 @@ impl<'m> Run<'m> {
                 out
             }
             Function::Trim => self.each_text(argument(0), env, |t| t.trim().to_owned()),
-            Function::Ucum => self.each_text(argument(0), env, |t| if is_ucum(t) { t.to_owned() } else { String::new() }),
+            Function::Ucum => self.ucum(argument(0), env),
             Function::Upper => self.each_text(argument(0), env, str::to_uppercase),
             Function::Lower => self.each_text(argument(0), env, str::to_lowercase),
             Function::Digits => self.each_text(argument(0), env, |t| t.chars().filter(char::is_ascii_digit).collect()),
@@ -134,6 +135,7 @@ impl<'m> Run<'m> {
                 let alive = values.alive;
                 let number = values.first().and_then(|v| match v {
                     Value::Number(n) => Some(*n),
+                    Value::Whole(n) => Some(Decimal::from(n)),
                     other => decimal(&self.text_of(&other)),
                 });
                 let rounded = number.map(|n| Value::Number(Box::new(n.with_scale_round(places as i64, bigdecimal::RoundingMode::HalfUp))));
@@ -143,8 +145,8 @@ impl<'m> Run<'m> {
                 let values = self.eval(argument(0), env);
                 let mut out = Values { alive: values.alive, ..Values::none() };
                 for value in values {
-                    if let Some(sn) = structured_numeric(&self.text_of(&value)) {
-                        out.push(Value::Sn(Box::new(sn)));
+                    if let Some(sn) = structured_numeric(self.text_of(&value)) {
+                        out.push(Value::Sn(Rc::new(sn)));
                     }
                 }
                 out
@@ -238,6 +240,27 @@ impl<'m> Run<'m> {
         out
     }
 
+    /// What is a unit of UCUM. Results name few units many times.
+    fn ucum(&mut self, x: &'m X, env: &Env<'_, 'm>) -> Values<'m> {
+        let values = self.eval(x, env);
+        let mut out = Values { alive: values.alive, ..Values::none() };
+        for value in values {
+            let text = self.text_of(&value);
+            let known = self.units.iter().find(|(unit, _)| *unit == text).map(|(_, fits)| *fits);
+            let fits = known.unwrap_or_else(|| {
+                let fits = is_ucum(&text);
+                if self.units.len() < UNITS_MAX {
+                    self.units.push((text.clone(), fits));
+                }
+                fits
+            });
+            if fits && !text.is_empty() {
+                out.push(Value::Text(text));
+            }
+        }
+        out
+    }
+
     fn any_fits(&mut self, arguments: &'m [X], env: &Env<'_, 'm>, fits: impl Fn(&str, &str) -> bool) -> Values<'m> {
         let (Some(x), Some(pattern)) = (arguments.first(), arguments.get(1)) else { return Values::none() };
         let pattern = self.one_text(pattern, env);
@@ -260,6 +283,7 @@ impl<'m> Run<'m> {
     fn one_number(&mut self, x: &'m X, env: &Env<'_, 'm>) -> Option<usize> {
         match self.eval(x, env).first()? {
             Value::Number(n) => n.to_usize(),
+            Value::Whole(n) => usize::try_from(n).ok(),
             other => self.text_of(&other).trim().parse().ok(),
         }
     }
@@ -359,28 +383,38 @@ fn is_base64(text: &str) -> bool {
     true
 }
 
+/// So many units are remembered.
+const UNITS_MAX: usize = 32;
+
 /// `pad()` never makes a text longer than this.
 const MOST_PADDING: usize = 1000;
 
 /// `<10`, `>= 5`, `3.5 - 5.0`, `1:128`, `2+`, `12`.
-fn structured_numeric(text: &str) -> Option<[String; 4]> {
+fn structured_numeric(text: Cow<'_, str>) -> Option<[Cow<'_, str>; 4]> {
+    match text {
+        Cow::Borrowed(text) => numeric_parts(text).map(|parts| parts.map(Cow::Borrowed)),
+        Cow::Owned(text) => numeric_parts(&text).map(|parts| parts.map(|part| Cow::Owned(part.to_owned()))),
+    }
+}
+
+/// Comparator, first number, separator, second number.
+fn numeric_parts(text: &str) -> Option<[&str; 4]> {
     let text = text.trim();
     let comparators = ["<=", ">=", "<>", "<", ">", "="];
     let comparator = comparators.into_iter().find(|c| text.starts_with(c)).unwrap_or("");
     let rest = text.get(comparator.len()..)?.trim();
-    let number = |t: &str| decimal(t).is_some();
     let comparator = if comparator == "=" { "" } else { comparator };
-    if number(rest) {
-        return Some([comparator.to_owned(), rest.to_owned(), String::new(), String::new()]);
+    if is_decimal(rest) {
+        return Some([comparator, rest, "", ""]);
     }
-    if let Some(first) = rest.strip_suffix('+').map(str::trim).filter(|t| number(t)) {
-        return Some([comparator.to_owned(), first.to_owned(), "+".to_owned(), String::new()]);
+    if let Some(first) = rest.strip_suffix('+').map(str::trim).filter(|t| is_decimal(t)) {
+        return Some([comparator, first, "+", ""]);
     }
     for separator in ["-", ":", "/"] {
         for (at, _) in rest.match_indices(separator) {
             let (first, second) = (rest.get(..at)?.trim(), rest.get(at + separator.len()..)?.trim());
-            if number(first) && number(second) {
-                return Some([comparator.to_owned(), first.to_owned(), separator.to_owned(), second.to_owned()]);
+            if is_decimal(first) && is_decimal(second) {
+                return Some([comparator, first, separator, second]);
             }
         }
     }

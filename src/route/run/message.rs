@@ -223,7 +223,7 @@ impl<'m> Run<'m> {
         if line.is_group {
             return self.group_line(line, env, sheet, group);
         }
-        let only: Option<HashSet<u32>> = line.lookup.map(|lookup| self.segments(lookup, None).into_iter().collect());
+        let only: Option<HashSet<u32>> = line.lookup.map(|lookup| self.segments(lookup, None).iter().copied().collect());
         let found = sheet.find(group, line.name, only.as_ref());
         match &line.item {
             PartItem::Nothing => {

@@ -9,8 +9,10 @@ mod filter;
 mod finish;
 mod function;
 mod identity;
+mod lookup;
 mod message;
 mod moment;
+mod one;
 mod order;
 mod out;
 mod outgoing;
@@ -28,16 +30,17 @@ mod value;
 use crate::fhir::{Identity, Node, Save};
 use crate::hl7v2::{Coding, Level, Message, NodeId, Part, Placement, Structure};
 use crate::route::code::{Code, Line, Needs, On, Path, Required, Route, Step, X};
+use crate::route::named::Let;
 use crate::route::program::{Context, Finding, Matches, Output, RouteId, RouteInfo, RouteSet, Stop};
-use crate::route::scope::{Lookup, Place, resolve};
+use crate::route::scope::Place;
 use pieces::Pieces;
 pub(crate) use replay::{Leaf, leaves};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 pub(crate) use trace::{Birth, DraftNotes, Fate, How, Source, Trace};
-use value::Value;
+use value::{Value, Values};
 
 /// Look-ups resolved so far: (structure, group, look-up) -> place. Shared by all runs of a set; each is resolved once.
 pub(crate) type Places = RwLock<HashMap<(Structure, NodeId, usize), Option<std::sync::Arc<Place>>, rustc_hash::FxBuildHasher>>;
@@ -74,6 +77,16 @@ pub(crate) struct Run<'m> {
     pub(crate) pieces: RefCell<Pieces>,
     /// URIs found so far: what was sent, the identifier's type, the URI.
     pub(crate) uris: Vec<KnownUri<'m>>,
+    /// Units that were asked for, and whether UCUM has them.
+    pub(crate) units: Vec<(std::borrow::Cow<'m, str>, bool)>,
+    /// A segment, and which of its fields hold anything.
+    fields: Cell<Option<(u32, u64)>>,
+    /// `""` may stand somewhere.
+    pub(crate) nulls: bool,
+    /// What look-ups found last, by the number of the look-up.
+    looked: RefCell<Vec<Option<lookup::Looked>>>,
+    /// Which instances of the route's resources were nearest last, by the number of the resource.
+    pub(crate) near: RefCell<Vec<Option<reference::Near>>>,
     /// Where segments stand, by name; only for long messages.
     named: RefCell<Vec<(String, Rc<[u32]>)>>,
     /// How the message that is being made is written.
@@ -137,21 +150,32 @@ pub(crate) struct Env<'e, 'm> {
     pub(crate) slots: RefCell<Slots<'m>>,
     /// What was sent of the value in slot 0, once somebody asked.
     sent: Cell<Option<Needs>>,
+    /// What `$let`s came to.
+    remembered: RefCell<Vec<Remembered<'m>>>,
     /// Evaluated in the caller's environment, and only when used.
     pub(crate) arguments: &'m [X],
     pub(crate) caller: Option<&'e Env<'e, 'm>>,
 }
 
+/// What a `$let` came to.
+struct Remembered<'m> {
+    id: u32,
+    reach: usize,
+    values: Values<'m>,
+    /// Something was asked that depends on where a value stands.
+    local: bool,
+}
+
 impl<'e, 'm> Env<'e, 'm> {
     pub(crate) fn root() -> Self {
-        Self { slots: RefCell::default(), sent: Cell::default(), arguments: &[], caller: None }
+        Self { slots: RefCell::default(), sent: Cell::default(), remembered: RefCell::default(), arguments: &[], caller: None }
     }
 
     /// For a map: its source, and what the caller passes.
     pub(crate) fn map(source: Option<Value<'m>>, arguments: &'m [X], caller: Option<&'e Env<'e, 'm>>) -> Self {
         let mut slots = Slots::new();
         slots.push(source);
-        Self { slots: RefCell::new(slots), sent: Cell::default(), arguments, caller }
+        Self { slots: RefCell::new(slots), sent: Cell::default(), remembered: RefCell::default(), arguments, caller }
     }
 
     pub(crate) fn slot(&self, n: usize) -> Option<Value<'m>> {
@@ -198,11 +222,22 @@ impl<'e, 'm> Env<'e, 'm> {
         }
     }
 
+    /// What a `$let` came to, and whether that depends on where a value stands.
+    fn remembered(&self, id: u32) -> Option<(Values<'m>, bool)> {
+        self.remembered.borrow().iter().find(|r| r.id == id).map(|r| (r.values.clone(), r.local))
+    }
+
+    fn remember(&self, named: &Let, values: &Values<'m>, local: bool) {
+        self.remembered.borrow_mut().push(Remembered { id: named.id, reach: named.reach, values: values.clone(), local });
+    }
+
     /// Puts a value into a slot and gives back what was there.
     pub(crate) fn set(&self, n: usize, value: Option<Value<'m>>) -> Option<Value<'m>> {
         if n == 0 {
             self.sent.set(None);
         }
+        // What was read from that slot may be something else now.
+        self.remembered.borrow_mut().retain(|r| r.reach <= n);
         let mut slots = self.slots.borrow_mut();
         if slots.len() <= n {
             slots.resize_with(n + 1, || None);
@@ -318,6 +353,11 @@ impl RouteSet {
             spare: Vec::new(),
             pieces: RefCell::default(),
             uris: Vec::new(),
+            units: Vec::new(),
+            fields: Cell::default(),
+            nulls: code.says_null || message.has_nulls(),
+            looked: RefCell::default(),
+            near: RefCell::default(),
             named: RefCell::default(),
             plans: Vec::new(),
             indexes: Vec::new(),
@@ -368,12 +408,24 @@ impl<'m> Run<'m> {
             return known;
         }
         let sent = match env.slots.borrow().first() {
-            Some(Some(Value::Segment(segment))) => Needs { fields: self.message.sent_fields(*segment as usize) | 1, ..Needs::ANYTHING },
+            Some(Some(Value::Segment(segment))) => Needs { fields: self.sent_fields(*segment) | 1, ..Needs::ANYTHING },
             Some(Some(Value::Part(part))) => Needs { pieces: self.sent_pieces(*part) | 1, ..Needs::ANYTHING },
             _ => Needs::ANYTHING,
         };
         env.sent.set(Some(sent));
         sent
+    }
+
+    /// Which fields of a segment hold anything. The maps of a resource ask of one segment.
+    fn sent_fields(&self, segment: u32) -> u64 {
+        match self.fields.get() {
+            Some((known, sent)) if known == segment => sent,
+            _ => {
+                let sent = self.message.sent_fields(segment as usize);
+                self.fields.set(Some((segment, sent)));
+                sent
+            }
+        }
     }
 
     /// Counts work. False when the run has done as much as one may: then everything yields nothing, so that it ends soon.
@@ -411,103 +463,7 @@ impl<'m> Run<'m> {
             self.stop = Some(Stop { kind, text: text.into(), places, line: line.to_string() });
         }
     }
-
-    /// The segments that a look-up means, seen from a segment (or from the message).
-    pub(crate) fn segments(&self, lookup: usize, from: Option<u32>) -> Vec<u32> {
-        self.depends_on_place();
-        let Some(wanted) = self.code.lookups.get(lookup) else { return Vec::new() };
-        let all = || self.message.segments_named(&wanted.segment).filter_map(|n| u32::try_from(n).ok()).collect::<Vec<_>>();
-        let Some(structure) = self.structure.filter(|_| !wanted.all) else { return all() };
-        let group = from.and_then(|s| self.placement.segments.get(s as usize)).map_or(0, |p| p.group);
-        let Some(instance) = self.placement.groups.get(group as usize) else { return all() };
-        let key = (structure, instance.node, lookup);
-        let known = self.places.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let place = known.unwrap_or_else(|| {
-            let found = resolve(structure, instance.node, wanted).or_else(|| elsewhere(structure, instance.node, wanted)).map(std::sync::Arc::new);
-            self.places.write().unwrap_or_else(PoisonError::into_inner).insert(key, found.clone());
-            found
-        });
-        let name = wanted.segment.as_str();
-        match place {
-            Some(place) => {
-                let mut at = group;
-                for _ in 0..place.up {
-                    at = self.placement.groups.get(at as usize).and_then(|g| g.parent).unwrap_or(0);
-                }
-                let found = self.in_group(at, name, Some(&place.nodes));
-                if !found.is_empty() || from.is_none() {
-                    return found;
-                }
-                found
-            }
-            // Not in the structure: the nearest group around that has one.
-            None => {
-                let mut at = Some(group);
-                while let Some(n) = at {
-                    let found = self.in_group(n, name, None);
-                    if !found.is_empty() {
-                        return found;
-                    }
-                    at = self.placement.groups.get(n as usize).and_then(|g| g.parent);
-                }
-                Vec::new()
-            }
-        }
-    }
-
-    /// From where the group of this instance is searched, and what kind of group it starts from: where both are the same, a look-up finds the same.
-    pub(crate) fn searched(&self, lookup: usize, from: Option<u32>) -> (u32, NodeId) {
-        let everywhere = (u32::MAX, Structure::ROOT);
-        let (Some(structure), Some(wanted)) = (self.structure, self.code.lookups.get(lookup)) else { return everywhere };
-        let mut at = from.and_then(|s| self.placement.segments.get(s as usize)).map_or(0, |p| p.group);
-        let Some(instance) = self.placement.groups.get(at as usize).filter(|_| !wanted.all) else { return everywhere };
-        let known = self.places.read().unwrap_or_else(PoisonError::into_inner).get(&(structure, instance.node, lookup)).cloned();
-        for _ in 0..known.flatten().map_or(0, |place| place.up) {
-            at = self.placement.groups.get(at as usize).and_then(|g| g.parent).unwrap_or(0);
-        }
-        (at, instance.node)
-    }
-
-    fn in_group(&self, group: u32, name: &str, nodes: Option<&[NodeId]>) -> Vec<u32> {
-        let Some(instance) = self.placement.groups.get(group as usize) else { return Vec::new() };
-        let wanted = |n: &u32| match (nodes, self.placement.segments.get(*n as usize).and_then(|p| p.node)) {
-            (Some(nodes), Some(node)) => nodes.contains(&node),
-            _ => true,
-        };
-        let segments = instance.first..instance.end;
-        if segments.len() <= SHORT_GROUP {
-            self.spend(segments.len() as u64);
-            return segments.filter(|n| self.message.is_segment(*n as usize, name) && wanted(n)).collect();
-        }
-        let all = self.named(name);
-        let inside = all.get(all.partition_point(|n| *n < segments.start)..all.partition_point(|n| *n < segments.end)).unwrap_or_default();
-        if !self.spend(inside.len() as u64) {
-            return Vec::new();
-        }
-        inside.iter().copied().filter(wanted).collect()
-    }
-
-    /// All segments of a name, found once a run: a long message must not be searched anew for each of its segments.
-    fn named(&self, name: &str) -> Rc<[u32]> {
-        let mut known = self.named.borrow_mut();
-        if let Some((_, found)) = known.iter().find(|(other, _)| other == name) {
-            return Rc::clone(found);
-        }
-        let found: Rc<[u32]> = self.message.segments_named(name).filter_map(|n| u32::try_from(n).ok()).collect();
-        known.push((name.to_owned(), Rc::clone(&found)));
-        found
-    }
 }
-
-/// `PATIENT_OBSERVATION.OBX` in a version without that group, whose OBX stand elsewhere: a place without nodes, so that those are not taken for it.
-fn elsewhere(structure: Structure, context: NodeId, wanted: &Lookup) -> Option<Place> {
-    let plain = Lookup { all: false, anchors: Vec::new(), segment: wanted.segment.clone() };
-    let other = (!wanted.anchors.is_empty()).then(|| resolve(structure, context, &plain)).flatten();
-    other.map(|_| Place { up: 0, nodes: Vec::new(), many: false, tied: false })
-}
-
-/// A group of so few segments is searched one by one.
-const SHORT_GROUP: usize = 64;
 
 /// How much one run may do, in segments looked at: some seconds. A route over a message with a hundred thousand visits could take hours,
 /// and hold up its patient for as long; it becomes a dead letter instead.

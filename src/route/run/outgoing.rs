@@ -133,7 +133,7 @@ impl<'m> Run<'m> {
             Value::Piece(piece) => Some(*piece),
             Value::Null => Some(Piece::Null),
             Value::Segment(_) | Value::Node(_) | Value::Made(_) => None,
-            Value::Sn(sn) => Some(Piece::Parts(sn.iter().map(|t| Piece::Text(t.clone())).collect())),
+            Value::Sn(sn) => Some(Piece::Parts(sn.iter().map(|t| Piece::Text(t.clone().into_owned())).collect())),
             Value::Bool(b) => Some(Piece::Text(if b { "Y" } else { "N" }.to_owned())),
             other => {
                 let text = self.text_of(&other).into_owned();

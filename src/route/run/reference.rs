@@ -1,13 +1,40 @@
 //! What a resource's name in the route means: those of the nearest group around, as with a segment's name.
 
 use crate::fhir::Node;
+use crate::hl7v2::NodeId;
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{Instance, Run};
+use smallvec::SmallVec;
+use std::rc::Rc;
+
+/// Which instances of a resource were nearest, seen from a group of some kind.
+pub(crate) struct Near {
+    kind: NodeId,
+    own: bool,
+    /// So many groups around the own one...
+    up: usize,
+    /// ...is the group that they stand in.
+    at: u32,
+    entries: Rc<[usize]>,
+}
 
 impl<'m> Run<'m> {
     /// The instances in the nearest group around `here` in which the structure has a place for what they are made from.
-    fn nearest(&self, instances: &[Instance], here: u32, own: bool) -> Option<Vec<usize>> {
-        let mut nodes: Vec<crate::hl7v2::NodeId> = Vec::new();
+    fn nearest(&self, index: usize, instances: &[Instance], here: u32, own: bool) -> Option<Rc<[usize]>> {
+        let home = self.placement.segments.get(here as usize).map(|p| p.group)?;
+        let kind = self.placement.groups.get(home as usize)?.node;
+        let mut known = self.near.borrow_mut();
+        if known.is_empty() {
+            known.resize_with(self.route.resources.len(), || None);
+        }
+        let alike = known.get(index).and_then(Option::as_ref).filter(|near| near.kind == kind && near.own == own);
+        if let Some(near) = alike {
+            let at = (0..near.up).try_fold(home, |at, _| self.placement.groups.get(at as usize)?.parent);
+            if at == Some(near.at) {
+                return Some(Rc::clone(&near.entries));
+            }
+        }
+        let mut nodes: SmallVec<[NodeId; 4]> = SmallVec::new();
         let mut loose = false;
         for instance in instances {
             match instance.segment.and_then(|s| self.placement.segments.get(s as usize)).and_then(|p| p.node) {
@@ -16,15 +43,19 @@ impl<'m> Run<'m> {
                 None => loose = true,
             }
         }
-        let mut at = self.placement.segments.get(here as usize).map(|p| p.group);
-        while let Some(group) = at.and_then(|g| self.placement.groups.get(g as usize)) {
-            let inside: Vec<usize> = instances.iter().filter(|i| i.segment.is_some_and(|s| (group.first..group.end).contains(&s))).map(|i| i.entry).collect();
+        let (mut at, mut up) = (Some(home), 0);
+        while let Some((number, group)) = at.and_then(|g| Some((g, self.placement.groups.get(g as usize)?))) {
+            let inside: Rc<[usize]> = instances.iter().filter(|i| i.segment.is_some_and(|s| (group.first..group.end).contains(&s))).map(|i| i.entry).collect();
             let holds = self.structure.is_some_and(|s| nodes.iter().any(|n| crate::route::scope::below(s, group.node, *n).is_some_and(|many| many || !own)));
             // What the structure doesn't foresee is where it was found.
             if holds || (loose && !inside.is_empty()) {
+                // Which group it is hangs on the kind of the own group alone, unless something is loose.
+                if let Some(near) = known.get_mut(index).filter(|_| !loose) {
+                    *near = Some(Near { kind, own, up, at: number, entries: Rc::clone(&inside) });
+                }
                 return Some(inside);
             }
-            at = group.parent;
+            (at, up) = (group.parent, up + 1);
         }
         None
     }
@@ -48,22 +79,24 @@ impl<'m> Run<'m> {
     pub(crate) fn resource_reference(&self, index: usize, place: &'static str, here: Option<u32>, own: bool) -> Values<'m> {
         self.depends_on_place();
         let Some(instances) = self.instances.get(index) else { return Values::none() };
-        let mut near: Vec<usize> = instances.iter().map(|i| i.entry).collect();
-        if let Some(here) = here {
-            let own_segment = instances.iter().any(|i| i.segment == Some(here));
-            if own_segment && !own {
-                near = instances.iter().filter(|i| i.segment == Some(here)).map(|i| i.entry).collect();
-            } else if near.len() > 1 || !own {
-                near = self.nearest(instances, here, own).unwrap_or(near);
-            }
-        }
         let mut values = Values { alive: true, ..Values::none() };
-        for entry in near {
+        let mut refer = |entry: usize| {
             if place.is_empty() {
                 values.push(Value::Made(entry));
             } else if let Some(node) = self.reference_node(entry) {
                 values.push(Value::Node(Box::new((place, node))));
             }
+        };
+        let all = || instances.iter().map(|i| i.entry);
+        match here {
+            Some(here) if !own && instances.iter().any(|i| i.segment == Some(here)) => {
+                instances.iter().filter(|i| i.segment == Some(here)).for_each(|i| refer(i.entry));
+            }
+            Some(here) if instances.len() > 1 || !own => match self.nearest(index, instances, here, own) {
+                Some(near) => near.iter().for_each(|entry| refer(*entry)),
+                None => all().for_each(refer),
+            },
+            _ => all().for_each(refer),
         }
         values
     }

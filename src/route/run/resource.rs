@@ -78,7 +78,7 @@ impl<'m> Run<'m> {
             self.note(|t| t.enter(&map.head));
             for source in sources {
                 let inner = Env::map(Some(source), &[], Some(&env));
-                let mut part = Building::default();
+                let mut part = Building::with_room(map.body.lines.len());
                 self.top_body(&map.body, &inner, &mut part);
                 building.merge(part);
             }

@@ -57,7 +57,7 @@ impl<'m> Run<'m> {
         // What is saved by itself holds what it contains; a contained one leaves that to the resource around it, since FHIR nests none.
         let around = matches!(how, Shared::Save(_)).then(|| (std::mem::take(&mut self.contained), self.noted(|t| t.set_contained_aside())));
         let deletes = std::mem::take(&mut self.deletes);
-        let mut building = Building::default();
+        let mut building = Building::with_room(code.body.lines.len());
         self.note(|t| t.enter(&code.head));
         self.lines(&code.body, &inner, &mut building, false);
         self.note(|t| t.leave());

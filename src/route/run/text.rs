@@ -156,6 +156,7 @@ impl<'m> Run<'m> {
             Value::Segment(_) | Value::Piece(_) | Value::Made(_) | Value::Null => Cow::Borrowed(""),
             Value::Text(text) | Value::Moment(text) => text.clone(),
             Value::Number(n) => Cow::Owned(plain(n)),
+            Value::Whole(n) => Cow::Owned(n.to_string()),
             Value::Bool(b) => Cow::Borrowed(if *b { "true" } else { "false" }),
             Value::Duration(span) => Cow::Owned(span.count.to_string()),
             Value::Row(row) => Cow::Owned(row.code.clone()),

@@ -15,6 +15,8 @@ pub(crate) enum Value<'m> {
     Segment(u32),
     Text(Cow<'m, str>),
     Number(Box<Decimal>),
+    /// A whole number.
+    Whole(i64),
     Bool(bool),
     /// A time in v2's notation.
     Moment(Cow<'m, str>),
@@ -22,7 +24,7 @@ pub(crate) enum Value<'m> {
     /// A table's row.
     Row(Box<Row>),
     /// A structured numeric that `sn()` read from text: comparator, first number, separator, second number.
-    Sn(Box<[String; 4]>),
+    Sn(Rc<[Cow<'m, str>; 4]>),
     /// FHIR, under its JSON name. Boxed like other rare ones: most values are parts, and every step of an expression moves them.
     Node(Box<(&'static str, Node)>),
     /// A resource of this run, to be referred to.
@@ -58,12 +60,14 @@ pub(crate) struct Span {
 }
 
 /// Zero or more values.
+#[derive(Clone)]
 pub(crate) struct Values<'m> {
     pub(crate) items: Items<'m>,
     /// Did the message contribute? Constants alone bring no element to life.
     pub(crate) alive: bool,
 }
 
+#[derive(Clone)]
 pub(crate) enum Items<'m> {
     None,
     One(Value<'m>),

@@ -1,14 +1,16 @@
 //! One HTTP request and its answer, let in by what the target has, and once more with fresh credentials after a 401.
 
 use crate::exchange::Phi;
+use crate::fhir::Json;
 use crate::target::Setback;
 use crate::target::fhir::FhirTarget;
 use crate::target::fhir::answer::Answer;
 use crate::target::fhir::connection::Connection;
 use crate::target::fhir::failure::{failed, too_long};
 use crate::target::fhir::judge::retry_after;
-use reqwest::RequestBuilder;
+use crate::target::fhir::pieces::Pieces;
 use reqwest::header::{ACCEPT, CACHE_CONTROL, DATE, ETAG, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Body, RequestBuilder};
 
 /// An answer longer than this is not read further: no interaction of ours asks for so much.
 pub(crate) const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -29,6 +31,19 @@ impl FhirTarget {
         // HAPI gives a search's result of the last minute again unless it is told not to: what was written since would be missing.
         let request = if effect == Effect::Reads { request.header(CACHE_CONTROL, HeaderValue::from_static("no-cache")) } else { request };
         let again = request.try_clone();
+        self.either(request, again, effect).await
+    }
+
+    /// The same with JSON as its body, which is not copied.
+    pub(crate) async fn send_json(&self, request: RequestBuilder, body: Json, effect: Effect) -> Result<Answer, Setback> {
+        let request = request.header(ACCEPT, HeaderValue::from_static("application/fhir+json"));
+        let body = Pieces::of(body);
+        let again = request.try_clone().map(|again| again.body(Body::wrap(body.clone())));
+        self.either(request.body(Body::wrap(body)), again, effect).await
+    }
+
+    /// Sends the one, and after a 401 the other.
+    async fn either(&self, request: RequestBuilder, again: Option<RequestBuilder>, effect: Effect) -> Result<Answer, Setback> {
         let headers = self.access.headers(&self.client).await?;
         let answer = self.paced(request.headers(headers.clone()), effect).await?;
         if answer.status == 401

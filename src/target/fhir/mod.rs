@@ -13,6 +13,7 @@ mod judge;
 mod key;
 mod locks;
 mod pace;
+mod pieces;
 mod read;
 mod stepwise;
 mod token;

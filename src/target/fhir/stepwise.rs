@@ -2,7 +2,7 @@
 //!
 //! Servers resolve conditional references and `urn:uuid:` in transactions only, so everything is looked up first and then addressed by id.
 
-use crate::fhir::{BundleKind, Node, Save, SaveMode, Saves, Step, type_named, write_bundle};
+use crate::fhir::{BundleKind, Json, Node, Save, SaveMode, Saves, Step, type_named, write_bundle};
 use crate::target::fhir::answer::{Answer, Place, entry_place};
 use crate::target::fhir::http::Effect;
 use crate::target::fhir::judge::{Asked, setback, still_referred, word};
@@ -95,11 +95,11 @@ impl FhirTarget {
         if let Some(etag) = request.if_match {
             http = http.header(IF_MATCH, etag);
         }
-        let mut body = Vec::new();
+        let mut body = Json::default();
         if let Step::Patch(change) = step {
             http = http.header(CONTENT_TYPE, change.patch.content_type()).body(change.patch.content().to_string());
         } else if step.write_resource(save, &reference(work), &mut body) {
-            http = http.header(CONTENT_TYPE, "application/fhir+json").body(body);
+            return self.send_json(http.header(CONTENT_TYPE, "application/fhir+json"), body, Effect::Writes).await;
         }
         self.send(http, Effect::Writes).await
     }
@@ -112,7 +112,7 @@ impl FhirTarget {
 
     /// The answer, and the entries that were sent in their order.
     async fn post_batch(&self, work: &Work<'_>, saves: &Saves, level: &[usize]) -> Result<(Answer, Vec<usize>), Setback> {
-        let mut body = Vec::new();
+        let mut body = Json::default();
         let sent = write_bundle(BundleKind::Batch, saves, &work.steps, work.job.delivery, &|n| level.contains(&n), &reference(work), &mut body);
         Ok((self.post_bundle(body).await?, sent))
     }

@@ -1,6 +1,6 @@
 //! All resources of a message in one transaction Bundle: all or nothing (<https://hl7.org/fhir/R4/http.html#transaction>).
 
-use crate::fhir::{BundleKind, ListMerge, Save, SaveMode, Step, conflict, links, write_bundle};
+use crate::fhir::{BundleKind, Json, ListMerge, Save, SaveMode, Step, conflict, links, write_bundle};
 use crate::target::fhir::answer::{Answer, entry_place};
 use crate::target::fhir::http::Effect;
 use crate::target::fhir::judge::{Asked, setback};
@@ -82,7 +82,7 @@ impl FhirTarget {
     /// The answer, and the entries that were sent in their order; `None` if there is nothing to send.
     async fn post_transaction(&self, work: &Work<'_>) -> Result<Option<(Answer, Vec<usize>)>, Setback> {
         let delivery = work.job.delivery;
-        let mut body = Vec::with_capacity(4096);
+        let mut body = Json::with_capacity(4096);
         let link = |n: usize| links(work.saves, &work.steps, delivery, n);
         let sent = write_bundle(BundleKind::Transaction, work.saves, &work.steps, delivery, &|_| true, &link, &mut body);
         if sent.is_empty() {
@@ -104,9 +104,9 @@ impl FhirTarget {
         Ok(any)
     }
 
-    pub(crate) async fn post_bundle(&self, body: Vec<u8>) -> Result<Answer, Setback> {
-        let request = self.client.post(&self.base).header(CONTENT_TYPE, "application/fhir+json").header("Prefer", "return=minimal").body(body);
-        self.send(request, Effect::Writes).await
+    pub(crate) async fn post_bundle(&self, body: Json) -> Result<Answer, Setback> {
+        let request = self.client.post(&self.base).header(CONTENT_TYPE, "application/fhir+json").header("Prefer", "return=minimal");
+        self.send_json(request, body, Effect::Writes).await
     }
 
     /// A refusal because a patch was made for a state that is gone.

@@ -2,8 +2,9 @@
 //!
 //! Assumed of the disk: fsync of a file covers its content, fsync of a folder its names, and rename replaces a name at once.
 
+use crate::fhir::Json;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -54,10 +55,10 @@ impl Disk {
     }
 
     /// Writes a file as a whole, durable under its temporary name, then gives it its own name. The folder is not yet synced.
-    pub(crate) fn replace(&self, number: usize, path: &Path, content: &[u8]) -> Result<(), Broken> {
+    pub(crate) fn replace(&self, number: usize, path: &Path, content: &Json) -> Result<(), Broken> {
         let temporary = self.temporary(number);
         let mut file = File::create(&temporary).map_err(Broken::Write)?;
-        file.write_all(content).map_err(Broken::Write)?;
+        content.write_to(&mut file).map_err(Broken::Write)?;
         file.sync_all().map_err(|_| Broken::Fsync)?;
         fs::rename(&temporary, path).map_err(Broken::Write)
     }

@@ -3,7 +3,7 @@
 //! The id comes from the identity, so that the next message finds the file; a resource with several identities has, for each further one, a note
 //! in `.kiln-ids/Patient/` that says its id. A reader sees the old state or the new one, never half a file.
 
-use crate::fhir::{Save, SaveMode, merge, put_id, write_with_id};
+use crate::fhir::{Json, Save, SaveMode, merge, put_id, write_with_id};
 use crate::target::folder::disk::{Broken, Disk, sync_folder};
 use crate::target::folder::{Order, disk_setback, fsync_setback, message_file, new_id, refuse, saved};
 use crate::target::{Receipt, Saved, Setback};
@@ -22,7 +22,7 @@ const MESSAGES: &str = "messages";
 /// Resource type and id, or a message's file; the id that a further identity would give stands with a full stop before it: a note, not a resource.
 type Name = (&'static str, String);
 /// What becomes of a file: new content, or none when it is removed.
-type Changes = HashMap<Name, Option<Vec<u8>>>;
+type Changes = HashMap<Name, Option<Json>>;
 
 pub(crate) struct JsonStore {
     disk: Disk,
@@ -65,7 +65,7 @@ impl JsonStore {
     /// The id that a note says, if there is one.
     fn noted(&self, note: &Name, layers: &[&Changes]) -> Option<String> {
         let text = match layers.iter().find_map(|layer| layer.get(note)) {
-            Some(content) => content.clone()?,
+            Some(content) => content.clone()?.into_vec(),
             None => std::fs::read(self.path(note)).ok()?,
         };
         String::from_utf8(text).ok().filter(|id| is_file_name(id))
@@ -78,7 +78,7 @@ impl JsonStore {
             let id = put_id(&self.secret, save.resource_type, std::slice::from_ref(identity));
             let note = (save.resource_type, format!(".{id}"));
             if id != name.1 && self.noted(&note, layers).as_ref() != Some(&name.1) {
-                notes.insert(note, Some(name.1.clone().into_bytes()));
+                notes.insert(note, Some(name.1.clone().into_bytes().into()));
             }
         }
         notes
@@ -94,7 +94,7 @@ impl JsonStore {
     fn read(&self, name: &Name, layers: &[&Changes], save: &Save) -> Result<Value, Setback> {
         let unreadable = || refuse("file-unreadable", format!("'{}': its file is not JSON; somebody else has changed it", save.name));
         match layers.iter().find_map(|layer| layer.get(name)) {
-            Some(Some(content)) => serde_json::from_slice(content).map_err(|_| unreadable()),
+            Some(Some(content)) => serde_json::from_slice(&content.clone().into_vec()).map_err(|_| unreadable()),
             Some(None) => Ok(Value::Null),
             None => {
                 let content = std::fs::read(self.path(name)).map_err(|e| disk_setback(&e))?;
@@ -138,7 +138,7 @@ impl JsonStore {
         let mut receipt = Receipt::default();
         for (n, (save, name)) in order.saves.entries.iter().zip(&names).enumerate() {
             let exists = self.exists(name, &[&own, changes]);
-            let mut content = Vec::new();
+            let mut content = Json::default();
             let mut status = if exists { 200 } else { 201 };
             match (save.mode, exists) {
                 (SaveMode::Find, false) => return Err(refuse("no-match", format!("'{}': no {} file has its identity", save.name, save.resource_type))),
@@ -155,7 +155,7 @@ impl JsonStore {
                     let current = self.read(name, &[&own, changes], save)?;
                     let merged = merge(&current, save, &link);
                     if merged != current {
-                        serde_json::to_writer(&mut content, &merged).expect("writing JSON to memory cannot fail");
+                        serde_json::to_writer(content.text(), &merged).expect("writing JSON to memory cannot fail");
                     }
                 }
                 (SaveMode::Merge | SaveMode::Patch | SaveMode::CreateIfNone, false) => write_with_id(&save.creation(), &name.1, &link, &mut content),
@@ -164,7 +164,7 @@ impl JsonStore {
             if content.is_empty() {
                 status = 200;
             } else {
-                content.push(b'\n');
+                content.text().push(b'\n');
                 own.insert(name.clone(), Some(content));
             }
             if !matches!(save.mode, SaveMode::Find | SaveMode::Create) {
@@ -176,7 +176,7 @@ impl JsonStore {
         for draft in &order.drafts {
             let file = message_file(&self.secret, order.delivery, draft);
             receipt.messages.push(format!("{MESSAGES}/{file}"));
-            own.insert((MESSAGES, file), Some(draft.bytes.clone()));
+            own.insert((MESSAGES, file), Some(draft.bytes.clone().into()));
         }
         receipt.stale.retain(|n| order.known.get(*n).is_some_and(Option::is_some));
         note_stale(order, &mut receipt);
@@ -196,7 +196,7 @@ impl JsonStore {
             sync_folder(self.disk.root()).map_err(|_| Broken::Fsync)?;
             self.folders.extend(new);
         }
-        let all: Vec<(&Name, &Option<Vec<u8>>)> = changes.iter().collect();
+        let all: Vec<(&Name, &Option<Json>)> = changes.iter().collect();
         let next = AtomicUsize::new(0);
         let work = || -> Result<(), Broken> {
             loop {

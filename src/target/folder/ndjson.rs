@@ -5,7 +5,7 @@
 //! The journal cannot keep this alone: of several deliveries that share a commit it may have settled some and not others when it dies.
 
 use crate::exchange::{DeliveryId, MessageId};
-use crate::fhir::{SaveMode, type_named, write_with_id};
+use crate::fhir::{Json, SaveMode, type_named, write_with_id};
 use crate::target::folder::disk::{Broken, Disk, sync_folder};
 use crate::target::folder::{Order, disk_setback, fsync_setback, new_id, saved};
 use crate::target::outcome::takes_no_messages;
@@ -165,7 +165,7 @@ impl NdjsonStore {
         if self.broken {
             return batch.iter().map(|_| Err(fsync_setback())).collect();
         }
-        let mut lines: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        let mut lines: BTreeMap<String, Json> = BTreeMap::new();
         let mut new: Vec<DeliveryId> = Vec::new();
         let mut receipts = Vec::new();
         for order in batch {
@@ -201,7 +201,7 @@ impl NdjsonStore {
     }
 
     /// The lines of one order. Without `lines`, it only says what it wrote before.
-    fn apply(&self, order: &Order, mut lines: Option<&mut BTreeMap<String, Vec<u8>>>) -> Receipt {
+    fn apply(&self, order: &Order, mut lines: Option<&mut BTreeMap<String, Json>>) -> Receipt {
         let known = |n: usize| order.known.get(n).and_then(Option::as_ref);
         let ids: Vec<String> = order
             .saves
@@ -221,12 +221,12 @@ impl NdjsonStore {
                     SaveMode::Delete => {
                         let request = json!({"method": "DELETE", "url": link(n)});
                         let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": [{"request": request}]});
-                        serde_json::to_writer(&mut *out, &bundle).expect("writing JSON to memory cannot fail");
+                        serde_json::to_writer(out.text(), &bundle).expect("writing JSON to memory cannot fail");
                     }
                     SaveMode::Merge | SaveMode::Patch | SaveMode::CreateIfNone => write_with_id(&save.creation(), id, &link, out),
                     _ => write_with_id(&save.body, id, &link, out),
                 }
-                out.push(b'\n');
+                out.text().push(b'\n');
             }
             if save.mode == SaveMode::Delete {
                 receipt.stale.extend(known(n).map(|_| n));
@@ -237,7 +237,7 @@ impl NdjsonStore {
         receipt
     }
 
-    fn append(&mut self, lines: &BTreeMap<String, Vec<u8>>, new: &[DeliveryId]) -> Result<(), Broken> {
+    fn append(&mut self, lines: &BTreeMap<String, Json>, new: &[DeliveryId]) -> Result<(), Broken> {
         if new.is_empty() {
             return Ok(());
         }
@@ -250,7 +250,7 @@ impl NdjsonStore {
                 new_file = true;
             }
             let file = self.files.get_mut(name).expect("it was just opened");
-            file.write_all(text).map_err(Broken::Write)?;
+            text.write_to(file).map_err(Broken::Write)?;
             self.extents.entry(name.clone()).or_default().length += text.len() as u64;
         }
         for name in lines.keys() {
@@ -289,10 +289,11 @@ impl NdjsonStore {
         let mut line = record_line(self.commit, &self.extents, self.done_order.iter());
         line.push(b'\n');
         let path = self.disk.root().join(LOG);
-        self.disk.replace(0, &path, &line)?;
+        let length = line.len() as u64;
+        self.disk.replace(0, &path, &line.into())?;
         sync_folder(self.disk.root()).map_err(|_| Broken::Fsync)?;
         self.log = OpenOptions::new().append(true).open(path).map_err(Broken::Write)?;
-        self.log_length = line.len() as u64;
+        self.log_length = length;
         Ok(())
     }
 
