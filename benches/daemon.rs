@@ -3,6 +3,8 @@
 //! ```text
 //! cargo bench --bench daemon -- intake    [--messages 300000] [--rounds 3] [--connections 64]
 //! cargo bench --bench daemon -- latency   [--rate 500] [--for 30s] [--connections 8] [--target paused|null|folder]
+//! cargo bench --bench daemon -- connections [--idle 1000] [--busy 1000] [--for 20s]
+//! cargo bench --bench daemon -- forward   [--messages 20000] [--parallel 1,8,64]
 //! cargo bench --bench daemon -- sustained [--for 10m] [--stored 1000000] [--target paused|null|folder|all] [--rate N] [--connections 64]
 //! ```
 //!
@@ -27,8 +29,10 @@ fn main() {
     match what.as_str() {
         "intake" => intake(&asked),
         "latency" => latency(&asked),
+        "connections" => connections(&asked),
+        "forward" => forward(&asked),
         "sustained" => sustained(&asked),
-        _ => println!("say intake, latency or sustained; the head of benches/daemon.rs has their options"),
+        _ => println!("say intake, latency, connections, forward or sustained; the head of benches/daemon.rs has their options"),
     }
 }
 
@@ -89,6 +93,10 @@ impl Daemon {
              listeners: {{ adt: {{ mllp: 127.0.0.1:0 }} }}\ntargets: {{ main: {{ {} }} }}\n",
             target(kind)
         );
+        Self::start_site(folder, &site)
+    }
+
+    fn start_site(folder: &Path, site: &str) -> Self {
         std::fs::write(folder.join("kiln.yaml"), site).unwrap();
         let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
         let mut child = Command::new(KILN).arg("serve").current_dir(folder).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
@@ -236,6 +244,124 @@ fn intake(asked: &Asked) {
     }
     ratios.sort_by(f64::total_cmp);
     println!("kiln / raw SQLite at the same batch size: {:.0} % (median of {rounds}); goal 80 %; load now {}", 100.0 * ratios[ratios.len() / 2], load());
+}
+
+/// A message that is sent as it is, on a connection that is open; gives the time until its AA.
+fn ask(stream: &mut TcpStream, control_id: &str) -> Duration {
+    let began = Instant::now();
+    let message = format!("\x0BMSH|^~\\&|A|B|C|D|20260101||ADT^A08|{control_id}|P|2.5\rPID|1||7^^^H^MR\r\x1C\r");
+    stream.write_all(message.as_bytes()).unwrap();
+    let (mut answer, mut buffer) = (Vec::new(), [0; 1024]);
+    while !answer.ends_with(b"\x1C\r") {
+        let n = stream.read(&mut buffer).unwrap();
+        assert_ne!(n, 0, "closed");
+        answer.extend_from_slice(&buffer[..n]);
+    }
+    assert!(String::from_utf8_lossy(&answer).contains(&format!("MSA|AA|{control_id}\r")), "an AA");
+    began.elapsed()
+}
+
+/// Many connections that say nothing beside many that each have one message in flight, target paused; then each of the silent ones sends one.
+fn connections(asked: &Asked) {
+    let (idle, busy, time) = (asked.number("--idle", 1_000), asked.number("--busy", 1_000), asked.text("--for", "20s"));
+    println!("{idle} idle and {busy} busy connections for {time}, target paused; load {}", load());
+    let folder = asked.folder();
+    let site = format!(
+        "journal: {{ path: journal, low-water: 256MiB }}\nconsole: {{ listen: 127.0.0.1:0 }}\nreload: signal\n\
+         listeners: {{ adt: {{ mllp: 127.0.0.1:0, limits: {{ connections: {} }} }} }}\ntargets: {{ main: {{ {} }} }}\n",
+        idle + busy + 10,
+        target("paused")
+    );
+    let daemon = Daemon::start_site(&folder, &site);
+    let alone = daemon.resident();
+    let mut silent: Vec<TcpStream> = (0..idle).map(|_| TcpStream::connect(&daemon.mllp).unwrap()).collect();
+    while daemon.metric("kiln_connections{listener=\"adt\"}") < idle as f64 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let with_idle = daemon.resident();
+    let used = daemon.processor();
+    let sent = daemon.send(&asked.message(), &["--for", &time, "--connections", &busy.to_string()]);
+    let used = daemon.processor() - used;
+    let accepted = sent["accepted"].as_u64().unwrap();
+    assert_eq!(Some(accepted), sent["sent"].as_u64(), "each message is accepted");
+    println!(
+        "{:.0} AA/s; ACK p50 {} p99 {} max {} us; processor a message: server {:.1}, sender {:.1} us; resident {alone} MB alone, {with_idle} MB with the idle ones, {} MB at most",
+        sent["perSecond"].as_f64().unwrap(),
+        sent["micros"]["p50"],
+        sent["micros"]["p99"],
+        sent["micros"]["max"],
+        used * 1e6 / accepted as f64,
+        sent["senderCpuSeconds"].as_f64().unwrap() * 1e6 / accepted as f64,
+        daemon.resident(),
+    );
+    let mut times: Vec<Duration> = silent.iter_mut().enumerate().map(|(n, stream)| ask(stream, &format!("IDLE{n}"))).collect();
+    times.sort();
+    if let (Some(slowest), Some(middle)) = (times.last(), times.get(times.len() / 2)) {
+        println!("then a message on each idle connection: p50 {} max {} us", middle.as_micros(), slowest.as_micros());
+    }
+    daemon.stop();
+    assert_eq!(rows(&folder.join("journal")), accepted + idle, "each acknowledged message is stored");
+    println!("{} rows in the journal, as many as AAs; load now {}", accepted + idle, load());
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+/// A receiver that answers AA at once, a thread a connection; gives its port.
+fn receiver() -> u16 {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in socket.incoming() {
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                stream.set_nodelay(true).unwrap();
+                let (mut gathered, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+                while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                    gathered.extend_from_slice(&buffer[..n]);
+                    while let Some(end) = gathered.windows(2).position(|w| w == [0x1C, 0x0D]) {
+                        let frame: Vec<u8> = gathered.drain(..end + 2).collect();
+                        let id = frame.split(|b| *b == b'|').nth(9).unwrap_or_default();
+                        let ack = [b"\x0BMSH|^~\\&|R|R|S|S|2026||ACK|1|P|2.5\rMSA|AA|", id, b"\r\x1C\r"].concat();
+                        if stream.write_all(&ack).is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+/// How fast what waits goes to a receiver that answers at once, over one connection and over several.
+fn forward(asked: &Asked) {
+    let messages = asked.number("--messages", 20_000);
+    for parallel in asked.text("--parallel", "1,8,64").split(',') {
+        let folder = asked.folder();
+        std::fs::create_dir_all(folder.join("routes")).unwrap();
+        std::fs::write(folder.join("routes/on.yaml"), "route: on\non: ADT^*\nto: ward\nmessage: as-received\n").unwrap();
+        let site = format!(
+            "journal: {{ path: journal, low-water: 256MiB }}\nconsole: {{ listen: 127.0.0.1:0 }}\nreload: signal\n\
+             listeners: {{ adt: {{ mllp: 127.0.0.1:0 }} }}\ntargets: {{ main: {{ null: true }}, ward: {{ mllp: \"127.0.0.1:{}\", parallel: {parallel} }} }}\n",
+            receiver()
+        );
+        let daemon = Daemon::start_site(&folder, &site);
+        let began = Instant::now();
+        let used = daemon.processor();
+        let sent = daemon.send(&asked.message(), &["--repeat", &messages.to_string(), "--connections", "16"]);
+        assert_eq!(sent["accepted"].as_u64(), Some(messages));
+        while daemon.metric("kiln_deliveries_total{target=\"ward\",outcome=\"delivered\"}") < messages as f64 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let took = began.elapsed().as_secs_f64();
+        println!(
+            "{messages} messages over {parallel} connections: {:.0} forwarded a second, from the first that came to the last AA of the receiver; processor a message: {:.0} us; load {}",
+            messages as f64 / took,
+            (daemon.processor() - used) * 1e6 / messages as f64,
+            load()
+        );
+        daemon.stop();
+        let _ = std::fs::remove_dir_all(&folder);
+    }
 }
 
 /// Rows of a table, whole.

@@ -100,7 +100,7 @@ fn deliver(runtime: &tokio::runtime::Runtime, journal: Journal, count: u64) -> (
     let options = LoadOptions { listeners: vec!["adt".to_owned()], targets: vec!["main".to_owned()], overlays: Vec::new(), ..LoadOptions::default() };
     let routes = Routes::from_loaded(kiln::route::load(sources, &options), options).expect("the bench's route has no errors");
     let target = Arc::new(Target::open(TargetConfig::Null).unwrap());
-    let target = TargetSetup { name: "main".into(), target, parallel: 8, settle: Duration::ZERO, send: None };
+    let target = TargetSetup { name: "main".into(), target, parallel: 8, settle: Duration::ZERO, send: None, replies: None };
     runtime.block_on(async {
         let (began, busy) = (Instant::now(), processor());
         let engine = Engine::start(EngineConfig::default(), journal.clone(), vec![target], Vec::new(), routes, Arc::new(Metrics::new())).await.unwrap();

@@ -25,13 +25,13 @@ const ROWS: &[Row] = &[
     row(1, "hl7v2", &["exchange"]),
     row(1, "fhir", &["exchange"]),
     row(2, "listener", &["exchange", "metrics", "wire"]),
-    row(2, "target", &["exchange", "fhir", "hl7v2"]),
+    row(2, "target", &["exchange", "fhir", "hl7v2", "wire"]),
     row(2, "journal", &["exchange"]),
     row(2, "route", &["diagnostic", "exchange", "fhir", "hl7v2"]),
     row(3, "site", &["diagnostic", "exchange", "hl7v2", "listener", "target"]),
     row(4, "engine", &["diagnostic", "exchange", "fhir", "hl7v2", "journal", "listener", "metrics", "route", "site", "target", "wire"]),
     row(5, "console", &["exchange", "journal", "metrics"]),
-    row(6, "cli", &["console", "diagnostic", "engine", "exchange", "fhir", "hl7v2", "journal", "listener", "metrics", "route", "site", "target", "wire"]),
+    row(6, "cli", &["console", "diagnostic", "engine", "exchange", "fhir", "hl7v2", "journal", "listener", "metrics", "route", "site", "target"]),
 ];
 
 /// What these compute depends on their arguments alone: an answer can be given again, and cannot fail for want of a file.

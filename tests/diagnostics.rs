@@ -106,8 +106,9 @@ fn site(name: &str, text: &str) -> Loaded {
     let mut sources = route_sources(&[]).expect("the shipped routes");
     sources.add(name, text);
     let options = LoadOptions {
-        targets: vec!["main".to_owned(), "lake".to_owned(), "server".to_owned()],
+        targets: vec!["main".to_owned(), "lake".to_owned(), "server".to_owned(), "receiver".to_owned()],
         resources_only: vec!["server".to_owned()],
+        messages_only: vec!["receiver".to_owned()],
         no_patches: vec!["lake".to_owned()],
         listeners: vec!["adt".to_owned()],
         ..LoadOptions::default()

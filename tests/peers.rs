@@ -1,15 +1,17 @@
 //! MLLP clients that others wrote send to `kiln serve`, each in its own way, and read what it answers; parsers that others wrote read the messages
 //! that routes make (tests/peers).
 //!
-//! Their packages are installed with `npm ci` and a venv in tests/peers (.ci/run does both); `KILN_E2E=1` makes their absence a failure.
+//! Their packages are installed with `npm ci`, a venv and Maven in tests/peers (.ci/run does all); `KILN_E2E=1` makes their absence a failure.
 #![allow(clippy::print_stderr, reason = "what a reader of the test log wants to know")]
 
 mod cli_support;
+mod v2_support;
 
 use cli_support::{Daemon, kiln, run, wait_for};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use v2_support::proxy::{Faults, Proxy};
 
 fn peers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers")
@@ -75,25 +77,42 @@ impl House {
 fn client(kind: &str) -> Option<Command> {
     let (program, needs) = match kind {
         "node" => (PathBuf::from("node"), peers().join("node_modules")),
+        "java" => (PathBuf::from("java"), peers().join("hapi/classpath")),
         _ => (peers().join("venv/bin").join(kind), peers().join("venv/bin").join(kind)),
     };
     if !needs.exists() {
-        let reason = format!("{} is missing: `npm ci` and a venv with requirements.txt in tests/peers, or .ci/run", needs.display());
+        let reason = format!("{} is missing: `npm ci`, a venv with requirements.txt and Maven in tests/peers, or .ci/run", needs.display());
         assert!(!std::env::var("KILN_E2E").is_ok_and(|set| !matches!(set.as_str(), "" | "0")), "{reason}");
         eprintln!("skipped: {reason}");
         return None;
     }
     let mut command = Command::new(program);
+    if kind == "java" {
+        command.args(["-cp", std::fs::read_to_string(needs).expect("a text").trim(), "hapi/Peer.java"]);
+    }
     command.current_dir(peers()).stdin(Stdio::null());
     Some(command)
 }
 
 /// The client sends all messages; it must read an AA for each, in order, and the journal must have exactly these.
 fn sends_and_reads_an_aa_for_each(kind: &str, script: &str, name: &str) {
+    sends(kind, script, name, None);
+    sends(kind, script, name, Some(Faults::HARMLESS));
+}
+
+/// Directly, or by way of a proxy that splits and delays.
+fn sends(kind: &str, script: &str, name: &str, faults: Option<Faults>) {
     let Some(mut command) = client(kind) else { return };
     let house = House::open();
     let messages = messages();
-    command.args([script, name, &house.port()]).args(messages.iter().map(|(file, _)| file)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let proxy = faults.map(|faults| runtime.block_on(Proxy::before(house.daemon.address("adt on "), faults, 7)));
+    let port = proxy.as_ref().map_or_else(|| house.port(), |proxy| proxy.address.port().to_string());
+    command
+        .args([script, name, &port].into_iter().filter(|argument| !argument.is_empty()))
+        .args(messages.iter().map(|(file, _)| file))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().expect("it is installed");
     let give_up = Instant::now() + Duration::from_secs(60);
     while child.try_wait().expect("a child").is_none() {
@@ -145,6 +164,11 @@ fn python_hl7_asyncio() {
 #[test]
 fn python_hl7_client() {
     sends_and_reads_an_aa_for_each("python", "send.py", "client");
+}
+
+#[test]
+fn hapi() {
+    sends_and_reads_an_aa_for_each("java", "send", "");
 }
 
 #[test]

@@ -56,6 +56,7 @@ pub(crate) fn load_options(site: &Site) -> LoadOptions {
         listeners: site.listener_names(),
         targets: site.target_names(),
         resources_only: site.resource_target_names(),
+        messages_only: site.message_target_names(),
         no_patches: site.unpatched_target_names(),
         overlays: site.overlays.clone(),
     }
@@ -301,7 +302,7 @@ impl Daemon {
 }
 
 fn setup(site: &TargetSite, target: Arc<Target>) -> TargetSetup {
-    TargetSetup { name: site.name.as_str().into(), target, parallel: site.parallel, settle: site.settle(), send: site.send() }
+    TargetSetup { name: site.name.as_str().into(), target, parallel: site.parallel, settle: site.settle(), send: site.send(), replies: site.replies() }
 }
 
 fn setups(engine: &Engine, site: &Site) -> Vec<Arc<TargetSetup>> {

@@ -1,6 +1,5 @@
 //! The command line: one file per command. Exit codes: 0 done, 1 found something wrong, 2 could not run, 74 the disk failed.
 
-mod ack;
 mod check;
 mod check_fix;
 mod control;
@@ -35,6 +34,7 @@ mod route_choice;
 mod route_set;
 mod schema;
 mod send;
+mod send_client;
 mod send_load;
 mod serve;
 mod server_watch;

@@ -1,28 +1,28 @@
-//! `kiln send`: an MLLP client that prints acknowledgements, and with `--repeat` or `--for` a load generator.
+//! `kiln send`: a client of MLLP and HTTP that prints acknowledgements, and with `--repeat` or `--for` a load generator.
 
 use crate::cli::Exit;
-use crate::cli::ack::Ack;
 use crate::cli::message_file;
 use crate::cli::paint::{BAD, FAINT, GOOD, NAME, WARN, err, micros, out, paint, plain};
+use crate::cli::send_client::{Client, Failure, TlsArgs, peer};
 use crate::cli::send_load;
+use crate::hl7v2::{Answer, Header};
 use crate::site::words;
-use crate::wire::Mllp;
-use bytes::BytesMut;
-use std::net::SocketAddr;
+use crate::target::{Auth, HttpConfig, HttpSender, Retry, SecretSource};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-/// Send messages over MLLP and print the acknowledgements; with --repeat or --for, measure
+/// Send messages over MLLP or HTTP and print the acknowledgements, or measure
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   kiln send admit.hl7 --to 127.0.0.1:2575
   kiln send archive/*.hl7 --to hospital.example:2575 --json
+  kiln send admit.hl7 --to hospital.example:2576 --ca ca.pem --cert kiln.pem --key kiln-key.pem
+  kiln send admit.hl7 --to https://hospital.example/hl7 --user kiln --secret-file password
   kiln send admit.hl7 --to 127.0.0.1:2575 --repeat 100000 --connections 64
   kiln send admit.hl7 --to 127.0.0.1:2575 --for 10m --rate 500
 
-Exits 1 if a message got anything but a positive acknowledgement of its own control ID.
+Exits 0 if each message got a positive acknowledgement of its own control ID, 1 if one did not, and 2 if none could be sent. In enhanced mode
+(MSH-15, MSH-16) both acknowledgements are shown, and the one that ends it is the application's where MSH-16 asks for it.
 Copies made by --repeat and --for each have their own MSH-10 and MSH-7, and are of one of 10,000 patients: identifiers in PID-2, -3, -4, -18,
 PV1-19 and MRG are the patient's, those in ORC-2, -3, OBR-2, -3 and SCH-1, -2 the copy's. Authorities and types stay, and equal identifiers
 of one message stay equal.")]
@@ -30,9 +30,23 @@ pub(crate) struct Args {
     /// Files with messages: plain, MLLP-wrapped, batches, any line ends; `-` is standard input
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// Where to
+    /// Where to: HOST:PORT for MLLP, or an http:// or https:// URL
     #[arg(long, value_name = "HOST:PORT")]
     pub to: String,
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// The user's name, for HTTP; with --secret-file for the password
+    #[arg(long, value_name = "NAME", requires = "secret_file")]
+    pub user: Option<String>,
+    /// A file with the password of --user or, alone, a bearer token, for HTTP
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Which acknowledgement ends it: what MSH-15 and MSH-16 ask for, the first positive one, or the application's
+    #[arg(long, value_enum, default_value = "as-asked")]
+    pub expect: Ends,
+    /// How long to wait for an application acknowledgement after the accept acknowledgement; as --timeout
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub application_wait: Option<Duration>,
     /// Send so many copies of each message
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     pub repeat: Option<u64>,
@@ -57,6 +71,17 @@ pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `--expect`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Ends {
+    /// As MSH-15 and MSH-16 say
+    AsAsked,
+    /// CA or AA, whichever comes first
+    Accept,
+    /// AA
+    Application,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -85,38 +110,83 @@ pub(crate) fn run(args: &Args) -> Exit {
             return Exit::CouldNot;
         }
     };
+    if args.to.starts_with("http://") || args.to.starts_with("https://") {
+        if args.repeat.is_some() || args.duration.is_some() {
+            err!("kiln: load is made over MLLP only; leave --repeat and --for away");
+            return Exit::CouldNot;
+        }
+        let sender = match http(args) {
+            Ok(sender) => sender,
+            Err(what) => {
+                err!("kiln: {what}");
+                return Exit::CouldNot;
+            }
+        };
+        return runtime.block_on(one_by_one(args, Way::Http(Box::new(sender)), messages));
+    }
     runtime.block_on(async {
-        let address = match resolve(&args.to).await {
-            Ok(address) => address,
+        let peer = match peer(&args.to, &args.tls, args.timeout) {
+            Ok(peer) => peer,
             Err(what) => {
                 err!("kiln: {what}");
                 return Exit::CouldNot;
             }
         };
         if args.repeat.is_some() || args.duration.is_some() {
-            return send_load::run(args, address, messages.into_iter().map(|(_, m)| m).collect()).await;
+            return send_load::run(args, &peer, messages.into_iter().map(|(_, m)| m).collect()).await;
         }
-        one_by_one(args, address, messages).await
+        one_by_one(args, Way::Mllp(Client::new(peer, args.timeout)), messages).await
     })
 }
 
-async fn resolve(to: &str) -> Result<SocketAddr, String> {
-    let mut found = tokio::net::lookup_host(to).await.map_err(|e| format!("cannot find {to} ({}); write HOST:PORT", words(&e)))?;
-    found.next().ok_or_else(|| format!("cannot find {to}"))
+fn http(args: &Args) -> Result<HttpSender, String> {
+    let secret = args.secret_file.clone().map(SecretSource::File);
+    let auth = match (&args.user, secret) {
+        (Some(user), Some(password)) => Auth::Basic { user: user.clone(), password },
+        (None, Some(token)) => Auth::Bearer(token),
+        (_, None) => Auth::None,
+    };
+    if args.tls.tls_name.is_some() {
+        return Err("--tls-name is for MLLP: a URL has the server's name".to_owned());
+    }
+    let tls = args.tls.settings().unwrap_or_default();
+    HttpSender::open(&HttpConfig { auth, tls, timeout: args.timeout, ..HttpConfig::new(&args.to) }).map_err(|e| e.to_string())
 }
 
-async fn one_by_one(args: &Args, address: SocketAddr, messages: Vec<(String, Vec<u8>)>) -> Exit {
-    let mut client = Client::new(address, args.timeout);
+/// How messages are sent.
+enum Way {
+    Mllp(Client),
+    Http(Box<HttpSender>),
+}
+
+/// What came of one message.
+#[derive(Default)]
+struct Told {
+    /// The accept acknowledgement, where another one was awaited, and when it came.
+    accept: Option<(Answer, u64)>,
+    /// The acknowledgement that ends it, or the last that came.
+    answer: Option<Answer>,
+    /// Why that is not enough.
+    fault: Option<String>,
+    /// The HTTP status.
+    status: Option<u16>,
+    /// True if the message cannot have arrived.
+    unsent: bool,
+}
+
+async fn one_by_one(args: &Args, mut way: Way, messages: Vec<(String, Vec<u8>)>) -> Exit {
     let mut all_well = true;
     let mut any_sent = false;
     for (name, message) in messages {
         let message = if args.force { send_load::Template::fresh(&message) } else { message };
         let control_id = message_file::control_id(&message);
         let began = Instant::now();
-        let answer = client.exchange(&message).await;
-        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        any_sent |= !matches!(answer, Err(Failure::Connect(_)));
-        all_well &= show(args.json, &name, &control_id, answer, took);
+        let told = match &mut way {
+            Way::Mllp(client) => over_mllp(args, client, &message, &control_id, began).await,
+            Way::Http(sender) => over_http(args, sender, &message, &control_id).await,
+        };
+        any_sent |= !told.unsent;
+        all_well &= show(args.json, &name, &control_id, &told, since(began));
     }
     match (all_well, any_sent) {
         (true, _) => Exit::Done,
@@ -125,36 +195,88 @@ async fn one_by_one(args: &Args, address: SocketAddr, messages: Vec<(String, Vec
     }
 }
 
-/// Prints one answer; true if it is a positive one of this message.
-fn show(json: bool, name: &str, control_id: &str, answer: Result<Vec<u8>, Failure>, took: u64) -> bool {
-    let ack = match &answer {
-        Ok(bytes) => Ack::read(bytes),
-        Err(_) => None,
+fn since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Is the message done with a CA, or is the application's word still to come?
+fn awaits_application(args: &Args, message: &[u8]) -> bool {
+    match args.expect {
+        Ends::Accept => false,
+        Ends::Application => true,
+        Ends::AsAsked => Header::read(message).is_ok_and(|header| matches!(&*header.application_acknowledgement(), "AL" | "SU")),
+    }
+}
+
+async fn over_mllp(args: &Args, client: &mut Client, message: &[u8], control_id: &str, began: Instant) -> Told {
+    let answer = match client.exchange(message, control_id).await {
+        Ok(answer) => answer,
+        Err(failure) => return failed(failure, Told::default()),
     };
-    let matches = ack.as_ref().is_some_and(|a| a.control_id == control_id);
-    let well = matches && ack.as_ref().is_some_and(Ack::is_positive);
-    let fault = match (&answer, &ack) {
-        (Err(failure), _) => Some(failure.to_string()),
-        (Ok(_), None) => Some("the answer is no acknowledgement: it has no MSA segment".to_owned()),
-        (Ok(_), Some(_)) if !matches => Some("the acknowledgement answers another message: MSA-2 is not this MSH-10".to_owned()),
-        _ => None,
+    if answer.code != "CA" || !awaits_application(args, message) {
+        return Told { answer: Some(answer), ..Told::default() };
+    }
+    let accepted = Told { accept: Some((answer, since(began))), ..Told::default() };
+    match client.second(control_id, args.application_wait.unwrap_or(args.timeout)).await {
+        Ok(answer) => Told { answer: Some(answer), ..accepted },
+        Err(failure) => failed(failure, accepted),
+    }
+}
+
+fn failed(failure: Failure, told: Told) -> Told {
+    let fault = match (&failure, &told.accept) {
+        (Failure::TimedOut(wait), Some(_)) => format!("accepted, but no application acknowledgement came within {wait:?}"),
+        (Failure::Closed, Some(_)) => "accepted, but the connection was closed before the application acknowledgement came".to_owned(),
+        _ => failure.to_string(),
     };
+    let unsent = failure.is_before() && told.accept.is_none();
+    let answer = if let Failure::OfAnother(answer) = failure { Some(*answer) } else { None };
+    Told { answer, fault: Some(fault), unsent, ..told }
+}
+
+async fn over_http(args: &Args, sender: &HttpSender, message: &[u8], control_id: &str) -> Told {
+    let (status, body) = match sender.post(message).await {
+        Ok(posted) => posted,
+        Err(setback) => return Told { fault: Some(setback.summary), unsent: setback.retry == Retry::Transient, ..Told::default() },
+    };
+    let told = Told { status: Some(status), ..Told::default() };
+    match Answer::read(body.as_bytes()) {
+        None => Told { fault: Some(format!("the answer, HTTP {status}, is no acknowledgement: it has no MSA segment")), ..told },
+        Some(answer) if answer.control_id.trim() != control_id.trim() => failed(Failure::OfAnother(Box::new(answer)), told),
+        Some(answer) if answer.code == "CA" && awaits_application(args, message) => Told {
+            answer: Some(answer),
+            fault: Some("accepted; the application acknowledgement that MSH-16 asks for comes another way (--expect accept ends with this one)".to_owned()),
+            ..told
+        },
+        Some(answer) => Told { answer: Some(answer), ..told },
+    }
+}
+
+/// Prints what came; true if it is a positive acknowledgement of this message that ends it.
+fn show(json: bool, name: &str, control_id: &str, told: &Told, took: u64) -> bool {
+    let answer = told.answer.as_ref();
+    let well = told.fault.is_none() && answer.is_some_and(Answer::is_positive);
     if json {
-        let errors = ack.iter().flat_map(|a| &a.errors);
+        let errors = answer.iter().flat_map(|a| &a.errors);
         let errors: Vec<_> = errors.map(|e| serde_json::json!({ "location": e.location, "code": e.code, "severity": e.severity, "text": e.text })).collect();
-        out!(
-            "{}",
-            serde_json::json!({
-                "file": name, "controlId": control_id, "accepted": well, "code": ack.as_ref().map(|a| &a.code), "ackControlId": ack.as_ref().map(|a| &a.control_id),
-                "text": ack.as_ref().map(|a| &a.text), "errors": errors, "fault": fault, "micros": took,
-            })
-        );
+        let mut line = serde_json::json!({
+            "file": name, "controlId": control_id, "accepted": well, "code": answer.map(|a| &a.code), "ackControlId": answer.map(|a| &a.control_id),
+            "text": answer.map(|a| &a.text), "errors": errors, "fault": told.fault, "micros": took,
+        });
+        if let Some((accept, micros)) = &told.accept {
+            line["accept"] = serde_json::json!({ "code": accept.code, "micros": micros });
+        }
+        if let Some(status) = told.status {
+            line["status"] = status.into();
+        }
+        out!("{line}");
         return well;
     }
-    let code = ack.as_ref().map_or("--", |a| a.code.as_str());
-    let style = if well { GOOD } else { BAD };
-    out!("{}  {}  {}  {}", paint(style, &format!("{:<2}", plain(code))), paint(NAME, &plain(control_id)), name, paint(FAINT, &micros(took)));
-    if let Some(a) = &ack {
+    if let Some((accept, took)) = &told.accept {
+        line_of(&accept.code, GOOD, control_id, name, *took, told.status);
+    }
+    line_of(answer.map_or("--", |a| a.code.as_str()), if well { GOOD } else { BAD }, control_id, name, took, told.status);
+    if let Some(a) = answer {
         if !a.text.is_empty() {
             out!("    {}", plain(&a.text));
         }
@@ -164,128 +286,19 @@ fn show(json: bool, name: &str, control_id: &str, answer: Result<Vec<u8>, Failur
             out!("    {}{place}: {}", paint(style, &plain(&e.code)), plain(&e.text));
         }
     }
-    if let Some(fault) = fault {
-        out!("    {}", paint(BAD, &fault));
+    if let Some(fault) = &told.fault {
+        out!("    {}", paint(BAD, fault));
     }
     well
 }
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    /// No connection.
-    #[error("no connection to {0}")]
-    Connect(String),
-    /// The peer closed before it answered.
-    #[error(
-        "the connection was closed without an answer: whether the message was accepted is not known; a listener of Kiln takes the same message once, so send it again"
-    )]
-    Closed,
-    /// No answer in time.
-    #[error("no answer within {0:?}: whether the message was accepted is not known")]
-    TimedOut(Duration),
-    /// Bytes came, but no frame.
-    #[error("the answer is not framed as MLLP (0x0B ... 0x1C 0x0D)")]
-    NoFrame,
-}
-
-/// One MLLP connection with one message in flight; reconnects when the peer has closed.
-pub(crate) struct Client {
-    address: SocketAddr,
-    timeout: Duration,
-    stream: Option<TcpStream>,
-    mllp: Mllp,
-    incoming: BytesMut,
-    outgoing: BytesMut,
-}
-
-/// No acknowledgement is longer.
-const ACK_BYTES_MAX: usize = 1 << 20;
-
-impl Client {
-    /// Connects at the first message.
-    pub(crate) fn new(address: SocketAddr, timeout: Duration) -> Self {
-        Self {
-            address,
-            timeout,
-            stream: None,
-            mllp: Mllp::new(ACK_BYTES_MAX),
-            incoming: BytesMut::with_capacity(4096),
-            outgoing: BytesMut::with_capacity(4096),
-        }
-    }
-
-    /// Sends a message in a frame and waits for the frame that answers it.
-    pub(crate) async fn exchange(&mut self, message: &[u8]) -> Result<Vec<u8>, Failure> {
-        self.outgoing.clear();
-        let mut outgoing = std::mem::take(&mut self.outgoing);
-        Mllp::write_frame(message, &mut outgoing);
-        self.drop_if_closed().await;
-        self.connect().await?;
-        let answer = self.exchange_frame(&outgoing).await.map(|b| b.to_vec());
-        self.outgoing = outgoing;
-        answer
-    }
-
-    /// Some receivers close after each answer. That is found out before a message is written, with a moment's patience for the
-    /// close to arrive: written messages are never sent twice.
-    async fn drop_if_closed(&mut self) {
-        const MOMENT: Duration = Duration::from_millis(2);
-        if let Some(stream) = &self.stream
-            && tokio::time::timeout(MOMENT, stream.readable()).await.is_ok()
-            && !matches!(stream.try_read(&mut [0; 64]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
-        {
-            // Closed, or it says something that nobody asked for: either way not a connection to go on with.
-            self.stream = None;
-        }
-    }
-
-    /// Connects if needed.
-    pub(crate) async fn connect(&mut self) -> Result<(), Failure> {
-        if self.stream.is_some() {
-            return Ok(());
-        }
-        let failed = |what: String| Failure::Connect(format!("{} ({what})", self.address));
-        let stream = match tokio::time::timeout(self.timeout, TcpStream::connect(self.address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(e)) => return Err(failed(words(&e))),
-            Err(_) => return Err(failed(format!("nothing within {:?}", self.timeout))),
-        };
-        // Without it a message waits for the acknowledgement of the packet before.
-        let _ = stream.set_nodelay(true);
-        self.stream = Some(stream);
-        self.mllp = Mllp::new(ACK_BYTES_MAX);
-        self.incoming.clear();
-        Ok(())
-    }
-
-    /// Sends a frame as it is. After any failure the connection is dropped: a late answer must not count for the next message.
-    pub(crate) async fn exchange_frame(&mut self, frame: &[u8]) -> Result<bytes::Bytes, Failure> {
-        let answer = tokio::time::timeout(self.timeout, self.round_trip(frame)).await.unwrap_or(Err(Failure::TimedOut(self.timeout)));
-        if answer.is_err() {
-            self.stream = None;
-        }
-        answer
-    }
-
-    async fn round_trip(&mut self, frame: &[u8]) -> Result<bytes::Bytes, Failure> {
-        let stream = self.stream.as_mut().ok_or(Failure::Closed)?;
-        // A peer that refuses early may answer before it has read everything; its answer counts.
-        let wrote = stream.write_all(frame).await;
-        loop {
-            match self.mllp.next_frame(&mut self.incoming) {
-                Ok(Some(frame)) => return Ok(frame.payload),
-                Ok(None) => {}
-                Err(_) => return Err(Failure::NoFrame),
-            }
-            match stream.read_buf(&mut self.incoming).await {
-                Ok(0) if self.mllp.take_noise_bytes() > 0 || self.mllp.inside_frame() => return Err(Failure::NoFrame),
-                Ok(0) | Err(_) => return Err(Failure::Closed),
-                Ok(_) => {}
-            }
-            if wrote.is_err() && self.incoming.is_empty() {
-                return Err(Failure::Closed);
-            }
-        }
-    }
+fn line_of(code: &str, style: anstyle::Style, control_id: &str, name: &str, took: u64, status: Option<u16>) {
+    let status = status.map(|status| format!("  HTTP {status}")).unwrap_or_default();
+    out!(
+        "{}  {}  {}  {}",
+        paint(style, &format!("{:<2}", plain(code))),
+        paint(NAME, &plain(control_id)),
+        name,
+        paint(FAINT, &format!("{}{status}", micros(took)))
+    );
 }

@@ -1,14 +1,16 @@
 //! The load generator of `kiln send`: many connections, each with one message in flight, copies rendered from a template.
 
 use crate::cli::Exit;
-use crate::cli::ack::code_and_control_id;
 use crate::cli::paint::{BAD, FAINT, GOOD, STRONG, count, err, micros, out, paint};
-use crate::cli::send::{Args, Client, Failure};
+use crate::cli::send::Args;
+use crate::cli::send_client::Client;
+use crate::hl7v2::answered;
 use crate::site::words;
+use crate::target::MllpPeer;
 use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -281,7 +283,7 @@ fn add(cell: &Cell<u64>) {
 }
 
 /// Runs the load and prints what came of it.
-pub(crate) async fn run(args: &Args, address: SocketAddr, messages: Vec<Vec<u8>>) -> Exit {
+pub(crate) async fn run(args: &Args, peer: &Arc<MllpPeer>, messages: Vec<Vec<u8>>) -> Exit {
     let acked = match &args.acked {
         None => None,
         Some(path) => match std::fs::OpenOptions::new().create(true).append(true).open(path) {
@@ -322,7 +324,7 @@ pub(crate) async fn run(args: &Args, address: SocketAddr, messages: Vec<Vec<u8>>
         }
     };
     for _ in 0..args.connections {
-        let client = Client::new(address, args.timeout);
+        let client = Client::new(Arc::clone(peer), args.timeout);
         tasks.spawn_local_on(connection(client, Rc::clone(&messages), Rc::clone(&tally), turns.clone(), args.timeout), &local);
     }
     drop(turns);
@@ -450,7 +452,7 @@ async fn connection(mut client: Client, messages: Rc<Vec<Vec<u8>>>, tally: Rc<Ta
         match answer {
             Ok(ack) => {
                 tally.bytes.set(tally.bytes.get() + template.frame.len() as u64);
-                match code_and_control_id(&ack) {
+                match answered(&ack) {
                     Some((code, id)) if template.control_id.is_none() || id == expected => {
                         if matches!(code, b"AA" | b"CA") {
                             add(&tally.accepted);
@@ -470,7 +472,7 @@ async fn connection(mut client: Client, messages: Rc<Vec<Vec<u8>>>, tally: Rc<Ta
                     _ => add(&tally.wrong),
                 }
             }
-            Err(Failure::Closed | Failure::TimedOut(_) | Failure::Connect(_) | Failure::NoFrame) => add(&tally.lost),
+            Err(_) => add(&tally.lost),
         }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn watch(mut open: Receiver<Vec<Arc<TargetSetup>>>, engine: Wea
 fn server(setup: &TargetSetup) -> Option<&FhirTarget> {
     match &*setup.target {
         Target::Fhir(server) => Some(server),
-        Target::Folder(_) | Target::Null => None,
+        Target::V2(_) | Target::Folder(_) | Target::Null => None,
     }
 }
 

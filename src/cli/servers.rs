@@ -4,8 +4,8 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir::{BundleKind, Capabilities, Shortfall, Wanted};
 use crate::route::{RouteSet, Send};
 use crate::site::{Site, TargetSite};
-use crate::target::{FhirTarget, Sending, Setback, TargetConfig};
-use futures_util::future::join_all;
+use crate::target::{FhirTarget, Sending, Setback, TargetConfig, V2Target};
+use futures_util::future::{FutureExt as _, join_all};
 
 /// What the routes want of a target. `send`: how the target is written, whatever a route says.
 pub(crate) fn wanted(set: &RouteSet, target: &str, send: Option<Sending>) -> Vec<Wanted> {
@@ -26,15 +26,25 @@ pub(crate) fn short(shortfall: &Shortfall) -> String {
     format!("{} ({})", shortfall.what, shortfall.routes.join(", "))
 }
 
-/// Asks every FHIR server of the site, all at once. K740: no answer that could be used; K741: it cannot do, or does not say that it can do, what a
+/// Asks every FHIR server of the site, and connects to every receiver of HL7 v2, all at once. K740: no answer that could be used; K741: it cannot do, or does not say that it can do, what a
 /// route wants.
 pub(crate) async fn ask(site: &Site, set: &RouteSet) -> Vec<Diagnostic> {
     let servers = site.targets.iter().zip(&site.target_places);
     let all = servers.filter_map(|(target, at)| match target.config(&[0; 32]) {
-        TargetConfig::Fhir(config) => Some(one(target, *at, FhirTarget::open(config).map_err(|e| e.to_string()), set)),
-        _ => None,
+        TargetConfig::Fhir(config) => Some(one(target, *at, FhirTarget::open(config).map_err(|e| e.to_string()), set).left_future()),
+        TargetConfig::V2(config) => Some(receiver(target, *at, V2Target::open(config).map_err(|e| e.to_string())).right_future()),
+        TargetConfig::Folder(_) | TargetConfig::Null => None,
     });
     join_all(all).await.into_iter().flatten().collect()
+}
+
+/// A receiver of HL7 v2 is asked for a connection and nothing else: whatever is sent to it, it takes for a message.
+async fn receiver(target: &TargetSite, at: Span, receiver: Result<V2Target, String>) -> Vec<Diagnostic> {
+    let fault = match receiver {
+        Ok(receiver) => receiver.probe().await.err().map(|setback| setback.summary),
+        Err(what) => Some(what),
+    };
+    fault.map(|what| Diagnostic::error("K740", at, format!("target `{}`: {what}", target.name)).label("this receiver")).into_iter().collect()
 }
 
 async fn one(target: &TargetSite, at: Span, server: Result<FhirTarget, String>, set: &RouteSet) -> Vec<Diagnostic> {

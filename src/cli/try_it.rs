@@ -1,10 +1,9 @@
 //! `kiln try`: the main job with nothing to configure.
 
-use crate::cli::ack::Ack;
 use crate::cli::daemon::{Daemon, NoRoutes, load_routes, open_journal};
 use crate::cli::message_file;
 use crate::cli::paint::{BAD, FAINT, GOOD, NAME, STRONG, colour_json, err, micros, out, paint, plain};
-use crate::cli::send::Client;
+use crate::cli::send_client::{Client, TlsArgs, peer};
 use crate::cli::{Exit, process, site_file};
 use crate::diagnostic::render;
 use crate::exchange::ControlId;
@@ -97,7 +96,8 @@ async fn try_it(args: &Args, folder: &Path) -> Result<Exit, String> {
     let mut all_well = true;
     let mut files: Vec<_> = MESSAGES.files().filter(|f| f.path().extension().is_some_and(|e| e == "hl7")).collect();
     files.sort_by_key(|f| f.path());
-    let mut client = Client::new(address, Duration::from_secs(30));
+    const WAIT: Duration = Duration::from_secs(30);
+    let mut client = Client::new(peer(&address.to_string(), &TlsArgs::default(), WAIT)?, WAIT);
     let mut shown = BTreeMap::new();
     for file in files {
         for message in message_file::split(file.contents()) {
@@ -136,9 +136,8 @@ async fn one(
 ) -> Result<bool, String> {
     let control_id = message_file::control_id(message);
     let began = Instant::now();
-    let answer = client.exchange(message).await.map_err(|e| e.to_string())?;
+    let ack = client.exchange(message, &control_id).await.map_err(|e| e.to_string())?;
     let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let ack = Ack::read(&answer).ok_or("the answer is no acknowledgement")?;
     let record = settled(journal, &control_id).await?;
     let delivered = !record.deliveries.is_empty() && record.deliveries.iter().all(|d| d.state == DeliveryState::Delivered);
     let changed = changed(out_folder, shown).map_err(|e| format!("{}: {}", out_folder.display(), words(&e)))?;

@@ -57,11 +57,14 @@ pub struct TargetSetup {
     pub settle: Duration,
     /// How resources are sent, whatever the route says.
     pub send: Option<Sending>,
+    /// The listener to which the target's application acknowledgements come.
+    pub replies: Option<Arc<str>>,
 }
 
 impl TargetSetup {
     /// True if it is the same open target, used in the same way.
     pub(super) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.target, &other.target) && (self.parallel, self.settle, self.send) == (other.parallel, other.settle, other.send)
+        Arc::ptr_eq(&self.target, &other.target)
+            && (self.parallel, self.settle, self.send, &self.replies) == (other.parallel, other.settle, other.send, &other.replies)
     }
 }

@@ -15,11 +15,11 @@ use crate::engine::{RoutesFault, TargetSetup, refusal, told};
 use crate::exchange::{DeliveryId, Phi, Timestamp};
 use crate::fhir::{KnownId, SaveMode, Saves};
 use crate::hl7v2::Fault as HlFault;
-use crate::journal::{DeliveryState, IdentityKey, JournalError, Learned, Pending, ServerId, Settle, SettleFault, Settlement};
+use crate::journal::{AttemptRecord, DeliveryState, IdentityKey, JournalError, Learned, Pending, ServerId, Settle, SettleFault, Settlement};
 use crate::metrics::Outcome;
 use crate::route::AfterDeadLetter;
 use crate::site::OnRemoval;
-use crate::target::{Fault, Job, Receipt, Retry, Saved, Setback, Target};
+use crate::target::{Fault, Job, Receipt, Retry, Saved, Sent, Setback, Target};
 use futures_util::FutureExt;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
@@ -72,6 +72,9 @@ pub(super) async fn attempt(shared: &Shared, lane: &Lane, pending: &Pending, slo
             attempt.dead_letter("defect", summary, None, None, false, None).await
         }
     };
+    if !matches!(ended, Ended::Again(_) | Ended::Unknown) {
+        lane.replies.forget(pending.id);
+    }
     // Whatever did not tell anything about the target leaves the probe to the next delivery.
     lane.breaker().return_probe(now());
     ended
@@ -166,8 +169,8 @@ impl Attempt<'_> {
                 return Ended::Unknown;
             }
         }
-        let done = match self.done(&mapped.saves).await {
-            Ok(done) => done,
+        let (done, sent) = match self.earlier(&mapped).await {
+            Ok(earlier) => earlier,
             Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
             Err(_) => return Ended::Again(self.pause()),
         };
@@ -178,6 +181,8 @@ impl Attempt<'_> {
             known: &known,
             done: &done,
             after_ambiguous: self.pending.ambiguous,
+            sent: &sent,
+            answers: &self.lane.replies.answers(self.pending.id),
         };
         let outcome = if mapped.saves.entries.is_empty() && mapped.drafts.is_empty() {
             Ok(Receipt::default())
@@ -185,6 +190,7 @@ impl Attempt<'_> {
             Box::pin(self.setup.target.deliver(job, sending)).await
         };
         drop(slot);
+        let awaited = matches!(&outcome, Err(setback) if setback.fault == Fault::Awaited);
         let ended = match outcome {
             Ok(receipt) => self.delivered(receipt, &mapped, &keys, program).await,
             Err(setback) => {
@@ -194,6 +200,10 @@ impl Attempt<'_> {
             }
         };
         drop(held);
+        // What the answers were about is stored; one that is sent again gets new ones.
+        if !awaited {
+            self.lane.replies.forget(self.pending.id);
+        }
         ended
     }
 
@@ -237,14 +247,22 @@ impl Attempt<'_> {
         Ok(keys.iter().map(of_entry).collect())
     }
 
-    /// What earlier attempts of this delivery saved already.
-    async fn done(&self, saves: &Saves) -> Result<Vec<Saved>, JournalError> {
-        if self.pending.attempts == 0 || !matches!(*self.setup.target, Target::Fhir(_)) {
-            return Ok(Vec::new());
+    /// What earlier attempts of this delivery saved already, and how far its messages have come.
+    async fn earlier(&self, mapped: &crate::route::Output) -> Result<(Vec<Saved>, Vec<Sent>), JournalError> {
+        let remembers = match *self.setup.target {
+            Target::Fhir(_) => self.pending.attempts > 0,
+            // A replay begins to count anew, and yet does not send again what the receiver has taken.
+            Target::V2(_) => self.pending.attempts > 0 || mapped.drafts.len() > 1,
+            Target::Folder(_) | Target::Null => false,
+        };
+        if !remembers {
+            return Ok((Vec::new(), Vec::new()));
         }
         let record = self.shared.journal.show(self.pending.id.message).await?;
         let attempts = record.deliveries.iter().filter(|d| d.id == self.pending.id).flat_map(|d| &d.attempts);
-        Ok(attempts.filter_map(|attempt| attempt.detail.as_ref()).flat_map(|detail| receipt::read_partial(detail.expose(), saves)).collect())
+        let details: Vec<&str> = attempts.clone().filter_map(|attempt| attempt.detail.as_ref()).map(|detail| detail.expose().as_str()).collect();
+        let saved = details.iter().flat_map(|detail| receipt::read_partial(detail, &mapped.saves)).collect();
+        Ok((saved, sent_before(attempts)))
     }
 
     async fn delivered(&self, receipt: Receipt, mapped: &crate::route::Output, keys: &[Vec<IdentityKey>], program: Option<String>) -> Ended {
@@ -284,7 +302,16 @@ impl Attempt<'_> {
         let attempts = self.pending.attempts;
         let (wait, outcome, target_at_fault) = match setback.fault {
             Fault::Message if !self.lane.breaker().refused(self.pending.id.message, setback.code, at) => {
-                return self.dead_letter(setback.code, setback.summary, setback.detail, program, blocks, told).await;
+                let detail = receipt::with_partial(setback.detail, &[], &setback.sent);
+                return self.dead_letter(setback.code, setback.summary, detail, program, blocks, told).await;
+            }
+            Fault::Awaited => {
+                self.is_there();
+                (setback.retry_after.unwrap_or_default(), Outcome::Accepted, false)
+            }
+            Fault::Declined => {
+                self.is_there();
+                (backoff::wait(backoff::WAIT_MIN, backoff::WAIT_MAX, attempts, setback.retry_after), Outcome::Transient, false)
             }
             Fault::Race => {
                 self.lane.breaker().succeeded();
@@ -302,13 +329,14 @@ impl Attempt<'_> {
         let ambiguous = setback.retry == Retry::Ambiguous;
         // After an attempt that may have happened, the target gets its settle time before anybody reads what is there.
         let wait = if ambiguous { wait.max(self.setup.settle) } else { wait };
-        let again = Again {
+        let mut again = Again {
             not_before: later(at, wait),
             ambiguous: ambiguous || self.pending.ambiguous,
             program: program.clone(),
             target_at_fault: target_at_fault && !ambiguous,
         };
         if let (Some(retry_for), Some(first)) = (retry_for, self.pending.first_attempt)
+            && setback.fault != Fault::Awaited
             && again.not_before > later(first, retry_for)
         {
             let summary = format!("given up after {} attempts in {} s: {}", attempts + 1, retry_for.as_secs(), setback.summary);
@@ -320,14 +348,26 @@ impl Attempt<'_> {
             ambiguous: again.ambiguous,
             code: setback.code.to_owned(),
             summary: setback.summary,
-            detail: receipt::with_partial(setback.detail, &setback.saved),
+            detail: receipt::with_partial(setback.detail, &setback.saved, &setback.sent),
             forget: of_entries(keys, &setback.stale),
         };
         if !self.settle(program, settlement).await {
             return Ended::Unknown;
         }
+        // Only now: what is told to wait must be found again after a restart. The answer may have been quicker.
+        if setback.fault == Fault::Awaited && self.lane.replies.expect(self.pending.id, &setback.sent) {
+            again.not_before = at;
+        }
         self.count(if ambiguous { Outcome::Ambiguous } else { outcome });
         Ended::Again(again)
+    }
+
+    /// The target has answered, whatever it said: the breaker closes, and what waited for the target goes on.
+    fn is_there(&self) {
+        if self.lane.breaker().succeeded() {
+            self.shared.metrics.breaker(&self.lane.name, false);
+            self.lane.is_back();
+        }
     }
 
     async fn dead_letter(
@@ -402,6 +442,18 @@ impl Attempt<'_> {
         let wait = PAUSE + backoff::wait(PAUSE, backoff::WAIT_MAX, self.pending.attempts, None);
         Again { not_before: later(now(), wait), ambiguous: self.pending.ambiguous, program: self.pending.program.clone(), target_at_fault: false }
     }
+}
+
+/// How far the messages of a delivery have come: what counts is said since it was last done as a whole.
+pub(super) fn sent_before<'a>(attempts: impl Iterator<Item = &'a AttemptRecord>) -> Vec<Sent> {
+    let mut sent = Vec::new();
+    for attempt in attempts {
+        if attempt.outcome == "delivered" {
+            sent.clear();
+        }
+        sent.extend(attempt.detail.iter().flat_map(|detail| receipt::read_sent(detail.expose())));
+    }
+    sent
 }
 
 /// The identities that are going to be written, hashed for the guard. `exists` says, by entry, what is known to exist already.

@@ -6,6 +6,7 @@ use crate::engine::TargetSetup;
 use crate::engine::breaker::{Breaker, Permission};
 use crate::engine::delivery::{self, Ended};
 use crate::engine::guard::IdentityGuard;
+use crate::engine::replies::Replies;
 use crate::engine::shared::{Shared, now};
 use crate::engine::window::Window;
 use crate::exchange::{DeliveryId, Timestamp};
@@ -51,6 +52,8 @@ pub(super) struct Lane {
     /// Set when what stood in the way of deliveries may have changed.
     renewed: AtomicBool,
     pub(super) guard: Arc<IdentityGuard>,
+    /// Application acknowledgements that come to a listener.
+    pub(super) replies: Replies,
     breaker: Mutex<Breaker>,
     /// Set when something older than what the dispatcher has read may have become pending; it then reads the queue from its beginning.
     stale: AtomicBool,
@@ -83,6 +86,7 @@ impl Lane {
             fate: AtomicU8::new(Fate::Stays as u8),
             renewed: AtomicBool::new(false),
             guard: Arc::default(),
+            replies: Replies::default(),
             breaker: Mutex::new(Breaker::new()),
             stale: AtomicBool::new(false),
             stale_now: Notify::new(),
@@ -118,6 +122,12 @@ impl Lane {
         self.renewed.store(true, Ordering::Release);
         self.stale_now.notify_one();
         decided
+    }
+
+    /// It is back after a time of faults: what waited for that goes on.
+    pub(super) fn is_back(&self) {
+        self.renewed.store(true, Ordering::Release);
+        self.stale_now.notify_one();
     }
 
     /// Ends it, unless the site has it again in this moment.
@@ -199,6 +209,9 @@ impl Dispatcher {
                 tracing::info!(target_name = %lane.name, "nothing waits any more for a target that the site no longer has");
                 break;
             }
+            for id in lane.replies.take_answered() {
+                self.window.wake_one(id);
+            }
             if lane.renewed.swap(false, Ordering::AcqRel) {
                 self.window.wake_all_of_target();
             }
@@ -217,6 +230,7 @@ impl Dispatcher {
                 Some(report) = self.delivering.join_next(), if !self.delivering.is_empty() => self.take(report),
                 Some(report) = self.parking.join_next(), if !self.parking.is_empty() => self.take(report),
                 () = lane.stale_now.notified() => {}
+                () = lane.replies.news() => {}
                 () = lane.freed.notified() => {}
                 () = arrivals.notified(), if !self.more => self.more = true,
                 () = sleep_until(next) => {}
@@ -252,7 +266,10 @@ impl Dispatcher {
                 Ok(found) => {
                     self.more = found.len() == page;
                     self.cursor = found.last().map_or(self.cursor, |last| Some(last.id));
-                    for pending in found {
+                    for mut pending in found {
+                        if self.expect_reply(&pending).await {
+                            pending.not_before = None;
+                        }
                         self.window.add(pending);
                     }
                 }
@@ -263,6 +280,18 @@ impl Dispatcher {
                 }
             }
         }
+    }
+
+    /// After a restart: a message that its receiver has, and whose application acknowledgement is awaited.
+    /// True if it has come already.
+    async fn expect_reply(&self, pending: &Pending) -> bool {
+        if pending.attempts == 0 || pending.not_before.is_none() || self.lane.setup().replies.is_none() {
+            return false;
+        }
+        // One that cannot be read now finds its answer at its next attempt, or runs out of time.
+        let Ok(record) = self.shared.journal.show(pending.id.message).await else { return false };
+        let attempts = record.deliveries.iter().filter(|d| d.id == pending.id).flat_map(|d| &d.attempts);
+        self.lane.replies.expect(pending.id, &delivery::sent_before(attempts))
     }
 
     fn read_anew(&mut self) {
@@ -343,7 +372,13 @@ impl Dispatcher {
                 self.window.block_behind(pending.id, &pending.keys);
                 self.window.finish(pending.id);
             }
-            Ended::Again(again) => self.window.put_back(pending.id, again, now()),
+            Ended::Again(again) => {
+                self.window.put_back(pending.id, again, now());
+                // It may have come while the news that it is awaited was under way.
+                if !self.lane.replies.answers(pending.id).is_empty() {
+                    self.window.wake_one(pending.id);
+                }
+            }
             // The outcome is not stored, so the delivery is still pending in the journal; it is left where it is.
             Ended::Unknown => {}
         }

@@ -10,7 +10,7 @@ use crate::engine::shared::{Shared, exit_because_disk_failed, later, now};
 use crate::engine::terms::{Outcome, Terms};
 use crate::engine::{Routes, courier, keys};
 use crate::exchange::{ControlId, Envelope, Format, MessageId, Phi};
-use crate::hl7v2::{AckCode, Acknowledged, Condition, Fault, Header, Location, Version, event_structure};
+use crate::hl7v2::{AckCode, Acknowledged, Answer, Condition, Fault, Header, Location, Version, event_structure};
 use crate::journal::{Append, AppendFault, Correspondent, Disposition, JournalError, NewDelivery, OwedState, Place, Stored, Telling, Told};
 use crate::listener::{Intake, Received, Reply, WayBack};
 use crate::metrics::Telling as Count;
@@ -198,7 +198,22 @@ impl Gate {
         if event_structure(version, known).is_some() { known } else { "other" }
     }
 
+    /// An application acknowledgement of something that Kiln sent ends that delivery, before it is stored as a message: who sends it may
+    /// forget it once it is answered.
+    async fn hand_to_its_delivery(&self, received: &Received) {
+        let name = Arc::clone(&self.site.load().socket.name);
+        let mut answer = None;
+        for lane in self.shared.lanes.load_full().iter().filter(|lane| lane.setup().replies.as_ref() == Some(&name)) {
+            let read = answer.get_or_insert_with(|| Answer::read(received.bytes.expose()));
+            let Some(answer) = read else { return };
+            if lane.replies.arrived(answer.clone()).await {
+                return;
+            }
+        }
+    }
+
     async fn answer(&self, mut received: Received) -> (Reply, &'static str) {
+        self.hand_to_its_delivery(&received).await;
         // Until it is stored, the routes and settings that it was judged by stay in force.
         let steady = self.shared.swap.read().await;
         let site = self.site.load_full();

@@ -21,6 +21,7 @@ mod peer;
 mod receipt;
 mod refusal;
 mod reload;
+mod replies;
 mod routes;
 mod shared;
 mod start;

@@ -3,7 +3,7 @@
 use crate::exchange::Phi;
 use crate::fhir::Saves;
 use crate::route::Output;
-use crate::target::{Receipt, Saved};
+use crate::target::{Receipt, Saved, Sent, Stage};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -25,6 +25,9 @@ struct Partial {
     /// What was saved; the name makes it recognisable among servers' answers.
     #[serde(rename = "kiln-saved")]
     saved: Vec<PartialSaved>,
+    /// How far messages have come; absent in what an earlier version wrote.
+    #[serde(rename = "kiln-sent", default, skip_serializing_if = "Vec::is_empty")]
+    sent: Vec<PartialSent>,
     /// What the server said.
     answer: Option<String>,
 }
@@ -37,13 +40,28 @@ struct PartialSaved {
     status: u16,
 }
 
+#[derive(Serialize, Deserialize)]
+struct PartialSent {
+    message: usize,
+    control_id: String,
+    code: String,
+    /// `done`, `open`, or until when the application acknowledgement is awaited, in ms since 1970.
+    stage: String,
+}
+
 /// Adds what was saved to what the server said, so that the next attempt, also after a restart, does not save it again.
-pub(super) fn with_partial(answer: Option<Phi<String>>, saved: &[Saved]) -> Option<Phi<String>> {
-    if saved.is_empty() {
+pub(super) fn with_partial(answer: Option<Phi<String>>, saved: &[Saved], sent: &[Sent]) -> Option<Phi<String>> {
+    if saved.is_empty() && sent.is_empty() {
         return answer;
     }
     let saved = saved.iter().map(|s| PartialSaved { entry: s.entry, id: s.id.clone(), etag: s.etag.clone(), status: s.status }).collect();
-    let partial = Partial { saved, answer: answer.map(Phi::into_exposed) };
+    let stage = |stage| match stage {
+        Stage::Done => "done".to_owned(),
+        Stage::Open => "open".to_owned(),
+        Stage::Awaited(until) => until.to_string(),
+    };
+    let sent = sent.iter().map(|s| PartialSent { message: s.draft, control_id: s.control_id.clone(), code: s.code.clone(), stage: stage(s.stage) }).collect();
+    let partial = Partial { saved, sent, answer: answer.map(Phi::into_exposed) };
     Some(Phi::new(serde_json::to_string(&partial).expect("strings and numbers always become JSON")))
 }
 
@@ -55,4 +73,17 @@ pub(super) fn read_partial(detail: &str, saves: &Saves) -> Vec<Saved> {
         Some(Saved { entry: s.entry, resource_type, id: s.id, etag: s.etag, status: s.status })
     };
     partial.saved.into_iter().filter_map(of_entry).collect()
+}
+
+/// How far messages had come, as [`with_partial`] wrote it; nothing for any other detail.
+pub(super) fn read_sent(detail: &str) -> Vec<Sent> {
+    let Ok(partial) = serde_json::from_str::<Partial>(detail) else { return Vec::new() };
+    let read = |s: PartialSent| {
+        let stage = match s.stage.as_str() {
+            "done" => Stage::Done,
+            until => until.parse().map_or(Stage::Open, Stage::Awaited),
+        };
+        Sent { draft: s.message, control_id: s.control_id, code: s.code, stage }
+    };
+    partial.sent.into_iter().map(read).collect()
 }

@@ -252,7 +252,7 @@ impl Engine {
         let lanes = self.shared.lanes.load();
         let gone = self.shared.journal.targets_with_pending().into_iter().filter(|name| !lanes.iter().any(|lane| lane.name == *name));
         let condemn = |name: Arc<str>| {
-            let lane = Lane::new(TargetSetup { name, target: Arc::new(Target::Null), parallel: 8, settle: Duration::ZERO, send: None });
+            let lane = Lane::new(TargetSetup { name, target: Arc::new(Target::Null), parallel: 8, settle: Duration::ZERO, send: None, replies: None });
             lane.decide(Fate::Condemned);
             lane
         };

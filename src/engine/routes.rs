@@ -87,6 +87,8 @@ struct Packed {
     #[serde(default)]
     resources_only: Vec<String>,
     #[serde(default)]
+    messages_only: Vec<String>,
+    #[serde(default)]
     no_patches: Vec<String>,
     overlays: Vec<String>,
     /// Absent in sets that an earlier version stored.
@@ -209,6 +211,7 @@ impl Routes {
             listeners: self.options.listeners.clone(),
             targets: self.options.targets.clone(),
             resources_only: self.options.resources_only.clone(),
+            messages_only: self.options.messages_only.clone(),
             no_patches: self.options.no_patches.clone(),
             overlays: self.options.overlays.clone(),
             manners: Some(self.manners.clone()),
@@ -229,8 +232,8 @@ impl Routes {
                 sources.add(file.path, file.text);
             }
         }
-        let Packed { listeners, targets, resources_only, no_patches, overlays, .. } = packed;
-        let options = LoadOptions { listeners, targets, resources_only, no_patches, overlays };
+        let Packed { listeners, targets, resources_only, messages_only, no_patches, overlays, .. } = packed;
+        let options = LoadOptions { listeners, targets, resources_only, messages_only, no_patches, overlays };
         let loaded = crate::route::load(sources, &options);
         let routes = Self::from_loaded(loaded, options).ok_or(RoutesFault::Faulty { hash: program.hash.clone(), version: packed.kiln })?;
         let without = packed.manners.is_none();

@@ -141,6 +141,14 @@ impl Window {
         }
     }
 
+    /// Ends the wait of one delivery: what it waited for has come.
+    pub(super) fn wake_one(&mut self, id: DeliveryId) {
+        if let Some(State::Delayed(at, _)) = self.entries.get(&id).map(|e| e.state) {
+            self.delayed.remove(&(at, id));
+            self.undelay(id);
+        }
+    }
+
     fn undelay(&mut self, id: DeliveryId) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.state = State::Waiting;

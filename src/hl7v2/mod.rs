@@ -2,6 +2,7 @@
 
 mod acknowledge;
 mod address;
+mod answer;
 mod batch;
 mod charset;
 mod conditions;
@@ -25,6 +26,7 @@ mod write;
 
 pub use acknowledge::{AckCode, AckRequest, acknowledge};
 pub use address::Address;
+pub use answer::{Answer, AnswerError, answered};
 pub use batch::{BatchItem, Closed, Extract, Flaw, Splitter, Wrapper, batch_items, holds_several};
 pub use charset::Charset;
 pub use conditions::{Acknowledged, Condition, Conditions};

@@ -37,6 +37,8 @@ pub enum Outcome {
     Ambiguous,
     /// Somebody else was faster; it will be tried again.
     Race,
+    /// A receiver has taken the message; its application acknowledgement is to come.
+    Accepted,
     /// Given up.
     DeadLetter,
     /// Its sender was told that the message is refused.
@@ -91,7 +93,7 @@ closed_list!(FrameFault {
     Idle => "idle", SlowReader => "slow-reader", NotAllowed => "not-allowed",
 });
 closed_list!(Telling { Sent => "sent", Accepted => "accepted", Failed => "failed", GivenUp => "given-up" });
-closed_list!(Outcome { Delivered => "delivered", Transient => "transient", Ambiguous => "ambiguous", Race => "race", DeadLetter => "dead-letter", Refused => "refused" });
+closed_list!(Outcome { Delivered => "delivered", Transient => "transient", Ambiguous => "ambiguous", Race => "race", Accepted => "accepted", DeadLetter => "dead-letter", Refused => "refused" });
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByListener {

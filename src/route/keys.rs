@@ -58,8 +58,8 @@ pub(crate) enum Takes {
     Arrows,
     /// A body of the same type as the one around.
     Body,
-    /// The body of v2 output.
-    Message,
+    /// The body of v2 output, or one of these words.
+    Message(&'static [&'static str]),
     /// `{ name: resource }`.
     Resources,
     /// `{ name: question }`.
@@ -89,6 +89,9 @@ const fn list(name: &'static str, takes: Takes, meaning: &'static str) -> Declar
 const fn only(name: &'static str, places: &'static [Place], takes: Takes, meaning: &'static str) -> Declared {
     Declared { name, takes, meaning, appends: false, only: places }
 }
+
+/// `message: as-received`: what came is sent on, byte for byte.
+pub(crate) const AS_RECEIVED: &str = "as-received";
 
 /// A kind of document, by its first key.
 pub(crate) struct Kind {
@@ -146,7 +149,7 @@ pub(crate) const ROUTE: &[Declared] = &[
     list("use", Takes::Words, "overlays: documents with `$in: NAME` count for this route"),
     key("like", Takes::Word, "the route that this one repeats with changes"),
     key("resources", Takes::Resources, "what is made: a name for each resource, and its body"),
-    key("message", Takes::Message, "the v2 message that is made"),
+    key("message", Takes::Message(&[AS_RECEIVED]), "the v2 message that is made; `as-received` sends on what came, byte for byte"),
     key("ask", Takes::Questions, "searches whose results the route reads"),
     key("reply", Takes::Word, "the type of the answer: `RSP^K22^RSP_K21`"),
     key("shared", Takes::Saves, "how resources that maps of data types make are saved: `{ Practitioner: create by identifier }`"),

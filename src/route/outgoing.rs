@@ -29,6 +29,8 @@ pub(crate) struct MessageX {
 pub(crate) enum Copied {
     Nothing,
     All,
+    /// `message: as-received`: all, byte for byte, and no line changes it.
+    AsReceived,
     Segments(Vec<String>),
 }
 
@@ -36,7 +38,7 @@ impl Copied {
     pub(crate) fn covers(&self, segment: &str) -> bool {
         match self {
             Copied::Nothing => false,
-            Copied::All => true,
+            Copied::All | Copied::AsReceived => true,
             Copied::Segments(names) => names.iter().any(|n| n == segment),
         }
     }

@@ -17,6 +17,8 @@ pub struct LoadOptions {
     pub targets: Vec<String>,
     /// Those of the targets that take FHIR resources and no messages.
     pub resources_only: Vec<String>,
+    /// Those of the targets that take HL7 v2 messages and no resources.
+    pub messages_only: Vec<String>,
     /// Those of the targets that take no patches.
     pub no_patches: Vec<String>,
     /// Overlays that the whole site uses (`use:` in kiln.yaml).

@@ -141,17 +141,35 @@ pub(crate) const LIMITS: &[SiteKey] = &[
 /// One target.
 pub(crate) const TARGET: &[SiteKey] = &[
     key("fhir", Takes::Url, "a FHIR R4 server's base URL"),
+    key("mllp", Takes::Text, "a receiver of HL7 v2 over MLLP: `HOST:PORT`"),
+    key("http", Takes::Url, "a receiver of HL7 v2 over HTTP: the URL to which messages are posted"),
     key("folder", Takes::Text, "a folder, from the folder of this file"),
     key("null", Takes::Choice(&["true"]), "nowhere: mapped and settled, and thrown away"),
     key("auth", Takes::Section(AUTH, &[]), "how Kiln proves to the server who it is"),
     key("headers", Takes::Secrets, "further headers of each request"),
-    key("tls", Takes::Section(TLS, &[]), "whom to trust, and Kiln's own certificate"),
+    key(
+        "tls",
+        Takes::Section(TLS, &["true"]),
+        "whom to trust, and Kiln's own certificate; `true` alone turns it on for `mllp:`, with the authorities of the system",
+    ),
     key("proxy", Takes::TextOr(PROXY), "the way there: `none`, or the URL of a proxy; left out, as HTTPS_PROXY and NO_PROXY of the environment say"),
-    key("timeout", Takes::Duration(&[]), "how long an answer may take; 30s"),
+    key("timeout", Takes::Duration(&[]), "how long an answer, or the first acknowledgement, may take; 30s"),
     key("connect-timeout", Takes::Duration(&[]), "how long connecting may take; a third of `timeout`, at most 10s"),
-    key("rate", Takes::Rate, "at most so many requests in a time: `50/s`, `600/m`; left out, no limit"),
+    key("rate", Takes::Rate, "at most so many requests or messages in a time: `50/s`, `600/m`; left out, no limit"),
     key("settle", Takes::Duration(&[]), "after how long a server finds what it has saved; as timeout"),
-    key("parallel", Takes::Number(1, 256), "how many deliveries at once; 8"),
+    key("parallel", Takes::Number(1, 256), "how many deliveries at once; 8, and 1 for `mllp:` and `http:`"),
+    key(
+        "expect",
+        Takes::Choice(&["as-asked", "accept", "application"]),
+        "which acknowledgement ends a delivery: what MSH-15 and MSH-16 ask for, the first positive one (CA, AA), or the application's (AA); as-asked",
+    ),
+    key("application-wait", Takes::Duration(&[]), "how long an application acknowledgement may take after the accept acknowledgement; 5m"),
+    key("replies", Takes::Text, "the listener to which the receiver sends its application acknowledgements; left out, they come on the connection"),
+    key(
+        "retry-on",
+        Takes::Texts,
+        "codes of MSA-1 (AE, AR, CE, CR) and of ERR-3 after which a message is sent again; after all others it is given up; [CE, 206, 207]",
+    ),
     key("send", Takes::Choice(&["transaction", "batch", "single"]), "how resources are written; as the route says, else transaction"),
     key("patch", Takes::Choice(&["json", "fhirpath", "none"]), "how the server takes patches; json"),
     key("layout", Takes::Choice(&["json", "ndjson"]), "a file per resource, or one per type with a line for each; json"),
@@ -192,6 +210,7 @@ pub(crate) const TLS: &[SiteKey] = &[
     key("certificate", Takes::Text, "Kiln's own certificate with its chain, PEM"),
     key("key", Takes::Text, "the private key of that certificate, PEM"),
     key("minimum", Takes::Choice(&["1.2", "1.3"]), "the oldest version of TLS that is spoken; 1.2"),
+    key("name", Takes::Text, "with `mllp:`, the name in the receiver's certificate, where it is not that of the address"),
 ];
 
 /// `proxy:` of a target.

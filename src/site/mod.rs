@@ -9,6 +9,7 @@ mod keys;
 mod load;
 mod model;
 mod reader;
+mod receiver;
 mod reference;
 mod schema;
 mod sections;

@@ -4,7 +4,7 @@ use crate::diagnostic::Span;
 use crate::exchange::Secret;
 use crate::hl7v2::{Condition, Conditions};
 use crate::listener::ListenerConfig;
-use crate::target::{Auth, FhirConfig, FolderConfig, Layout, PatchFormat, Proxy, Rate, SecretSource, Sending, TargetConfig, Tls};
+use crate::target::{Auth, FhirConfig, FolderConfig, Layout, PatchFormat, Proxy, Rate, SecretSource, Sending, TargetConfig, Tls, V2Config, V2Way};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -250,6 +250,13 @@ pub enum TargetKind {
         /// `send:`; `None` leaves it to the route.
         send: Option<Sending>,
     },
+    /// `mllp:` or `http:`, a receiver of HL7 v2.
+    V2 {
+        /// What it is opened with.
+        config: V2Config,
+        /// `replies:`, the listener to which its application acknowledgements come.
+        replies: Option<String>,
+    },
     /// `folder:`, files.
     Folder {
         /// The folder.
@@ -292,6 +299,7 @@ impl TargetSite {
                 patch: *patch,
                 secret,
             }),
+            TargetKind::V2 { config, .. } => TargetConfig::V2(config.clone()),
             TargetKind::Folder { path, layout } => {
                 TargetConfig::Folder(FolderConfig { path: path.clone(), layout: *layout, secret, max_file_bytes: NDJSON_BYTES_MAX })
             }
@@ -303,7 +311,7 @@ impl TargetSite {
     pub fn settle(&self) -> Duration {
         match &self.kind {
             TargetKind::Fhir { settle, .. } => *settle,
-            TargetKind::Folder { .. } | TargetKind::Null => Duration::ZERO,
+            TargetKind::V2 { .. } | TargetKind::Folder { .. } | TargetKind::Null => Duration::ZERO,
         }
     }
 
@@ -311,7 +319,15 @@ impl TargetSite {
     pub fn send(&self) -> Option<Sending> {
         match &self.kind {
             TargetKind::Fhir { send, .. } => *send,
-            TargetKind::Folder { .. } | TargetKind::Null => None,
+            TargetKind::V2 { .. } | TargetKind::Folder { .. } | TargetKind::Null => None,
+        }
+    }
+
+    /// `replies:`, the listener to which its application acknowledgements come.
+    pub fn replies(&self) -> Option<std::sync::Arc<str>> {
+        match &self.kind {
+            TargetKind::V2 { replies, .. } => replies.as_deref().map(Into::into),
+            TargetKind::Fhir { .. } | TargetKind::Folder { .. } | TargetKind::Null => None,
         }
     }
 
@@ -319,6 +335,10 @@ impl TargetSite {
     pub fn place(&self) -> String {
         match &self.kind {
             TargetKind::Fhir { url, .. } => url.clone(),
+            TargetKind::V2 { config, .. } => match &config.way {
+                V2Way::Mllp(mllp) => format!("mllp://{}", mllp.address),
+                V2Way::Http(http) => http.url.clone(),
+            },
             TargetKind::Folder { path, .. } => path.display().to_string(),
             TargetKind::Null => "nowhere".to_owned(),
         }
@@ -339,6 +359,11 @@ impl Site {
     /// Servers that take no patches, in order.
     pub fn unpatched_target_names(&self) -> Vec<String> {
         self.targets.iter().filter(|t| matches!(t.kind, TargetKind::Fhir { patch: None, .. })).map(|t| t.name.clone()).collect()
+    }
+
+    /// Targets that take HL7 v2 messages and no resources, in order.
+    pub fn message_target_names(&self) -> Vec<String> {
+        self.targets.iter().filter(|t| matches!(t.kind, TargetKind::V2 { .. })).map(|t| t.name.clone()).collect()
     }
 
     /// Targets that take FHIR resources and no messages, in order: servers, and folders of NDJSON.

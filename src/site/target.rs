@@ -5,26 +5,36 @@ use crate::site::files::words;
 use crate::site::keys::{AUTH, BASIC, OAUTH, PROXY, SECRET, SMART, TARGET, TLS};
 use crate::site::model::{TargetKind, TargetSite};
 use crate::site::reader::{Entry, Keys, Reader};
+use crate::site::receiver::{http, mllp};
 use crate::site::sections::{Around, name};
 use crate::site::unit;
 use crate::target::{Auth, ClientProof, Layout, PatchFormat, Proxy, Rate, SecretSource, Sending, SigningKey, Tls, TlsVersion, TokenConfig};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Keys that only servers understand.
-const FHIR_ONLY: [&str; 8] = ["auth", "headers", "tls", "proxy", "timeout", "connect-timeout", "rate", "settle"];
+/// Keys that not every kind of target understands, and the kinds that do.
+const FITS: [(&[&str], &[&str]); 5] = [
+    (&["auth", "headers", "proxy"], &["fhir", "http"]),
+    (&["tls", "timeout", "connect-timeout", "rate"], &["fhir", "http", "mllp"]),
+    (&["settle", "send", "patch"], &["fhir"]),
+    (&["layout"], &["folder"]),
+    (&["expect", "application-wait", "replies", "retry-on"], &["mllp", "http"]),
+];
 
 pub(crate) fn targets(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Vec<(TargetSite, Span)> {
     let mut all = Vec::new();
+    let listeners: Vec<String> = keys.get("listeners").map(|e| r.entries(&e)).unwrap_or_default().iter().map(|e| e.name().to_owned()).collect();
     for entry in keys.get("targets").map(|e| r.entries(&e)).unwrap_or_default() {
         name(r, &entry);
         let k = r.keys(&entry, TARGET);
-        let kinds: Vec<_> = ["fhir", "folder", "null"].iter().filter_map(|n| k.get(n)).collect();
+        let kinds: Vec<_> = ["fhir", "mllp", "http", "folder", "null"].iter().filter_map(|n| k.get(n)).collect();
         let [kind] = kinds.as_slice() else {
             match kinds.get(1) {
-                None => {
-                    r.missing(entry.key, &format!("target `{}` says not what it is", entry.name()), "add `fhir: https://...`, `folder: PATH` or `null: true`")
-                }
+                None => r.missing(
+                    entry.key,
+                    &format!("target `{}` says not what it is", entry.name()),
+                    "add `fhir: https://...`, `mllp: HOST:PORT`, `http: https://...`, `folder: PATH` or `null: true`",
+                ),
                 Some(second) => {
                     r.faults.push(Diagnostic::error("K728", second.key, "a target is one thing").label("a second one").help("make two targets of it"))
                 }
@@ -32,21 +42,24 @@ pub(crate) fn targets(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) 
             continue;
         };
         let of = kind.name().to_owned();
-        for key in FHIR_ONLY.into_iter().chain(["send", "patch", "layout"]) {
-            let fits = if key == "layout" { of == "folder" } else { of == "fhir" };
-            if let Some(e) = k.get(key).filter(|_| !fits) {
-                r.faults.push(Diagnostic::error("K721", e.key, format!("`{key}` has no meaning for a target of kind `{of}`")).label("not known here"));
+        for (keys, kinds) in FITS.iter().filter(|(_, kinds)| !kinds.contains(&of.as_str())) {
+            for e in keys.iter().filter_map(|key| k.get(key)) {
+                let help = format!("it belongs to {}", kinds.iter().map(|kind| format!("`{kind}:`")).collect::<Vec<_>>().join(", "));
+                let fault = Diagnostic::error("K721", e.key, format!("`{}` has no meaning for a target of kind `{of}`", e.name()));
+                r.faults.push(fault.label("not known here").help(help));
             }
         }
         let kind = match of.as_str() {
             "fhir" => fhir(r, kind, &k, around),
+            "mllp" => mllp(r, kind, &k, around, &listeners),
+            "http" => http(r, kind, &k, around, &listeners),
             "folder" => r.text(kind).map(|path| TargetKind::Folder {
                 path: around.folder.join(path),
                 layout: k.get("layout").and_then(|e| r.word(&e, &[("json", Layout::Json), ("ndjson", Layout::Ndjson)])).unwrap_or(Layout::Json),
             }),
             _ => r.word(kind, &[("true", ())]).map(|()| TargetKind::Null),
         };
-        let parallel = k.get("parallel").and_then(|e| r.number(&e, 1, 256)).unwrap_or(8);
+        let parallel = k.get("parallel").and_then(|e| r.number(&e, 1, 256)).unwrap_or(if matches!(of.as_str(), "mllp" | "http") { 1 } else { 8 });
         if let Some(kind) = kind {
             all.push((TargetSite { name: entry.name().to_owned(), kind, parallel }, entry.key));
         }
@@ -56,30 +69,16 @@ pub(crate) fn targets(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) 
 
 fn fhir(r: &mut Reader<'_>, kind: &Entry<'_>, k: &Keys<'_>, around: &Around<'_>) -> Option<TargetKind> {
     let url = address(r, kind, "the base URL of a FHIR server", "write `https://fhir.example/r4`")?;
-    if !url.username().is_empty() || url.password().is_some() {
-        r.faults.push(
-            Diagnostic::error("K726", kind.span, "a password does not belong into a URL")
-                .help("use `auth: { basic: { user: kiln, password: { file: /run/secrets/fhir } } }`"),
-        );
-    }
+    without_password(r, kind, &url);
     let words = [("transaction", Sending::Transaction), ("batch", Sending::Batch), ("single", Sending::Single)];
     let patches = [("json", Some(PatchFormat::Json)), ("fhirpath", Some(PatchFormat::FhirPath)), ("none", None)];
     let timeout = k.get("timeout").and_then(|e| r.duration(&e)).unwrap_or(Duration::from_secs(30));
-    let mut headers = Vec::new();
-    for e in k.get("headers").map(|e| r.entries(&e)).unwrap_or_default() {
-        if reqwest::header::HeaderName::from_bytes(e.name().as_bytes()).is_err() {
-            r.faults.push(Diagnostic::error("K725", e.key, format!("`{}` is not a header's name", e.name())));
-        }
-        let plain_allowed = !e.name().eq_ignore_ascii_case("authorization");
-        if let Some(value) = secret(r, &e, around, plain_allowed) {
-            headers.push((e.name().to_owned(), value));
-        }
-    }
+    let headers = headers(r, k, around);
     Some(TargetKind::Fhir {
         url: url.as_str().trim_end_matches('/').to_owned(),
         auth: k.get("auth").map_or(Auth::None, |e| auth(r, &e, around)),
         headers,
-        tls: k.get("tls").map(|e| tls(r, &e, around)).unwrap_or_default(),
+        tls: k.get("tls").map(|e| web_tls(r, &e, around)).unwrap_or_default(),
         proxy: k.get("proxy").map(|e| proxy(r, &e, around)).unwrap_or_default(),
         timeout,
         connect_timeout: k.get("connect-timeout").and_then(|e| r.duration(&e)),
@@ -90,20 +89,44 @@ fn fhir(r: &mut Reader<'_>, kind: &Entry<'_>, k: &Keys<'_>, around: &Around<'_>)
     })
 }
 
-fn address(r: &mut Reader<'_>, e: &Entry<'_>, what: &str, help: &str) -> Option<reqwest::Url> {
+pub(crate) fn without_password(r: &mut Reader<'_>, kind: &Entry<'_>, url: &reqwest::Url) {
+    if !url.username().is_empty() || url.password().is_some() {
+        r.faults.push(
+            Diagnostic::error("K726", kind.span, "a password does not belong into a URL")
+                .help("use `auth: { basic: { user: kiln, password: { file: /run/secrets/fhir } } }`"),
+        );
+    }
+}
+
+/// `headers:`.
+pub(crate) fn headers(r: &mut Reader<'_>, k: &Keys<'_>, around: &Around<'_>) -> Vec<(String, SecretSource)> {
+    let mut headers = Vec::new();
+    for e in k.get("headers").map(|e| r.entries(&e)).unwrap_or_default() {
+        if reqwest::header::HeaderName::from_bytes(e.name().as_bytes()).is_err() {
+            r.faults.push(Diagnostic::error("K725", e.key, format!("`{}` is not a header's name", e.name())));
+        }
+        let plain_allowed = !e.name().eq_ignore_ascii_case("authorization");
+        if let Some(value) = secret(r, &e, around, plain_allowed) {
+            headers.push((e.name().to_owned(), value));
+        }
+    }
+    headers
+}
+
+pub(crate) fn address(r: &mut Reader<'_>, e: &Entry<'_>, what: &str, help: &str) -> Option<reqwest::Url> {
     let read = |t: &str| (reqwest::Url::parse(t).ok()).filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host() && u.query().is_none());
     r.parsed(e, read, what, help)
 }
 
 /// `50/s`: requests, and the time that they are spread over.
-fn rate(text: &str) -> Option<Rate> {
+pub(crate) fn rate(text: &str) -> Option<Rate> {
     let (requests, per) = text.split_once('/')?;
     let requests = requests.trim().parse().ok().filter(|n| (1..=1_000_000).contains(n))?;
     let per = unit::duration(&format!("1{}", per.trim())).filter(|d| matches!(d.as_secs(), 1 | 60 | 3600))?;
     Some(Rate { requests, per })
 }
 
-fn auth(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>) -> Auth {
+pub(crate) fn auth(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>) -> Auth {
     let k = r.keys(entry, AUTH);
     let kinds: Vec<_> = AUTH.iter().filter_map(|key| k.get(key.name)).collect();
     match kinds.as_slice() {
@@ -189,8 +212,17 @@ fn token(r: &mut Reader<'_>, k: &Keys<'_>, proof: Option<ClientProof>) -> Auth {
     }
 }
 
-fn tls(r: &mut Reader<'_>, e: &Entry<'_>, around: &Around<'_>) -> Tls {
+/// `tls:` of what is reached by HTTP: the URL has the name.
+pub(crate) fn web_tls(r: &mut Reader<'_>, e: &Entry<'_>, around: &Around<'_>) -> Tls {
     let k = r.keys(e, TLS);
+    if let Some(name) = k.get("name") {
+        r.faults.push(Diagnostic::error("K721", name.key, "`name` has no meaning where a URL says the server's name").label("not known here"));
+    }
+    tls(r, e, &k, around)
+}
+
+/// `tls:` with its keys.
+pub(crate) fn tls(r: &mut Reader<'_>, e: &Entry<'_>, k: &Keys<'_>, around: &Around<'_>) -> Tls {
     let minimum = k.get("minimum").and_then(|e| r.word(&e, &[("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)])).unwrap_or_default();
     let file = |r: &mut Reader<'_>, key: &str| -> Option<PathBuf> {
         let e = k.get(key)?;
@@ -218,7 +250,7 @@ fn tls(r: &mut Reader<'_>, e: &Entry<'_>, around: &Around<'_>) -> Tls {
     tls
 }
 
-fn proxy(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>) -> Proxy {
+pub(crate) fn proxy(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>) -> Proxy {
     const WHAT: (&str, &str) = ("`none` or the URL of a proxy", "write `none`, `http://proxy.example:3128`, or `{ url, user, password }`");
     let url = |r: &mut Reader<'_>, e: &Entry<'_>| {
         let url = address(r, e, WHAT.0, WHAT.1)?;

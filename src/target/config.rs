@@ -12,6 +12,8 @@ use std::time::Duration;
 pub enum TargetConfig {
     /// A FHIR R4 server.
     Fhir(FhirConfig),
+    /// A receiver of HL7 v2 messages.
+    V2(V2Config),
     /// A folder of files.
     Folder(FolderConfig),
     /// Takes everything and keeps nothing: for measuring.
@@ -59,6 +61,133 @@ impl FhirConfig {
             secret,
         }
     }
+}
+
+/// A server that is reached by HTTP, whatever it speaks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpConfig {
+    /// Where it is: `https://host/path`.
+    pub url: String,
+    /// How Kiln says who it is.
+    pub auth: Auth,
+    /// Headers for every request to the server; a token server does not get them.
+    pub headers: Vec<(String, SecretSource)>,
+    /// Whom to trust, and Kiln's own certificate.
+    pub tls: Tls,
+    /// The way there.
+    pub proxy: Proxy,
+    /// How long one request may take, the answer's body included.
+    pub timeout: Duration,
+    /// How long connecting may take, TLS included; `None`: a third of `timeout`, at most 10 s.
+    pub connect_timeout: Option<Duration>,
+}
+
+impl HttpConfig {
+    /// A server without credentials, with the defaults of a site file.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            auth: Auth::None,
+            headers: Vec::new(),
+            tls: Tls::default(),
+            proxy: Proxy::Environment,
+            timeout: Duration::from_secs(30),
+            connect_timeout: None,
+        }
+    }
+}
+
+impl FhirConfig {
+    /// How it is reached.
+    pub(crate) fn http(&self) -> HttpConfig {
+        HttpConfig {
+            url: self.base.clone(),
+            auth: self.auth.clone(),
+            headers: self.headers.clone(),
+            tls: self.tls.clone(),
+            proxy: self.proxy.clone(),
+            timeout: self.timeout,
+            connect_timeout: self.connect_timeout,
+        }
+    }
+}
+
+/// A receiver of HL7 v2 messages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct V2Config {
+    /// How messages reach it.
+    pub way: V2Way,
+    /// Which acknowledgement ends a delivery.
+    pub expect: Expect,
+    /// How long the application acknowledgement may take, once the receiver has accepted the message.
+    pub application_wait: Duration,
+    /// Codes of HL7 table 0008 (MSA-1) and 0357 (ERR-3) after which a message is tried again; after all others it is given up.
+    pub retry_on: Vec<String>,
+    /// True if application acknowledgements come to a listener ([`Job::answers`](crate::target::Job)), not on the connection.
+    pub replies: bool,
+    /// At most so many messages in a time; `None` for no limit.
+    pub rate: Option<Rate>,
+}
+
+/// What a message is tried again after, unless the site says otherwise: the receiver could not store it (CE), the record is in use (206),
+/// or something is wrong inside of the receiver (207).
+pub const RETRY_ON: [&str; 3] = ["CE", "206", "207"];
+
+impl V2Config {
+    /// The defaults of a site file.
+    pub fn new(way: V2Way) -> Self {
+        Self {
+            way,
+            expect: Expect::AsAsked,
+            application_wait: Duration::from_secs(300),
+            retry_on: RETRY_ON.map(str::to_owned).to_vec(),
+            replies: false,
+            rate: None,
+        }
+    }
+}
+
+/// How messages reach a receiver.
+#[derive(Clone, Debug, PartialEq)]
+pub enum V2Way {
+    /// MLLP, on connections that stay open.
+    Mllp(MllpConfig),
+    /// POST of `application/hl7-v2`; the answer's body is the acknowledgement.
+    Http(HttpConfig),
+}
+
+/// A receiver of MLLP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MllpConfig {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// TLS; `None` without.
+    pub tls: Option<Tls>,
+    /// The name that the receiver's certificate must have, where it is not the address's.
+    pub tls_name: Option<String>,
+    /// How long the (first) acknowledgement may take, from the first byte that is sent.
+    pub timeout: Duration,
+    /// How long connecting may take, TLS included; `None`: a third of `timeout`, at most 10 s.
+    pub connect_timeout: Option<Duration>,
+}
+
+impl MllpConfig {
+    /// A receiver without TLS, with the defaults of a site file.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self { address: address.into(), tls: None, tls_name: None, timeout: Duration::from_secs(30), connect_timeout: None }
+    }
+}
+
+/// Which acknowledgement ends a delivery (HL7 chapter 2, section 2.9).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expect {
+    /// What MSH-15 and MSH-16 of the message ask for; the first positive one where both are empty.
+    #[default]
+    AsAsked,
+    /// The first positive one, CA or AA.
+    Accept,
+    /// AA; a CA says only that it is to come.
+    Application,
 }
 
 /// Credentials for a FHIR server.

@@ -1,4 +1,4 @@
-//! Where messages go: FHIR servers, folders, and a target that forgets, behind one enum.
+//! Where messages go: FHIR servers, receivers of HL7 v2, folders, and a target that forgets, behind one enum.
 //!
 //! Never decides when to try again; it reports a `Receipt` or a `Setback` and the engine decides.
 
@@ -9,18 +9,26 @@ mod fhir;
 mod folder;
 mod outcome;
 mod secret;
+mod tls;
+mod v2;
 
 pub use crate::fhir::{KnownId, PatchFormat};
-pub use config::{Auth, ClientProof, FhirConfig, FolderConfig, Layout, Proxy, Rate, Sending, TargetConfig, TargetError, Tls, TlsVersion, TokenConfig};
+pub use config::{
+    Auth, ClientProof, Expect, FhirConfig, FolderConfig, HttpConfig, Layout, MllpConfig, Proxy, RETRY_ON, Rate, Sending, TargetConfig, TargetError, Tls,
+    TlsVersion, TokenConfig, V2Config, V2Way,
+};
 pub use fhir::{FhirTarget, PageFault, Search, SigningKey};
 pub use folder::FolderTarget;
-pub use outcome::{Fault, Job, Receipt, Retry, Saved, Setback};
+pub use outcome::{Fault, Job, Receipt, Retry, Saved, Sent, Setback, Stage};
 pub use secret::SecretSource;
+pub use v2::{Heard, HttpSender, MllpConnection, MllpPeer, NoConnection, Silence, V2Target, is_host_and_port};
 
 /// An open target. Cheap to share behind an `Arc`; all methods may run at the same time.
 pub enum Target {
     /// A FHIR server.
     Fhir(FhirTarget),
+    /// A receiver of HL7 v2.
+    V2(V2Target),
     /// A folder.
     Folder(FolderTarget),
     /// Takes everything and keeps nothing.
@@ -32,6 +40,7 @@ impl Target {
     pub fn open(config: TargetConfig) -> Result<Self, TargetError> {
         match config {
             TargetConfig::Fhir(config) => FhirTarget::open(config).map(Self::Fhir),
+            TargetConfig::V2(config) => V2Target::open(config).map(Self::V2),
             TargetConfig::Folder(config) => FolderTarget::open(config).map(Self::Folder),
             TargetConfig::Null => Ok(Self::Null),
         }
@@ -41,7 +50,7 @@ impl Target {
     pub fn resume(&self, state: &str) -> Result<(), TargetError> {
         match self {
             Self::Folder(folder) => folder.resume(state),
-            Self::Fhir(_) | Self::Null => Ok(()),
+            Self::Fhir(_) | Self::V2(_) | Self::Null => Ok(()),
         }
     }
 
@@ -52,6 +61,8 @@ impl Target {
         match self {
             Self::Fhir(_) if !job.drafts.is_empty() => Err(outcome::takes_no_messages("a FHIR server")),
             Self::Fhir(server) => server.deliver(job, send).await,
+            Self::V2(_) if !job.saves.entries.is_empty() => Err(outcome::takes_no_resources()),
+            Self::V2(receiver) => receiver.deliver(&job).await,
             Self::Folder(folder) => folder.deliver(job).await,
             Self::Null => Ok(Receipt::default()),
         }
@@ -61,6 +72,7 @@ impl Target {
     pub async fn probe(&self) -> Result<(), Setback> {
         match self {
             Self::Fhir(server) => server.probe().await,
+            Self::V2(receiver) => receiver.probe().await,
             Self::Folder(folder) => folder.probe(),
             Self::Null => Ok(()),
         }

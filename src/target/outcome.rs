@@ -2,7 +2,7 @@
 
 use crate::exchange::{DeliveryId, Phi};
 use crate::fhir::{KnownId, Saves};
-use crate::hl7v2::Draft;
+use crate::hl7v2::{Answer, Draft};
 use std::time::Duration;
 
 /// What a target is asked to do once.
@@ -19,6 +19,10 @@ pub struct Job<'a> {
     pub done: &'a [Saved],
     /// True when an earlier attempt ended ambiguous: read before writing.
     pub after_ambiguous: bool,
+    /// What became of messages in earlier attempts of this very delivery ([`Setback::sent`], all attempts together, in order).
+    pub sent: &'a [Sent],
+    /// Acknowledgements that came on another way than the answer to what was sent.
+    pub answers: &'a [Answer],
 }
 
 /// A delivery that the target promises to have done.
@@ -26,7 +30,7 @@ pub struct Job<'a> {
 pub struct Receipt {
     /// One for each entry that was saved or found.
     pub saved: Vec<Saved>,
-    /// One for each message that was written: its file.
+    /// One for each message: its file, or its acknowledgement's code and its control ID, `AA 4711`.
     pub messages: Vec<String>,
     /// Indexes of entries whose known id turned out to be stale (404, 410, 412): the engine forgets them.
     pub stale: Vec<usize>,
@@ -47,6 +51,30 @@ pub struct Saved {
     pub etag: Option<String>,
     /// HTTP status of this entry, 201 for created.
     pub status: u16,
+}
+
+/// How far a message of a delivery has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Index into [`Job::drafts`].
+    pub draft: usize,
+    /// Its MSH-10.
+    pub control_id: String,
+    /// MSA-1 of the last acknowledgement; empty if there was none.
+    pub code: String,
+    /// Where it stands.
+    pub stage: Stage,
+}
+
+/// Where a message that was sent stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The receiver has it for good: it is not sent again.
+    Done,
+    /// The receiver has it, or was not to say so; its application acknowledgement is awaited until this time, in ms since 1970.
+    Awaited(i64),
+    /// Nobody knows, or it was given up: the next attempt sends it.
+    Open,
 }
 
 /// A delivery attempt that did not succeed.
@@ -71,6 +99,26 @@ pub struct Setback {
     /// Entries that were saved before the failure: the engine keeps them and gives them back as [`Job::done`]. Batch and single save one by
     /// one; a transaction was accepted, but one entry met what somebody else had created in the same moment.
     pub saved: Vec<Saved>,
+    /// Messages whose state this attempt has changed, as with `saved`.
+    pub sent: Vec<Sent>,
+}
+
+impl Setback {
+    /// One of which nothing more is known.
+    pub(crate) fn plain(retry: Retry, fault: Fault, code: &'static str, summary: impl Into<String>) -> Self {
+        Self {
+            retry,
+            fault,
+            retry_after: None,
+            status: None,
+            code,
+            summary: summary.into(),
+            detail: None,
+            stale: Vec::new(),
+            saved: Vec::new(),
+            sent: Vec::new(),
+        }
+    }
 }
 
 /// Whether an attempt may be repeated.
@@ -91,21 +139,21 @@ pub enum Fault {
     Target,
     /// A race (409, 412 after If-Match, 423): ours to repeat.
     Race,
+    /// The target said no to this message, and may say yes to it later: ours to repeat. It says nothing about other messages.
+    Declined,
+    /// Nobody's: the target has taken the message, and its word on what became of it is to come until [`Setback::retry_after`].
+    Awaited,
     /// This message's content: a dead letter.
     Message,
 }
 
 /// The checker refuses such a route where it knows the target; a set that was stored with other targets may still come here.
 pub(crate) fn takes_no_messages(what: &str) -> Setback {
-    Setback {
-        retry: Retry::Permanent,
-        fault: Fault::Message,
-        retry_after: None,
-        status: None,
-        code: "takes-no-messages",
-        summary: format!("{what} takes resources, and this route makes messages"),
-        detail: None,
-        stale: Vec::new(),
-        saved: Vec::new(),
-    }
+    Setback::plain(Retry::Permanent, Fault::Message, "takes-no-messages", format!("{what} takes resources, and this route makes messages"))
+}
+
+/// The other way round.
+pub(crate) fn takes_no_resources() -> Setback {
+    let summary = "a receiver of HL7 v2 takes messages, and this route makes resources";
+    Setback::plain(Retry::Permanent, Fault::Message, "takes-no-resources", summary)
 }

@@ -125,7 +125,14 @@ impl Plan {
         let metrics = Arc::new(Metrics::new());
         let listener = Listener::bind(self.site.socket.clone(), Arc::clone(&metrics)).expect("a free port can be bound");
         let target = self.target.unwrap_or_else(|| server.target());
-        let target = TargetSetup { name: "main".into(), target: Arc::new(target), parallel: self.parallel, settle: Duration::from_millis(50), send: None };
+        let target = TargetSetup {
+            name: "main".into(),
+            target: Arc::new(target),
+            parallel: self.parallel,
+            settle: Duration::from_millis(50),
+            send: None,
+            replies: None,
+        };
         let config = EngineConfig { window: self.window, prune_every: self.prune_every, ..EngineConfig::default() };
         let listeners = vec![ListenerSetup { listener, site: self.site }];
         let engine = Engine::start(config, journal.clone(), vec![target], listeners, load(&self.routes), Arc::clone(&metrics)).await;

@@ -78,7 +78,8 @@ impl Delivery {
 
     pub(crate) async fn to(&self, target: &Target) -> Result<Receipt, Setback> {
         let delivery = DeliveryId { message: MessageId(self.number), number: 0 };
-        let job = Job { delivery, saves: &self.saves, drafts: &self.drafts, known: &self.known, done: &self.done, after_ambiguous: self.after_ambiguous };
+        let (saves, drafts, known, done) = (&self.saves, &self.drafts, &self.known, &self.done);
+        let job = Job { delivery, saves, drafts, known, done, after_ambiguous: self.after_ambiguous, sent: &[], answers: &[] };
         target.deliver(job, self.send).await
     }
 }

@@ -125,7 +125,7 @@ impl View<'_> {
                 Some(Takes::Rules) => Context::Keys(RULE),
                 Some(Takes::Fields) => Context::Fields,
                 Some(Takes::Saves) => Context::Types,
-                Some(Takes::Message) => Context::Draft(Part::Message, Place::Message),
+                Some(Takes::Message(_)) => Context::Draft(Part::Message, Place::Message),
                 Some(Takes::Questions) => Context::Questions,
                 _ => Context::Names,
             },

@@ -229,12 +229,27 @@ impl<'a> Compiler<'a> {
                     .help("write two routes: all that match run"),
             );
         }
+    }
+
+    /// Targets take resources or messages; only folders of JSON take both.
+    pub(crate) fn check_targets(&mut self, doc: &RouteDoc) {
+        if doc.message.is_none() {
+            let only = self.options.messages_only.clone();
+            for key in doc.to.iter().filter(|k| only.contains(&k.text) && !doc.resources.is_empty()) {
+                self.report(
+                    Diagnostic::error("K711", key.span, format!("the target {} takes HL7 v2 messages, and route {} makes resources", key.text, doc.name.text))
+                        .label("takes no resources")
+                        .help("send it to a FHIR server or a folder, or make a `message:`"),
+                );
+            }
+            return;
+        }
         let only = self.options.resources_only.clone();
         for key in doc.to.iter().filter(|k| only.contains(&k.text)) {
             self.report(
                 Diagnostic::error("K711", key.span, format!("the target {} takes FHIR resources, and route {} makes messages", key.text, doc.name.text))
                     .label("takes no messages")
-                    .help("send it to a folder with `layout: json`, or make `resources:`"),
+                    .help("send it to an `mllp:` or `http:` target or a folder with `layout: json`, or make `resources:`"),
             );
         }
     }

@@ -7,6 +7,7 @@ use crate::route::compile::Compiler;
 use crate::route::compile::header::header_line;
 use crate::route::compile::outgoing::Out;
 use crate::route::compile::scope::{Entry, Let, Scope};
+use crate::route::keys::AS_RECEIVED;
 use crate::route::names::intern;
 use crate::route::outgoing::{Copied, GroupBody, MessageX, PartItem, PartLine, SegmentBody, SegmentSource};
 use crate::route::scope::Lookup;
@@ -47,6 +48,7 @@ impl<'a> Compiler<'a> {
         let copy = match body.copy.as_slice() {
             [] => Copied::Nothing,
             [all] if all.text == "all" => Copied::All,
+            [word] if word.text == AS_RECEIVED => Copied::AsReceived,
             names => {
                 for name in names {
                     if !self.v2.is_segment(&name.text) {
@@ -65,6 +67,13 @@ impl<'a> Compiler<'a> {
                         .help("`$copy` begins with the message as it came"),
                 );
             }
+        }
+        if copy == Copied::AsReceived && !(body.lines.is_empty() && body.each.is_none() && body.when.is_none() && body.lets.is_empty()) {
+            self.report(
+                Diagnostic::error("K620", body.span, "a message that goes on as received is not changed")
+                    .label("these lines would do nothing")
+                    .help("write `$copy: all` to begin with the message and change it; a condition for all of it is the route's `when:`"),
+            );
         }
         let named = header_line(body, "MSH-9").map(|(_, item)| item);
         let kind = match (named, &doc.reply) {

@@ -70,6 +70,7 @@ impl<'a> Compiler<'a> {
 
     fn route(&mut self, doc: &'a RouteDoc, maps: &[Map]) -> Route {
         self.check_names(doc);
+        self.check_targets(doc);
         self.check_on(doc);
         let on = doc.on.iter().filter_map(|key| self.on(key)).collect();
         if doc.on.is_empty() {

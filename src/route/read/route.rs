@@ -1,7 +1,7 @@
 //! Route documents.
 
 use crate::diagnostic::Diagnostic;
-use crate::route::keys::{Declared, Place, ROUTE, find, names};
+use crate::route::keys::{Declared, Place, ROUTE, Takes, find, names};
 use crate::route::read::Reader;
 use crate::route::yaml::{Content, Node};
 use crate::route::{Body, Document, Item, Key, RouteDoc};
@@ -41,7 +41,7 @@ impl Reader<'_> {
                 "use" => route.overlays = self.keys(value, word),
                 "like" => route.like = self.key(value, word),
                 "resources" => route.resources = self.bodies(value, word, document.extends, Place::Resource),
-                "message" => route.message = self.body(value, word, Place::Message),
+                "message" => route.message = self.message(value, word),
                 "reply" => route.reply = self.key(value, word),
                 "ask" => route.ask = self.bodies(value, word, document.extends, Place::Question),
                 "shared" => {
@@ -56,6 +56,18 @@ impl Reader<'_> {
             }
         }
         Some(route)
+    }
+
+    /// `message:`, a body or the word `as-received`.
+    fn message(&mut self, node: &Node, owner: &str) -> Option<Body> {
+        match &node.content {
+            Content::Scalar(_) if !node.is_empty() => {
+                let Some(Declared { takes: Takes::Message(words), .. }) = find(ROUTE, owner) else { return None };
+                let word = self.choice(node, owner, words)?;
+                Some(Body { span: node.span, copy: vec![word], ..Body::default() })
+            }
+            _ => self.body(node, owner, Place::Message),
+        }
     }
 
     fn bodies(&mut self, node: &Node, owner: &str, extends: bool, place: Place) -> Vec<(Key, Body)> {

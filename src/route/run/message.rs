@@ -64,7 +64,7 @@ impl<'m> Run<'m> {
                     self.halt("control-id-repeats", text, vec!["MSH-10".to_owned()], &x.line);
                 }
             }
-            let (bytes, well) = sheet.write(&self.coding);
+            let (bytes, well) = if x.copy == Copied::AsReceived { (self.message.write().to_vec(), true) } else { sheet.write(&self.coding) };
             let well = well && !self.lossy;
             self.note(|t| t.draft(bytes.clone(), sheet.segments().map(DraftSegment::tag).collect()));
             if !well {

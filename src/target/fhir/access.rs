@@ -3,7 +3,7 @@
 use crate::target::fhir::connection::Connection;
 use crate::target::fhir::token::Tokens;
 use crate::target::secret::HeldSecret;
-use crate::target::{Auth, Fault, FhirConfig, Retry, Setback, TargetError};
+use crate::target::{Auth, Fault, HttpConfig, Retry, Setback, TargetError};
 use base64::Engine as _;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
@@ -21,7 +21,7 @@ enum Kind {
 
 impl Access {
     /// Reads the secrets, and checks that they can be sent; asks nobody.
-    pub(crate) fn open(config: &FhirConfig, base: &str) -> Result<Self, TargetError> {
+    pub(crate) fn open(config: &HttpConfig, base: &str) -> Result<Self, TargetError> {
         let open = |source: &crate::target::SecretSource| HeldSecret::open(source.clone()).map_err(TargetError::Setting);
         let mut headers = Vec::new();
         for (name, value) in &config.headers {
@@ -106,5 +106,6 @@ fn unusable(summary: String) -> Setback {
         detail: None,
         stale: Vec::new(),
         saved: Vec::new(),
+        sent: Vec::new(),
     }
 }

@@ -61,6 +61,7 @@ impl Answer {
             detail: (cut > 0).then(|| Phi::new(text[..cut].to_owned())),
             stale: Vec::new(),
             saved: Vec::new(),
+            sent: Vec::new(),
         }
     }
 

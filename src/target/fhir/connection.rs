@@ -1,7 +1,7 @@
 //! The way to a server: proxy, TLS, time limits, and the pool of connections. Certificate files that change are read again for new connections.
 
 use crate::target::secret::{FileMark, HeldSecret, Looked, read_file};
-use crate::target::{FhirConfig, Proxy, SecretSource, TargetError, Tls, TlsVersion};
+use crate::target::{HttpConfig, Proxy, SecretSource, TargetError, Tls, TlsVersion};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,7 +32,7 @@ struct Current {
 
 impl Connection {
     /// Reads the certificates and prepares the pool; connects to nothing.
-    pub(crate) fn open(config: &FhirConfig) -> Result<Self, TargetError> {
+    pub(crate) fn open(config: &HttpConfig) -> Result<Self, TargetError> {
         let login = match &config.proxy {
             Proxy::Url { login: Some((_, password)), .. } => Some(HeldSecret::open(password.clone()).map_err(TargetError::Setting)?),
             _ => None,
@@ -137,7 +137,7 @@ impl Tls {
     /// # Errors
     /// A sentence that names the file and says what is wrong.
     pub fn check(&self) -> Result<(), String> {
-        let config = FhirConfig { tls: self.clone(), ..FhirConfig::new("https://localhost", crate::exchange::Secret::default()) };
+        let config = HttpConfig { tls: self.clone(), ..HttpConfig::new("https://localhost") };
         Connection::open(&config).map(|_| ()).map_err(|e| e.to_string())
     }
 

@@ -2,17 +2,17 @@
 //!
 //! Patient data travels in bodies and headers; a URL holds types and logical ids only.
 
-mod access;
-mod answer;
+pub(crate) mod access;
+pub(crate) mod answer;
 mod browse;
-mod connection;
+pub(crate) mod connection;
 mod der;
-mod failure;
-mod http;
-mod judge;
+pub(crate) mod failure;
+pub(crate) mod http;
+pub(crate) mod judge;
 mod key;
 mod locks;
-mod pace;
+pub(crate) mod pace;
 mod pieces;
 mod read;
 mod stepwise;
@@ -55,8 +55,8 @@ impl FhirTarget {
         if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
             return Err(TargetError::Setting("a FHIR base URL is http(s)://host/path, without user, password and query".to_owned()));
         }
-        let client = connection::Connection::open(&config)?;
-        let access = access::Access::open(&config, &base)?;
+        let client = connection::Connection::open(&config.http())?;
+        let access = access::Access::open(&config.http(), &base)?;
         let pace = config.rate.map(pace::Pace::new);
         Ok(Self {
             client,
@@ -175,6 +175,7 @@ impl<'a> Work<'a> {
                 detail: None,
                 stale: Vec::new(),
                 saved: Vec::new(),
+                sent: Vec::new(),
             });
         }
         Ok(Self { job, saves: job.saves, secret, steps, known, saved: Vec::new(), stale: Vec::new(), committed: false })

@@ -263,7 +263,18 @@ fn matches(answer: Answer, save: &Save) -> Result<Vec<Found>, Setback> {
 }
 
 fn message_setback(code: &'static str, status: Option<u16>, summary: String) -> Setback {
-    Setback { retry: Retry::Permanent, fault: Fault::Message, retry_after: None, status, code, summary, detail: None, stale: Vec::new(), saved: Vec::new() }
+    Setback {
+        retry: Retry::Permanent,
+        fault: Fault::Message,
+        retry_after: None,
+        status,
+        code,
+        summary,
+        detail: None,
+        stale: Vec::new(),
+        saved: Vec::new(),
+        sent: Vec::new(),
+    }
 }
 
 fn several(save: &Save, all: &[Found]) -> Setback {

@@ -256,7 +256,18 @@ fn refused(answer: &Answer) -> Setback {
 
 /// No request went to the FHIR server.
 fn setback(code: &'static str, status: Option<u16>, summary: String) -> Setback {
-    Setback { retry: Retry::Transient, fault: Fault::Target, retry_after: None, status, code, summary, detail: None, stale: Vec::new(), saved: Vec::new() }
+    Setback {
+        retry: Retry::Transient,
+        fault: Fault::Target,
+        retry_after: None,
+        status,
+        code,
+        summary,
+        detail: None,
+        stale: Vec::new(),
+        saved: Vec::new(),
+        sent: Vec::new(),
+    }
 }
 
 #[cfg(test)]

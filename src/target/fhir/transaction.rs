@@ -196,6 +196,7 @@ pub(crate) fn accept(work: &mut Work<'_>, n: usize, id: Option<String>, etag: Op
             detail: None,
             stale: Vec::new(),
             saved: Vec::new(),
+            sent: Vec::new(),
         });
     }
     let id = work.steps.get(n).and_then(Step::id).map(str::to_owned).or(id);
@@ -218,5 +219,6 @@ pub(crate) fn same_resource(work: &Work<'_>, a: usize, b: usize) -> Setback {
         detail: None,
         stale: Vec::new(),
         saved: Vec::new(),
+        sent: Vec::new(),
     }
 }
