@@ -47,6 +47,41 @@ fn check(found: String, want: &str) {
     assert_eq!(found.trim_start(), want.trim_end(), "\n{found}\n");
 }
 
+/// An ORC could also begin a prior result, whose PID is optional: it is the next order, unless that PID came.
+#[test]
+fn an_order_behind_an_order_is_no_prior_result() {
+    check(
+        place("OML^O21^OML_O21", "2.5.1", "PID ORC TQ1 OBR OBX ORC OBR PID ORC OBR OBX", &[]),
+        "
+        MSH
+        PATIENT PID
+        ORDER ORC
+          TIMING TQ1
+          OBSERVATION_REQUEST OBR
+            OBSERVATION OBX
+        ORDER ORC
+          OBSERVATION_REQUEST OBR
+            PRIOR_RESULT
+              PATIENT_PRIOR PID
+              ORDER_PRIOR ORC OBR
+                OBSERVATION_PRIOR OBX",
+    );
+    check(
+        place("OML^O33^OML_O33", "2.5.1", "PID SPM ORC OBR ORC OBR SPM ORC OBR", &[]),
+        "
+        MSH
+        PATIENT PID
+        SPECIMEN SPM
+          ORDER ORC
+            OBSERVATION_REQUEST OBR
+          ORDER ORC
+            OBSERVATION_REQUEST OBR
+        SPECIMEN SPM
+          ORDER ORC
+            OBSERVATION_REQUEST OBR",
+    );
+}
+
 #[test]
 fn a_report_with_two_orders() {
     check(

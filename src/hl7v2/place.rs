@@ -114,8 +114,28 @@ impl<'a> Placer<'a> {
         self.placement.segments.push(place);
     }
 
-    /// Where the syntax allows the segment next: the same place again, or a later one; in a group that it may begin.
+    /// Where the syntax allows the segment next. Where it could begin a new group past that one's beginning, and also heads an open group that repeats, that
+    /// one comes again: after an order (OML, OMG), an ORC is the next order, and a prior result only behind the PID that begins those (HL7 chapter 4, OML^O21).
     fn lawful(&self, name: &str) -> Option<(usize, NodeId)> {
+        let (depth, node) = self.next(name)?;
+        let open = self.open.get(depth)?;
+        let entered = self.children(open.node).map(|(_, child)| child).find(|child| (child.0..self.structure.end(*child).0).contains(&node.0));
+        let passed = entered.is_some_and(|group| self.structure.is_group(group) && self.leads(group) != node);
+        let headed = |o: &Open| {
+            let head = self.leads(o.node);
+            (self.structure.repeats(o.node) && self.structure.name(head).eq_ignore_ascii_case(name)).then_some(head)
+        };
+        let again = || self.open.iter().enumerate().skip(1).take(depth).rev().find_map(|(n, o)| headed(o).map(|head| (n - 1, head)));
+        passed.then(again).flatten().or(Some((depth, node)))
+    }
+
+    /// The first segment of a group's abstract syntax, required or not.
+    fn leads(&self, node: NodeId) -> NodeId {
+        (node.0..self.structure.end(node).0).map(NodeId).find(|n| !self.structure.is_group(*n)).unwrap_or(node)
+    }
+
+    /// The same place again, or a later one; in a group that it may begin. The innermost open group decides.
+    fn next(&self, name: &str) -> Option<(usize, NodeId)> {
         self.open.iter().enumerate().rev().find_map(|(depth, open)| {
             let is_chosen = self.structure.is_choice(open.node) && open.at != open.node;
             self.children(open.node)
