@@ -107,9 +107,11 @@ impl Packer {
 pub(crate) fn pack(out: &Path) {
     let definitions = read("definitions/fhir-r4/definitions.json");
     let valuesets = read("definitions/fhir-r4/valuesets.json");
+    let us_core = read("definitions/fhir-r4/us-core.json");
     let mut p = Packer::default();
 
-    let sets = object(valuesets.get("valueSets"));
+    let mut sets = object(valuesets.get("valueSets")).clone();
+    sets.extend(object(us_core.get("valueSets")).clone());
     let mut set_names: Vec<&String> = sets.keys().collect();
     set_names.sort();
     for (n, name) in (0u32..).zip(&set_names) {
@@ -142,7 +144,8 @@ pub(crate) fn pack(out: &Path) {
         one_type(&mut p, &by_name, full, top, *path);
     }
 
-    let extensions = object(definitions.get("extensions"));
+    let mut extensions = object(definitions.get("extensions")).clone();
+    extensions.extend(object(us_core.get("extensions")).clone());
     let mut names: Vec<&String> = extensions.keys().collect();
     names.sort();
     for name in names {
@@ -259,7 +262,11 @@ fn one_type(p: &mut Packer, by_name: &HashMap<&str, &Map<String, Value>>, full: 
 
 /// Nine words: name, url, title, contexts at and number, value element, parts at and number, max. A part is four words: name, value element, min, max.
 fn extension(p: &mut Packer, name: &str, def: &Map<String, Value>) {
-    let url = if name.contains("://") || name.starts_with("urn:") { name.to_owned() } else { format!("{EXTENSIONS}{name}") };
+    let url = match def.get("url").and_then(Value::as_str) {
+        Some(url) => url.to_owned(),
+        None if name.contains("://") || name.starts_with("urn:") => name.to_owned(),
+        None => format!("{EXTENSIONS}{name}"),
+    };
     let value = def.get("value").map_or(NONE, |value| value_element(p, object(Some(value))));
     let mut parts = Vec::new();
     for (part, def) in def.get("parts").and_then(Value::as_object).into_iter().flatten() {
