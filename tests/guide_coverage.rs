@@ -2,7 +2,7 @@
 
 mod maps_shared;
 
-use kiln::route::{GuideCoverage, GuideRow, Sheets, Verdict};
+use kiln::route::{GUIDE_OVERLAYS, GuideCoverage, GuideRow, Sheets, Verdict};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -12,7 +12,8 @@ const HEAD: &str = "\
 <!-- written by `UPDATE=1 cargo test --test guide_coverage` -->
 
 Each row of [HL7's v2-to-FHIR guide](https://build.fhir.org/ig/HL7/v2-to-fhir/) that names a FHIR target, and the line of a shipped route that does it; or why none does
-([guide-reasons.yaml](guide-reasons.yaml)); or that it is missing. The overlay `provenance`, which a site switches on with `use: [provenance]`, counts too. `kiln coverage --guide` prints the figures, and for a site's own files, too.
+([guide-reasons.yaml](guide-reasons.yaml)); or that it is missing. The overlays `provenance`, `encounter-history`, `immunization-orders`, `person-vip` and `business-event` count too;
+a site switches them on, `use: [provenance]`. `kiln coverage --guide` prints the figures, and for a site's own files, too.
 
 A row counts as done if a compiled line writes that element from that field, followed through all maps that it calls; a row with a constant, if that constant is written where
 the field decides; a row of a message's sheet, if a route of such messages makes that resource from that segment; a row of codes, if a table of that v2 table says so or the code
@@ -21,7 +22,7 @@ is kept with its table's URI. The guide's conditions are text, and are not compa
 
 #[test]
 fn the_page_says_what_the_maps_do() {
-    let coverage = maps_shared::shipped_with(&["provenance"]).guide_coverage();
+    let coverage = maps_shared::shipped_with(&GUIDE_OVERLAYS).guide_coverage();
     assert!(coverage.unused.is_empty(), "no row needs these reasons, so they are not true any more:\n{}", coverage.unused.join("\n"));
     let made = page(&coverage);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guide-coverage.md");

@@ -25,6 +25,18 @@ fn with_the_overlay_messages_tell_where_it_comes_from() {
     check("fixtures/provenance", &shipped_with(&["provenance"]));
 }
 
+/// What HL7's guide leaves to the site: each a line in the site's file.
+#[test]
+fn with_the_guides_options_messages_make_more() {
+    check("fixtures/overlays", &shipped_with(&["encounter-history", "immunization-orders", "person-vip", "business-event"]));
+}
+
+/// A site's line `use: [us-core]` adds what US Core 6.1.0 wants.
+#[test]
+fn with_us_core_resources_have_what_it_requires() {
+    check("fixtures/us-core", &shipped_with(&["us-core"]));
+}
+
 fn check(folder: &str, set: &RouteSet) {
     let update = std::env::var_os("UPDATE").is_some();
     let mut faults = String::new();

@@ -9,6 +9,7 @@ use crate::cli::route_choice::{self, Choice, Chosen};
 use crate::cli::{Exit, coverage_guide, explain_rest};
 use crate::hl7v2::{self, Message};
 use crate::journal::{JournalError, Query};
+use crate::route::GUIDE_OVERLAYS;
 use crate::site::words;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -53,7 +54,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Exit {
     if args.guide {
         // What ships counts whole, with what a site has to switch on.
-        let Some(chosen) = args.choice.load_with(&["provenance"]) else { return Exit::CouldNot };
+        let Some(chosen) = args.choice.load_with(&GUIDE_OVERLAYS) else { return Exit::CouldNot };
         return coverage_guide::run(&chosen.set, args.json, args.top);
     }
     let Some(chosen) = args.choice.load() else { return Exit::CouldNot };

@@ -28,7 +28,7 @@ mod yaml;
 pub use assist::{Assist, Hover, Suggestion, SuggestionKind, View};
 pub use compile::load;
 pub use functions::function_reference;
-pub use guide::{GuideCoverage, GuideRow, Proof, Sheets, Verdict};
+pub use guide::{GUIDE_OVERLAYS, GuideCoverage, GuideRow, Proof, Sheets, Verdict};
 pub use lineage::{
     ConditionUse, Deletion, Dropped, ElementLineage, LineUse, Lineage, MessageLineage, Outcome, ResourceLineage, Spot, Stage, Step, Use, ValueUse,
 };

@@ -65,7 +65,7 @@ impl Facts {
 }
 
 /// Maps call maps; this is deeper than any that end.
-const DEPTH_MAX: usize = 9;
+const DEPTH_MAX: usize = 12;
 
 struct Walk<'c> {
     code: &'c Code,
@@ -249,7 +249,8 @@ impl<'c> Walk<'c> {
         let Some(spot) = self.spot.clone() else { return };
         let mut asked = asked;
         asked.extend(self.around.iter().cloned());
-        let key = format!("{at} {places:?} {asked:?} {constant:?} {refers} {spot}");
+        // The types tell branches of a choice apart, which have one name.
+        let key = format!("{at} {:?} {places:?} {asked:?} {constant:?} {refers} {spot}", at.types);
         if self.seen.insert(key) {
             self.facts.push(Fact { at, places, asked, constant, refers, spot, route: self.id, source: self.source.clone(), whole: self.whole });
         }
@@ -351,8 +352,11 @@ impl<'c> Walk<'c> {
             Join::Varies(joins) => {
                 let mut kinds: Vec<_> = joins.iter().collect();
                 kinds.sort_by_key(|(name, _)| **name);
-                for (_, (join, name)) in kinds {
-                    self.join(value.clone(), join, env, &at.branch(name));
+                for (kind, (join, name)) in kinds {
+                    // A field of varying type has the components of each: OBX-5.3 is ED.3, too.
+                    let mut value = value.clone();
+                    value.places.insert((*kind).to_string());
+                    self.join(value, join, env, &at.branch(name));
                 }
             }
             Join::Concept { coding, table, .. } => {

@@ -91,7 +91,7 @@ impl<'s> Judge<'s> {
         let resource = fhir::type_named(wanted.at.root).is_some_and(|t| t.kind() == fhir::Kind::Resource);
         let part = wanted.at.steps.is_empty() && source.contains('.') && !source.ends_with(".1");
         let right = |f: &Fact| match kind {
-            Sheets::Datatypes if resource => of_type(f) || f.route.is_some() && f.at.root == wanted.at.root,
+            Sheets::Datatypes if resource => of_type(f) || f.route.is_some() && f.at.types.contains(&wanted.at.root),
             Sheets::Datatypes if part => f.whole || of_type(f) && f.at.steps.is_empty(),
             Sheets::Segments => !wanted.at.steps.is_empty(),
             _ => true,

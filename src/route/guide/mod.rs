@@ -17,6 +17,9 @@ use crate::route::guide::judge::Judge;
 use crate::route::guide::reasons::Reasons;
 use crate::route::program::RouteSet;
 
+/// The shipped overlays that follow rows which the guide leaves to the site; a site switches them on one by one.
+pub const GUIDE_OVERLAYS: [&str; 5] = ["provenance", "encounter-history", "immunization-orders", "person-vip", "business-event"];
+
 /// What became of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -27,13 +27,13 @@ pub(crate) fn wanted(base: &str, whole: &str, assigned: &str, urls: &mut HashMap
         _ => (base, text),
     };
     let Some(root) = At::root(base) else { return Vec::new() };
-    // A corrected target names an extension by its URL: `extension(http://...)`.
+    // A corrected target names an extension by its URL: `extension(http://...)`, inside another one `extension(group)`.
     let mut written = text.to_owned();
-    while let Some((head, rest)) = written.split_once("extension(http")
+    while let Some((head, rest)) = written.split_once("extension(")
         && let Some((url, tail)) = rest.split_once(')')
     {
         let prefix = format!("{head}extension[={}]", urls.len());
-        urls.insert(prefix.clone(), format!("http{url}"));
+        urls.insert(prefix.clone(), url.to_owned());
         written = format!("{prefix}{tail}");
     }
     let text = written.as_str();
@@ -96,7 +96,9 @@ fn places(root: At, text: &str, urls: &HashMap<String, String>) -> Vec<At> {
             *at = match url {
                 Some(url) => at.extension(url),
                 // `value.CodeableConcept` is `valueCodeableConcept`.
-                None if fhir::type_named(&word).is_some() && at.types.last() == Some(&"") => at.parent().step(&format!("{}{word}", at.last())),
+                None if at.last() == "value" && at.types.last() == Some(&"") && fhir::type_named(&word).is_some() => {
+                    at.parent().step(&format!("{}{word}", at.last()))
+                }
                 None => at.step(&word),
             };
         }
