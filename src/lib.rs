@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod console;
+pub mod credential;
 pub mod diagnostic;
 pub mod engine;
 pub mod exchange;

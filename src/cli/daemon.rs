@@ -10,7 +10,7 @@ use crate::diagnostic::{Diagnostic, Severity, Sources, Style, render};
 use crate::engine::{Change, Engine, EngineConfig, ListenerSetup, Routes, Shutdown, TargetSetup};
 use crate::exchange::Timestamp;
 use crate::journal::{Journal, Options};
-use crate::listener::Listener;
+use crate::listener::{Listener, Opened, Socket};
 use crate::metrics::Metrics;
 use crate::route::LoadOptions;
 use crate::site::{LowWater, Site, TargetKind, TargetSite, words};
@@ -131,9 +131,10 @@ impl Daemon {
         }
         let mut listeners = Vec::new();
         for l in &site.listeners {
-            let listener = Listener::bind(l.socket.clone(), Arc::clone(&metrics))
-                .map_err(|e| format!("listener {}: {} cannot be used: {}", l.socket.name, l.socket.address, words(&e)))?;
-            listeners.push(ListenerSetup { listener, site: l.clone() });
+            let settings = Opened::read(l.socket.clone()).map_err(|what| format!("listener {}: {what}", l.socket.name))?;
+            let socket =
+                Socket::bind(l.socket.address).map_err(|e| format!("listener {}: {} cannot be used: {}", l.socket.name, l.socket.address, words(&e)))?;
+            listeners.push(ListenerSetup { listener: Listener::over(socket, settings, Arc::clone(&metrics)), site: l.clone() });
         }
         let bind = async |address: Option<SocketAddr>, pages, key: &str| match address {
             None => Ok(None),

@@ -2,7 +2,7 @@
 
 use crate::engine::intake::Gate;
 use crate::engine::{ApplyFault, ListenerSetup};
-use crate::listener::{Listener, Reins, Socket};
+use crate::listener::{Listener, Opened, Reins, Socket};
 use crate::metrics::Metrics;
 use crate::site::ListenerSite;
 use std::net::SocketAddr;
@@ -28,10 +28,21 @@ impl Door {
     }
 }
 
+/// A listener that goes on.
+pub(super) struct Changed {
+    /// Its place.
+    pub(super) at: usize,
+    pub(super) site: ListenerSite,
+    /// Its new settings.
+    pub(super) settings: Opened,
+    /// Its new socket, if it moves.
+    pub(super) socket: Option<Socket>,
+}
+
 /// What becomes of the listeners; everything that can fail has been done.
 pub(super) struct Plan {
-    /// For each listener that goes on, by its place: its new settings, and its new socket if it moves.
-    pub(super) changed: Vec<(usize, ListenerSite, Option<Socket>)>,
+    /// Those that go on.
+    pub(super) changed: Vec<Changed>,
     /// Those that begin.
     pub(super) opened: Vec<ListenerSetup>,
     /// Places of those that end.
@@ -76,11 +87,15 @@ pub(super) fn plan(doors: &[Door], wanted: Vec<ListenerSite>, metrics: &Arc<Metr
     };
     let mut plan = Plan { changed: Vec::new(), opened: Vec::new(), closed: (0..doors.len()).filter(|n| !homes.contains(&Some(*n))).collect() };
     for (home, site) in homes.iter().zip(&wanted) {
-        match home.and_then(|n| doors.get(n).map(|door| (n, door))) {
-            Some((n, door)) if door.site.socket.address == site.socket.address => plan.changed.push((n, site.clone(), None)),
-            Some((n, _)) => plan.changed.push((n, site.clone(), Some(socket(site)?))),
+        let settings = Opened::read(site.socket.clone()).map_err(|what| ApplyFault::Setting { listener: Arc::clone(&site.socket.name), what })?;
+        match home.and_then(|at| doors.get(at).map(|door| (at, door))) {
+            Some((at, door)) => {
+                let moved = door.site.socket.address != site.socket.address;
+                let socket = moved.then(|| socket(site)).transpose()?;
+                plan.changed.push(Changed { at, site: site.clone(), settings, socket });
+            }
             None => {
-                let listener = Listener::over(socket(site)?, site.socket.clone(), Arc::clone(metrics));
+                let listener = Listener::over(socket(site)?, settings, Arc::clone(metrics));
                 plan.opened.push(ListenerSetup { listener, site: site.clone() });
             }
         }

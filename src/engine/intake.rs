@@ -10,7 +10,7 @@ use crate::engine::shared::{Shared, exit_because_disk_failed, later, now};
 use crate::engine::terms::{Outcome, Terms};
 use crate::engine::{Routes, courier, keys};
 use crate::exchange::{ControlId, Envelope, Format, MessageId, Phi};
-use crate::hl7v2::{AckCode, Acknowledged, Answer, Condition, Fault, Header, Location, Version, event_structure};
+use crate::hl7v2::{AckCode, Acknowledged, Answer, Charset, Condition, Fault, Header, Location, Version, event_structure, recode, recode_answer};
 use crate::journal::{Append, AppendFault, Correspondent, Disposition, JournalError, NewDelivery, OwedState, Place, Stored, Telling, Told};
 use crate::listener::{Intake, Received, Reply, WayBack};
 use crate::metrics::Telling as Count;
@@ -84,12 +84,29 @@ impl Gate {
         self.site.store(Arc::new(site));
     }
 
+    /// What a transport wrote in a set of its choice becomes what the message says that it is. That set, and what stands in the way.
+    fn in_its_own_set(&self, received: &mut Received) -> (Option<Charset>, Option<Fault>) {
+        let Some(written) = received.charset.filter(|_| !received.oversize) else { return (None, None) };
+        let options = self.shared.routes().manner(&received.listener).parse_options();
+        match recode(received.bytes.expose(), written, &options) {
+            Ok((bytes, own)) => {
+                received.bytes = Phi::new(bytes);
+                (Some(own), None)
+            }
+            Err(fault) => (None, Some(fault)),
+        }
+    }
+
     /// Reads what is needed and decides. Nothing is stored yet.
-    fn judge(&self, received: &Received, site: &ListenerSite) -> Judged {
+    fn judge(&self, received: &Received, site: &ListenerSite, unwritable: Option<Fault>) -> Judged {
         let routes = self.shared.routes();
         let options = routes.manner(&received.listener).parse_options();
         let door = Door { listener: &received.listener, options, unrouted: site.unrouted, frame_bytes_max: site.socket.frame_bytes_max };
-        let Verdict { header, message, disposition, taken, fault, answers } = judge(received.bytes.expose(), received.oversize, &door, &routes.set);
+        let mut verdict = judge(received.bytes.expose(), received.oversize, &door, &routes.set);
+        if let Some(fault) = unwritable {
+            verdict.refuse_unread(fault);
+        }
+        let Verdict { header, message, disposition, taken, fault, answers } = verdict;
         let mut envelope = envelope(received, header.as_ref());
         let mut deliveries = Vec::new();
         if let Some(message) = &message {
@@ -212,14 +229,17 @@ impl Gate {
         }
     }
 
-    async fn answer(&self, mut received: Received) -> (Reply, &'static str) {
+    /// The answer, and its code. `own` becomes the message's character set, where its transport wrote it in another.
+    async fn answer(&self, mut received: Received, own: &mut Option<Charset>) -> (Reply, &'static str) {
         self.hand_to_its_delivery(&received).await;
         // Until it is stored, the routes and settings that it was judged by stay in force.
         let steady = self.shared.swap.read().await;
         let site = self.site.load_full();
         received.listener = Arc::clone(&site.socket.name);
+        let unwritable;
+        (*own, unwritable) = self.in_its_own_set(&mut received);
         let listener = &*received.listener;
-        let judged = self.judge(&received, &site);
+        let judged = self.judge(&received, &site, unwritable);
         self.shared.metrics.received(listener, self.type_label(&judged), received.received.0 as f64 / 1_000.0);
         let (two_stages, answers) = (judged.terms.has_two_stages(), judged.answers);
         let owed = judged.terms.owed(judged.fault.as_ref(), judged.outcome, received.back.as_ref());
@@ -380,10 +400,13 @@ impl Gate {
 impl Intake for Gate {
     async fn take(&self, received: Received) -> Reply {
         let began = std::time::Instant::now();
-        let listener = Arc::clone(&received.listener);
-        let (reply, code) = self.answer(received).await;
+        let (listener, wanted, mut own) = (Arc::clone(&received.listener), received.charset, None);
+        let (reply, code) = self.answer(received, &mut own).await;
         self.shared.metrics.acknowledged(&listener, code, began.elapsed());
-        reply
+        match (reply, own, wanted) {
+            (Reply::Ack(bytes), Some(own), Some(wanted)) => Reply::Ack(Phi::new(recode_answer(bytes.expose(), own, wanted))),
+            (reply, ..) => reply,
+        }
     }
 
     fn has_room(&self) -> bool {

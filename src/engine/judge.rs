@@ -80,6 +80,13 @@ impl Verdict {
         self.message = Some(Phi::new(message));
     }
 
+    /// Refuses it for what its transport did, whatever the message says.
+    pub(super) fn refuse_unread(&mut self, fault: Fault) {
+        self.message = None;
+        self.taken.clear();
+        self.refuse(fault);
+    }
+
     fn refuse(&mut self, fault: Fault) {
         self.disposition = Disposition::Refused { code: fault.code, text: fault.text.clone() };
         self.fault = Some(fault);

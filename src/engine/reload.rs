@@ -1,7 +1,7 @@
 //! A changed site takes the place of the one in force, whole: routes, listeners and targets. What can fail is done before anything changes.
 
 use crate::engine::dispatch::{Fate, Lane};
-use crate::engine::doors::{self, Plan};
+use crate::engine::doors::{self, Changed, Plan};
 use crate::engine::shared::{Current, now};
 use crate::engine::{Engine, Routes, TargetSetup};
 use crate::exchange::MessageId;
@@ -62,6 +62,14 @@ pub enum ApplyFault {
         source: std::io::Error,
         /// True if a listener that goes or moves has the port until then.
         ours: bool,
+    },
+    /// A listener's settings cannot work, such as a certificate that cannot be read.
+    #[error("listener {listener}: {what}")]
+    Setting {
+        /// The listener.
+        listener: Arc<str>,
+        /// What is wrong, and where.
+        what: String,
     },
     /// A target does not fit what the journal remembers of it.
     #[error("target {target}: {source}")]
@@ -228,13 +236,13 @@ impl Engine {
 
     fn change_doors(&self, plan: Plan) {
         let mut doors = self.doors();
-        for (n, site, socket) in plan.changed {
-            let Some(door) = doors.get_mut(n) else { continue };
+        for Changed { at, site, settings, socket } in plan.changed {
+            let Some(door) = doors.get_mut(at) else { continue };
             door.gate.change(site.clone());
             if let Some(socket) = socket {
                 door.reins.accept_from(&socket);
             }
-            door.reins.change(site.socket.clone());
+            door.reins.change(settings);
             door.site = site;
         }
         for n in plan.closed.iter().rev() {

@@ -1,9 +1,10 @@
 //! One connection: frames in, replies out in the order of the frames, within the listener's limits.
 
 use crate::exchange::{Phi, Timestamp};
+use crate::listener::greet::Stream;
 use crate::listener::line::Push;
 use crate::listener::mllp::Live;
-use crate::listener::{Intake, Line, ListenerConfig, Received, Reply, WayBack};
+use crate::listener::{Intake, Line, Opened, Received, Reply, WayBack};
 use crate::metrics::{FrameFault, Metrics};
 use crate::wire::Mllp;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -14,11 +15,11 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 /// How much of an oversize frame is handed over: enough for any MSH.
@@ -49,7 +50,7 @@ enum End {
 
 /// Serves the connection until it ends.
 pub(super) async fn serve<I: Intake>(
-    mut stream: TcpStream,
+    mut stream: Stream,
     peer: SocketAddr,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
@@ -62,7 +63,16 @@ pub(super) async fn serve<I: Intake>(
     let (line, mut pushes) = Line::new();
     let mut connection =
         Connection { peer, live: &live, config, metrics: &metrics, large_frames: &large_frames, mllp, noisy: false, line, frames: 0, answered: 0 };
-    let end = connection.exchange(&mut stream, &*intake, &mut pushes, &closing).await;
+    let end = match &mut stream {
+        Either::Left(plain) => {
+            let (reader, writer) = plain.split();
+            connection.exchange(reader, writer, &*intake, &mut pushes, &closing).await
+        }
+        Either::Right(tls) => {
+            let (reader, writer) = tokio::io::split(tls);
+            connection.exchange(reader, writer, &*intake, &mut pushes, &closing).await
+        }
+    };
     drop(pushes);
     connection.count_noise();
     if connection.mllp.inside_frame() && !matches!(end, End::GivenUp) {
@@ -76,7 +86,7 @@ pub(super) async fn serve<I: Intake>(
 
 /// Closes our side and reads until the peer has closed its own, so that unread bytes don't turn the close into a reset
 /// that would destroy acknowledgements on their way.
-async fn linger(stream: &mut TcpStream) {
+async fn linger(stream: &mut Stream) {
     const DISCARD_BYTES_MAX: usize = 1 << 20;
     if stream.shutdown().await.is_err() {
         return;
@@ -105,7 +115,7 @@ struct Connection<'a> {
     peer: SocketAddr,
     live: &'a Live,
     /// The settings with which the message at hand began.
-    config: Arc<ListenerConfig>,
+    config: Arc<Opened>,
     metrics: &'a Metrics,
     large_frames: &'a Semaphore,
     mllp: Mllp,
@@ -119,8 +129,12 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    async fn exchange<I: Intake>(&mut self, stream: &mut TcpStream, intake: &I, pushes: &mut mpsc::Receiver<Push>, closing: &CancellationToken) -> End {
-        let (mut reader, mut writer) = stream.split();
+    async fn exchange<R, W, I>(&mut self, mut reader: R, mut writer: W, intake: &I, pushes: &mut mpsc::Receiver<Push>, closing: &CancellationToken) -> End
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+        I: Intake,
+    {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let mut out = BytesMut::new();
         let mut replies = FuturesOrdered::new();
@@ -212,6 +226,8 @@ impl Connection<'_> {
                             buffer.reserve(READ_BYTES.max(buffer.len().min(self.config.frame_bytes_max)));
                         }
                     }
+                    // TLS was not closed before TCP was. Frames say for themselves whether they are whole.
+                    Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => reading = false,
                     Err(_) => return End::Broken,
                 },
                 // No limit runs against a peer while it is Kiln that has no room.
@@ -270,6 +286,7 @@ impl Connection<'_> {
             bytes: Phi::new(payload),
             oversize,
             back: Some(WayBack { line: self.line.clone(), frames: self.frames }),
+            charset: None,
         }
     }
 
@@ -278,7 +295,7 @@ impl Connection<'_> {
         &mut self,
         first: Reply,
         replies: &mut FuturesOrdered<F>,
-        writer: &mut tokio::net::tcp::WriteHalf<'_>,
+        writer: &mut (impl AsyncWrite + Unpin),
         out: &mut BytesMut,
     ) -> Option<End> {
         let (mut next, mut end) = (Some(first), None);
@@ -301,7 +318,7 @@ impl Connection<'_> {
     }
 
     /// Sends what others asked for, as far as it is its turn. `Some` if the connection ends here.
-    async fn push(&self, pushed: &mut Vec<Push>, writer: &mut tokio::net::tcp::WriteHalf<'_>, out: &mut BytesMut) -> Option<End> {
+    async fn push(&self, pushed: &mut Vec<Push>, writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut) -> Option<End> {
         let (due, later): (Vec<_>, Vec<_>) = pushed.drain(..).partition(|push| push.after <= self.answered);
         *pushed = later;
         due.iter().for_each(|push| Mllp::write_frame(push.bytes.expose(), out));
@@ -317,8 +334,12 @@ impl Connection<'_> {
         None
     }
 
-    async fn write(&self, writer: &mut tokio::net::tcp::WriteHalf<'_>, out: &mut BytesMut) -> Result<(), End> {
-        match timeout(self.config.frame_timeout, writer.write_all_buf(out)).await {
+    async fn write(&self, writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut) -> Result<(), End> {
+        let written = async {
+            writer.write_all_buf(out).await?;
+            writer.flush().await
+        };
+        match timeout(self.config.frame_timeout, written).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Broken),
             Err(_) => {

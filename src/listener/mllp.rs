@@ -1,14 +1,18 @@
 //! The MLLP listener: accepts connections, each served by one task, until it is told to close.
 
 use crate::exchange::{Phi, Timestamp};
-use crate::listener::AllowList;
-use crate::listener::{WayBack, connection};
+use crate::hl7v2::Charset;
+use crate::listener::greet::greet;
+use crate::listener::guard::Guard;
+use crate::listener::http::{self, Conversation};
+use crate::listener::tls::HeldTls;
+use crate::listener::{AllowList, HttpAuth, Network, ServerTls, WayBack, connection};
 use crate::metrics::{FrameFault, Metrics};
 use crate::wire::FRAME_BYTES_MAX;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,11 +21,43 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// What is spoken on a listener's port.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// MLLP: frames on a connection that stays.
+    Mllp,
+    /// HTTP: a request for each message.
+    Http(Http),
+}
+
+/// HL7 v2 over HTTP.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Http {
+    /// The path at which messages are taken; `None`: at every path.
+    pub path: Option<String>,
+    /// What a request must show; `None`: nothing.
+    pub auth: Option<HttpAuth>,
+    /// What decides the status of an answer.
+    pub status: HttpStatus,
+}
+
+/// The status of an answer with an acknowledgement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpStatus {
+    /// By the acknowledgement's code: 200 for AA and CA, 400 for AR and CR, 500 for AE and CE.
+    #[default]
+    Acknowledgement,
+    /// Always 200: the transport has done its work.
+    Ok,
+}
+
 /// How a listener treats its peers. The defaults are the limits of docs/limits.md.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerConfig {
     /// Its name in the site file.
     pub name: Arc<str>,
+    /// What is spoken on its port.
+    pub kind: Kind,
     /// Where it listens; port 0 takes a free one.
     pub address: SocketAddr,
     /// The longest payload of a frame, in bytes.
@@ -38,6 +74,12 @@ pub struct ListenerConfig {
     pub keep_alive: Duration,
     /// Which peers may connect.
     pub allow: AllowList,
+    /// Load balancers that say in a header of the PROXY protocol for whom they connect; then `allow` is about those.
+    pub proxies: Vec<Network>,
+    /// TLS; `None` for plain connections.
+    pub tls: Option<ServerTls>,
+    /// A connection must have come in within this time: header of the PROXY protocol, and handshake of TLS.
+    pub handshake_timeout: Duration,
 }
 
 impl ListenerConfig {
@@ -45,6 +87,7 @@ impl ListenerConfig {
     pub fn new(name: impl Into<Arc<str>>, address: SocketAddr) -> Self {
         Self {
             name: name.into(),
+            kind: Kind::Mllp,
             address,
             frame_bytes_max: FRAME_BYTES_MAX,
             connections_max: 1_000,
@@ -53,7 +96,45 @@ impl ListenerConfig {
             frame_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(60),
             allow: AllowList::default(),
+            proxies: Vec::new(),
+            tls: None,
+            handshake_timeout: Duration::from_secs(10),
         }
+    }
+}
+
+/// Settings, and what they name opened: a listener runs with these.
+pub struct Opened {
+    config: ListenerConfig,
+    pub(super) tls_held: Option<HeldTls>,
+    pub(super) guard: Option<Guard>,
+}
+
+impl Opened {
+    /// Reads the files that the settings name.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong and where.
+    pub fn read(config: ListenerConfig) -> Result<Self, String> {
+        let tls_held = config.tls.clone().map(HeldTls::open).transpose()?;
+        let guard = match &config.kind {
+            Kind::Http(http) => http.auth.clone().map(Guard::open).transpose()?,
+            Kind::Mllp => None,
+        };
+        Ok(Self { config, tls_held, guard })
+    }
+
+    /// True for a load balancer that speaks the PROXY protocol.
+    pub(super) fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(peer))
+    }
+}
+
+impl std::ops::Deref for Opened {
+    type Target = ListenerConfig;
+
+    fn deref(&self) -> &ListenerConfig {
+        &self.config
     }
 }
 
@@ -75,6 +156,8 @@ pub struct Received {
     pub oversize: bool,
     /// How something can be sent to the peer later; `None` where only the reply can.
     pub back: Option<WayBack>,
+    /// The character set in which the transport says that the bytes are written, above whatever the message says; `None` if it does not say.
+    pub charset: Option<Charset>,
 }
 
 /// What becomes of a frame.
@@ -127,7 +210,7 @@ impl Socket {
 
 /// What of a listener can be changed while it runs.
 pub(super) struct Live {
-    config: ArcSwap<ListenerConfig>,
+    config: ArcSwap<Opened>,
     /// None once it is closed: connections that still answer must not keep the port.
     socket: ArcSwapOption<TcpListener>,
     /// Open connections.
@@ -148,12 +231,12 @@ impl Drop for Place {
 
 impl Live {
     /// The settings of this moment.
-    pub(super) fn config(&self) -> Arc<ListenerConfig> {
+    pub(super) fn config(&self) -> Arc<Opened> {
         self.config.load_full()
     }
 
     /// The same, if they are others than `known`.
-    pub(super) fn other_than(&self, known: &Arc<ListenerConfig>) -> Option<Arc<ListenerConfig>> {
+    pub(super) fn other_than(&self, known: &Arc<Opened>) -> Option<Arc<Opened>> {
         let now = self.config.load();
         (!Arc::ptr_eq(&now, known)).then(|| Arc::clone(&now))
     }
@@ -170,9 +253,9 @@ pub struct Listener {
 pub struct Reins(Arc<Live>);
 
 impl Reins {
-    /// Puts other settings in force: for the next peer that connects, and on open connections for the next message.
-    pub fn change(&self, config: ListenerConfig) {
-        self.0.config.store(Arc::new(config));
+    /// Puts other settings in force: for the next peer that connects, and, but for TLS, on open connections for the next message.
+    pub fn change(&self, settings: Opened) {
+        self.0.config.store(Arc::new(settings));
         self.0.changed.notify_waiters();
     }
 
@@ -191,14 +274,14 @@ impl Reins {
 impl Listener {
     /// Binds the socket that the settings name.
     pub fn bind(config: ListenerConfig, metrics: Arc<Metrics>) -> std::io::Result<Self> {
-        let socket = Socket::bind(config.address)?;
-        Ok(Self::over(socket, config, metrics))
+        let settings = Opened::read(config).map_err(std::io::Error::other)?;
+        Ok(Self::over(Socket::bind(settings.address)?, settings, metrics))
     }
 
     /// A listener over a socket that is bound already.
-    pub fn over(socket: Socket, config: ListenerConfig, metrics: Arc<Metrics>) -> Self {
+    pub fn over(socket: Socket, settings: Opened, metrics: Arc<Metrics>) -> Self {
         let live =
-            Live { config: ArcSwap::from_pointee(config), socket: ArcSwapOption::new(Some(socket.0)), open: AtomicUsize::new(0), changed: Notify::new() };
+            Live { config: ArcSwap::from_pointee(settings), socket: ArcSwapOption::new(Some(socket.0)), open: AtomicUsize::new(0), changed: Notify::new() };
         Self { live: Arc::new(live), metrics }
     }
 
@@ -217,14 +300,23 @@ impl Listener {
         let large_frames = Arc::new(Semaphore::new(LARGE_FRAMES_MAX));
         let tasks = TaskTracker::new();
         while let Some((stream, peer)) = self.accept(&closing, &*intake).await {
-            let (live, metrics, name) = (Arc::clone(&self.live), Arc::clone(&self.metrics), Arc::clone(&self.live.config.load().name));
-            let serve =
-                connection::serve(stream, peer, Arc::clone(&live), Arc::clone(&metrics), Arc::clone(&intake), Arc::clone(&large_frames), closing.clone());
+            let settings = self.live.config();
+            let (live, metrics, name) = (Arc::clone(&self.live), Arc::clone(&self.metrics), Arc::clone(&settings.name));
+            let (intake, large_frames, closing) = (Arc::clone(&intake), Arc::clone(&large_frames), closing.clone());
             metrics.connections(&name, 1);
             live.open.fetch_add(1, Ordering::AcqRel);
+            let place = Place(Arc::clone(&live));
             tasks.spawn(async move {
-                let _place = Place(live);
-                serve.await;
+                let _place = place;
+                // Who has not come in yet has sent no message, and is owed no answer.
+                if let Some(Some((stream, peer))) = closing.run_until_cancelled(greet(stream, peer, &settings, &metrics)).await {
+                    match settings.kind {
+                        Kind::Mllp => connection::serve(stream, peer, live, Arc::clone(&metrics), intake, large_frames, closing).await,
+                        Kind::Http(_) => {
+                            http::serve(stream, Conversation { peer, live, metrics: Arc::clone(&metrics), intake, large: large_frames }, closing).await;
+                        }
+                    }
+                }
                 metrics.connections(&name, -1);
             });
         }
@@ -246,12 +338,15 @@ impl Listener {
                 () = closing.cancelled() => return None,
                 () = changed => continue,
                 accepted = async {
-                    intake.room().await;
+                    // HTTP has an answer for it.
+                    if config.kind == Kind::Mllp {
+                        intake.room().await;
+                    }
                     socket.accept().await
                 }, if has_place => accepted,
             };
             match accepted {
-                Ok((stream, peer)) if config.allow.allows(peer.ip()) => {
+                Ok((stream, peer)) if config.is_proxy(peer.ip()) || config.allow.allows(peer.ip()) => {
                     if let Err(error) = prepare(&stream, &config) {
                         tracing::debug!(listener = %config.name, kind = ?error.kind(), "a socket option was refused");
                     }

@@ -24,6 +24,16 @@ pub enum FrameFault {
     SlowReader,
     /// A peer that the allow-list does not name.
     NotAllowed,
+    /// A load balancer that began with no PROXY header.
+    ProxyHeader,
+    /// A handshake of TLS that failed or took too long.
+    Handshake,
+    /// A client whose certificate is good, and names nobody who may come in.
+    ClientName,
+    /// A request over HTTP that is none that a listener takes.
+    BadRequest,
+    /// A request over HTTP without the right credentials.
+    Unauthorized,
 }
 
 /// How an attempt at a delivery ended; the value of label `outcome`.
@@ -91,6 +101,8 @@ macro_rules! closed_list {
 closed_list!(FrameFault {
     Oversize => "oversize", SlowFrame => "slow-frame", Truncated => "truncated", Restarted => "restarted",
     Idle => "idle", SlowReader => "slow-reader", NotAllowed => "not-allowed",
+    ProxyHeader => "proxy-header", Handshake => "handshake", ClientName => "client-name",
+    BadRequest => "bad-request", Unauthorized => "unauthorized",
 });
 closed_list!(Telling { Sent => "sent", Accepted => "accepted", Failed => "failed", GivenUp => "given-up" });
 closed_list!(Outcome { Delivered => "delivered", Transient => "transient", Ambiguous => "ambiguous", Race => "race", Accepted => "accepted", DeadLetter => "dead-letter", Refused => "refused" });

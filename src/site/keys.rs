@@ -87,7 +87,15 @@ pub(crate) const LISTEN: &[SiteKey] = &[key("listen", Takes::Address, "address a
 
 /// One listener.
 pub(crate) const LISTENER: &[SiteKey] = &[
-    key("mllp", Takes::Address, "address and port; needed"),
+    key("mllp", Takes::Address, "messages come over MLLP: address and port; this or `http` is needed"),
+    key("http", Takes::Address, "messages come by POST over HTTP, and the answer has the acknowledgement: address and port"),
+    key("path", Takes::Text, "with `http`, the path at which messages are taken: `/hl7`; left out, every path"),
+    key("auth", Takes::Section(LISTENER_AUTH, &[]), "with `http`, what a request must show; left out, nothing"),
+    key(
+        "status",
+        Takes::Choice(&["acknowledgement", "ok"]),
+        "with `http`, the status of an answer: 200, 400 or 500 by the acknowledgement's code, or 200 for all; acknowledgement",
+    ),
     key(
         "acknowledge",
         Takes::Choice(&["stored", "mapped", "delivered"]),
@@ -108,6 +116,8 @@ pub(crate) const LISTENER: &[SiteKey] = &[
     key("zone", Takes::Text, "the zone of times without an offset, an IANA name: `Europe/Berlin`; UTC"),
     key("authority", Takes::Text, "the assigning authority of identifiers without CX.4: `HOSP` or `HOSP&1.2.3&ISO`"),
     key("allow", Takes::Texts, "addresses and ranges that may connect; left out, all"),
+    key("proxy-protocol", Takes::Texts, "load balancers, addresses and ranges, that say in a PROXY header for whom they connect; `allow` is about those then"),
+    key("tls", Takes::Section(SERVER_TLS, &[]), "TLS, and which clients may come in; left out, plain connections"),
     key("limits", Takes::Section(LIMITS, &[]), "limits on connections and frames"),
 ];
 
@@ -136,6 +146,38 @@ pub(crate) const LIMITS: &[SiteKey] = &[
     key("idle", Takes::Duration(&["off"]), "a connection that is silent for so long is closed"),
     key("frame-time", Takes::Duration(&[]), "a frame that takes longer closes its connection"),
     key("keep-alive", Takes::Duration(&[]), "how often TCP asks whether a silent peer is there"),
+    key("handshake", Takes::Duration(&[]), "a connection whose PROXY header and TLS handshake take longer is closed; 10s"),
+];
+
+/// `auth:` of a listener.
+pub(crate) const LISTENER_AUTH: &[SiteKey] = &[
+    key("users", Takes::Named(USER), "names and passwords (HTTP Basic)"),
+    key("bearer", Takes::Secret(false), "a token; a file may hold several, a line each"),
+];
+
+/// One of `users:`.
+pub(crate) const USER: &[SiteKey] = &[
+    key("password", Takes::Secret(false), "`{ file: PATH }`, `{ env: NAME }` or `{ command: [...] }`"),
+    key("hash", Takes::Text, "instead of the password, its Argon2 hash: `$argon2id$v=19$m=19456,t=2,p=1$...`"),
+];
+
+/// `tls:` of a listener.
+pub(crate) const SERVER_TLS: &[SiteKey] = &[
+    key("certificate", Takes::Texts, "the listener's certificate with its chain, PEM; several for clients that ask for different hosts (SNI); needed"),
+    key("key", Takes::Texts, "the private key of that certificate, PEM; as many, in the same order; needed"),
+    key("minimum", Takes::Choice(&["1.2", "1.3"]), "the oldest version of TLS that is spoken; 1.2"),
+    key("clients", Takes::Section(CLIENTS, &[]), "clients must have a certificate (mutual TLS); left out, nobody is asked for one"),
+];
+
+/// `clients:` of a listener's `tls:`.
+pub(crate) const CLIENTS: &[SiteKey] = &[
+    key("ca", Takes::Text, "a file of PEM certificates: the authorities that sign certificates of clients; needed"),
+    key(
+        "names",
+        Takes::Texts,
+        "names of certificates (host, common name, e-mail, URI, address) that may come in: `lab.example`, `*.ward.example`; left out, all",
+    ),
+    key("revoked", Takes::Text, "a file of PEM revocation lists, one of each authority"),
 ];
 
 /// One target.

@@ -114,8 +114,8 @@ fn blot(text: &str, file: &Yaml) -> String {
 /// Keys below a secret's that say where it is, or something that may be read.
 fn is_place(path: &[String], last: &str) -> bool {
     let words = ["file", "env", "user", "auth", "headers", "basic", "oauth", "smart", "token-url", "client", "method", "scope", "kid", "audience"];
-    // `tls: { key: FILE }` is the name of a file.
-    words.contains(&last) || (last == "key" && path.iter().any(|k| k == "tls"))
+    // `tls: { key: FILE }` has names of files alone.
+    words.contains(&last) || path.iter().any(|k| k == "tls")
 }
 
 /// For a file that is not YAML: all that follows a secret's key on its line.
@@ -184,7 +184,7 @@ mod tests {
             "kiln.yaml:3:9 K724 `reload` is one of watch, signal",
             "kiln.yaml:5:16 K725 `listeners.adt.mllp` is not an address and a port",
             "kiln.yaml:5:32 K722 `listeners.adt.unrouted` is one value",
-            "kiln.yaml:6:3 K723 listener `lab` says no address",
+            "kiln.yaml:6:3 K723 listener `lab` says not where messages come in",
             "kiln.yaml:7:3 K729 `lab` is written twice",
             "KILN__CONSOL__LISTEN:1:1 K721 `consol` is not a key of a site file",
             "KILN__JOURNAL__LOW_WATER:1:1 K725 `journal.low-water` is not a size or a share of the disk",

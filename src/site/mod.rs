@@ -2,6 +2,7 @@
 //!
 //! Never applies half a file: either everything in it is good, or the caller gets every fault at once and nothing else.
 
+mod door;
 mod enhanced;
 mod environment;
 mod files;

@@ -3,6 +3,7 @@
 use crate::diagnostic::Diagnostic;
 use crate::hl7v2::Charset;
 use crate::listener::{AllowList, ListenerConfig, Network};
+use crate::site::door::{kind, server_tls};
 use crate::site::enhanced::enhanced;
 use crate::site::keys::{JOURNAL, LIMITS, LISTEN, LISTENER, LOG, ROOT};
 use crate::site::model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, OnRemoval, Reload, Site, Unrouted, WhenFull};
@@ -55,7 +56,7 @@ pub(crate) fn site(r: &mut Reader<'_>, value: &Value, around: &Around<'_>) -> Si
     let overlays = keys.get("use").map(|e| r.list(&e)).unwrap_or_default().iter().filter_map(|e| r.text(e).map(str::to_owned)).collect();
     let folders = ["routes", "tables"].iter().flat_map(|k| folders(r, &keys, k, around)).collect();
     let (targets, target_places) = targets(r, &keys, around).into_iter().unzip();
-    let listeners = listeners(r, &keys);
+    let listeners = listeners(r, &keys, around);
     let log = log(r, &keys);
     let files = std::mem::take(&mut r.files);
     Site { language, journal, console, metrics, reload, on_removal, overlays, folders, listeners, targets, log, target_places, files }
@@ -130,26 +131,23 @@ pub(crate) const DEFAULTS_SOURCE: crate::diagnostic::SourceId = crate::diagnosti
 /// Stands for an address that could not be read.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
-fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>) -> Vec<ListenerSite> {
+fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Vec<ListenerSite> {
     let mut all: Vec<ListenerSite> = Vec::new();
     let mut addresses: Vec<(SocketAddr, Entry<'_>)> = Vec::new();
     let target_names: Vec<String> = keys.get("targets").map(|e| r.entries(&e)).unwrap_or_default().iter().map(|e| e.name().to_owned()).collect();
     for entry in keys.get("listeners").map(|e| r.entries(&e)).unwrap_or_default() {
         name(r, &entry);
         let k = r.keys(&entry, LISTENER);
-        let mllp = k.get("mllp");
-        if mllp.is_none() {
-            r.missing(entry.key, &format!("listener `{}` says no address", entry.name()), "add `mllp: 127.0.0.1:2575`");
-        }
+        let (kind, at) = kind(r, &entry, &k, around);
         // What is wrong with the address has been told; the rest is looked at all the same.
-        let address = mllp.as_ref().and_then(|e| address(r, e)).unwrap_or(NOWHERE);
-        let mllp = mllp.unwrap_or_else(|| entry.clone());
+        let address = at.as_ref().and_then(|e| address(r, e)).unwrap_or(NOWHERE);
+        let at = at.unwrap_or_else(|| entry.clone());
         if let Some((_, first)) = addresses.iter().find(|(a, _)| *a == address && address.port() != 0) {
             let fault =
-                Diagnostic::error("K731", mllp.span, format!("listeners `{}` and `{}` have one address", first.path.get(1).map_or("", |s| s), entry.name()));
+                Diagnostic::error("K731", at.span, format!("listeners `{}` and `{}` have one address", first.path.get(1).map_or("", |s| s), entry.name()));
             r.faults.push(fault.label("taken").related(first.span, "first here").help("give each its own port"));
         }
-        addresses.push((address, mllp.clone()));
+        addresses.push((address, at.clone()));
         let words = [("accept", Unrouted::Accept), ("reject", Unrouted::Reject)];
         let unrouted = k.get("unrouted").and_then(|e| r.word(&e, &words)).unwrap_or(Unrouted::Accept);
         let words = [("close", WhenFull::Close), ("nak", WhenFull::Nak)];
@@ -167,8 +165,12 @@ fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>) -> Vec<ListenerSite> {
             Some(e) => r.duration(&e),
         };
         let mut socket = ListenerConfig::new(entry.name(), address);
+        socket.kind = kind;
         let allow = k.get("allow").map(|e| r.list(&e)).unwrap_or_default();
         socket.allow = AllowList(allow.iter().filter_map(|e| network(r, e)).collect());
+        let proxies = k.get("proxy-protocol").map(|e| r.list(&e)).unwrap_or_default();
+        socket.proxies = proxies.iter().filter_map(|e| network(r, e)).collect();
+        socket.tls = k.get("tls").and_then(|e| server_tls(r, &e, around));
         limits(r, &k, &mut socket);
         all.push(ListenerSite { socket, acknowledge, enhanced, unrouted, duplicates, when_full, charset, zone, authority });
     }
@@ -215,6 +217,7 @@ fn limits(r: &mut Reader<'_>, k: &Keys<'_>, socket: &mut ListenerConfig) {
         None => {}
     }
     socket.frame_timeout = k.get("frame-time").and_then(|e| r.duration(&e)).unwrap_or(socket.frame_timeout);
+    socket.handshake_timeout = k.get("handshake").and_then(|e| r.duration(&e)).unwrap_or(socket.handshake_timeout);
     socket.keep_alive = k.get("keep-alive").and_then(|e| r.duration(&e)).unwrap_or(socket.keep_alive);
 }
 

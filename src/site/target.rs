@@ -224,19 +224,7 @@ pub(crate) fn web_tls(r: &mut Reader<'_>, e: &Entry<'_>, around: &Around<'_>) ->
 /// `tls:` with its keys.
 pub(crate) fn tls(r: &mut Reader<'_>, e: &Entry<'_>, k: &Keys<'_>, around: &Around<'_>) -> Tls {
     let minimum = k.get("minimum").and_then(|e| r.word(&e, &[("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)])).unwrap_or_default();
-    let file = |r: &mut Reader<'_>, key: &str| -> Option<PathBuf> {
-        let e = k.get(key)?;
-        let path = around.folder.join(r.text(&e)?);
-        r.files.push(path.clone());
-        match std::fs::File::open(&path) {
-            Ok(_) => return Some(path),
-            Err(fault) => {
-                let what = format!("the file `{}` cannot be read: {}", path.display(), words(&fault));
-                r.faults.push(absent(around, e.span, what));
-            }
-        }
-        None
-    };
+    let file = |r: &mut Reader<'_>, key: &str| k.get(key).and_then(|e| file(r, &e, around));
     let (ca, certificate, key) = (file(r, "ca"), file(r, "certificate"), file(r, "key"));
     let written = k.get("certificate").is_some();
     if written != k.get("key").is_some() {
@@ -248,6 +236,20 @@ pub(crate) fn tls(r: &mut Reader<'_>, e: &Entry<'_>, k: &Keys<'_>, around: &Arou
         r.faults.push(Diagnostic::error("K732", e.key, what));
     }
     tls
+}
+
+/// A file that is read when the site starts, and looked at while it runs; `None` if it is not there, which is told.
+pub(crate) fn file(r: &mut Reader<'_>, e: &Entry<'_>, around: &Around<'_>) -> Option<PathBuf> {
+    let path = around.folder.join(r.text(e)?);
+    r.files.push(path.clone());
+    match std::fs::File::open(&path) {
+        Ok(_) => Some(path),
+        Err(fault) => {
+            let what = format!("the file `{}` cannot be read: {}", path.display(), words(&fault));
+            r.faults.push(absent(around, e.span, what));
+            None
+        }
+    }
 }
 
 pub(crate) fn proxy(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>) -> Proxy {
@@ -280,7 +282,7 @@ pub(crate) fn proxy(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>) 
 }
 
 /// `{ file: PATH }`, `{ env: NAME }`, `{ command: [...] }`, or a text that came from a variable rather than from the file.
-fn secret(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>, plain_allowed: bool) -> Option<SecretSource> {
+pub(crate) fn secret(r: &mut Reader<'_>, entry: &Entry<'_>, around: &Around<'_>, plain_allowed: bool) -> Option<SecretSource> {
     const HELP: &str = "write `{ file: /run/secrets/NAME }`, `{ env: NAME }` or `{ command: [PROGRAM, ARGUMENT] }`";
     if let Some(text) = entry.scalar() {
         if plain_allowed || entry.span.source != r.beginning.source {

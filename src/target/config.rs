@@ -3,7 +3,7 @@
 
 use crate::exchange::Secret;
 use crate::fhir::PatchFormat;
-use crate::target::SecretSource;
+use crate::target::{SecretSource, TlsVersion};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -250,16 +250,6 @@ pub struct Tls {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// The oldest version that is spoken.
     pub minimum: TlsVersion,
-}
-
-/// A version of TLS; older ones are never spoken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// TLS 1.2 (RFC 5246).
-    #[default]
-    V12,
-    /// TLS 1.3 (RFC 8446).
-    V13,
 }
 
 /// The way to a server.

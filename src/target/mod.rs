@@ -8,19 +8,18 @@ mod config;
 mod fhir;
 mod folder;
 mod outcome;
-mod secret;
 mod tls;
 mod v2;
 
+pub use crate::credential::{SecretSource, TlsVersion};
 pub use crate::fhir::{KnownId, PatchFormat};
 pub use config::{
     Auth, ClientProof, Expect, FhirConfig, FolderConfig, HttpConfig, Layout, MllpConfig, Proxy, RETRY_ON, Rate, Sending, TargetConfig, TargetError, Tls,
-    TlsVersion, TokenConfig, V2Config, V2Way,
+    TokenConfig, V2Config, V2Way,
 };
 pub use fhir::{FhirTarget, PageFault, Search, SigningKey};
 pub use folder::FolderTarget;
 pub use outcome::{Fault, Job, Receipt, Retry, Saved, Sent, Setback, Stage};
-pub use secret::SecretSource;
 pub use v2::{Heard, HttpSender, MllpConnection, MllpPeer, NoConnection, Silence, V2Target, is_host_and_port};
 
 /// An open target. Cheap to share behind an `Arc`; all methods may run at the same time.

@@ -1,6 +1,6 @@
 //! TLS towards a peer that is not reached by HTTP: rustls settings from a target's files, read again when they change; and words for what fails.
 
-use crate::target::secret::{FileMark, Looked, read_file};
+use crate::credential::{FileMark, Looked, read_file};
 use crate::target::{Tls, TlsVersion};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -96,7 +96,7 @@ impl Authority {
         // Two authorities of one name would be told apart by their signatures only.
         params.distinguished_name.push(rcgen::DnType::CommonName, format!("Authority {}", number()));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("signed");
         Self { issuer: Issuer::new(params, key), certificate }
@@ -115,13 +115,55 @@ impl Authority {
         self.leaf("kiln", 4000, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// A client of this host and common name.
+    pub(crate) fn named_client(&self, name: &str, common_name: &str) -> Pem {
+        let mut params = params(name, 4000, ExtendedKeyUsagePurpose::ClientAuth);
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+        self.sign(params)
+    }
+
+    /// A client whose certificate has this serial number.
+    pub(crate) fn numbered_client(&self, serial: u64) -> Pem {
+        let mut params = params("kiln", 4000, ExtendedKeyUsagePurpose::ClientAuth);
+        params.serial_number = Some(serial.into());
+        self.sign(params)
+    }
+
+    /// A list of the certificates of these serial numbers, which are good no more.
+    pub(crate) fn revocations(&self, serials: &[u64]) -> String {
+        let revoked = |serial: &u64| rcgen::RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2020, 1, 1),
+            next_update: rcgen::date_time_ymd(4000, 1, 1),
+            crl_number: number().into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).expect("signed").pem().expect("PEM")
+    }
+
     fn leaf(&self, name: &str, until: i32, purpose: ExtendedKeyUsagePurpose) -> Pem {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
-        params.not_after = rcgen::date_time_ymd(until, 1, 1);
-        params.extended_key_usages = vec![purpose];
+        self.sign(params(name, until, purpose))
+    }
+
+    fn sign(&self, params: CertificateParams) -> Pem {
         let key = KeyPair::generate().expect("a key");
         Pem { certificate: params.signed_by(&key, &self.issuer).expect("signed").pem(), key: key.serialize_pem() }
     }
+}
+
+fn params(name: &str, until: i32, purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+    params.not_after = rcgen::date_time_ymd(until, 1, 1);
+    params.extended_key_usages = vec![purpose];
+    params
 }
 
 /// What a TLS front asks for.

@@ -1,8 +1,8 @@
 //! What each request carries to be let in: credentials and configured headers, as they are now.
 
+use crate::credential::HeldSecret;
 use crate::target::fhir::connection::Connection;
 use crate::target::fhir::token::Tokens;
-use crate::target::secret::HeldSecret;
 use crate::target::{Auth, Fault, HttpConfig, Retry, Setback, TargetError};
 use base64::Engine as _;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};

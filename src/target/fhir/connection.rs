@@ -1,6 +1,6 @@
 //! The way to a server: proxy, TLS, time limits, and the pool of connections. Certificate files that change are read again for new connections.
 
-use crate::target::secret::{FileMark, HeldSecret, Looked, read_file};
+use crate::credential::{FileMark, HeldSecret, Looked, read_file};
 use crate::target::{HttpConfig, Proxy, SecretSource, TargetError, Tls, TlsVersion};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder};
 use std::path::Path;

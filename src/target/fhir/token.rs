@@ -1,11 +1,11 @@
 //! Access tokens: asked for with the grant `client_credentials`, kept until shortly before they end, and asked for by one request at a time.
 
+use crate::credential::HeldSecret;
 use crate::exchange::{Phi, Secret};
 use crate::target::fhir::answer::Answer;
 use crate::target::fhir::connection::Connection;
 use crate::target::fhir::http::{Effect, exchange};
 use crate::target::fhir::key::SigningKey;
-use crate::target::secret::HeldSecret;
 use crate::target::{ClientProof, Fault, Retry, Setback, TargetError, TokenConfig};
 use base64::Engine as _;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
