@@ -55,7 +55,7 @@ fn run(bencher: divan::Bencher, path: &str, others: (usize, usize)) {
 
 fn run_bytes(bencher: divan::Bencher, bytes: Bytes, (routes, maps): (usize, usize)) {
     let set = load(site::sources(routes, maps), &LoadOptions::default()).set.expect("the routes have no errors");
-    let context = Context { received: Timestamp(0), zone: None, authority: None, message: MessageId(1), listener: "bench" };
+    let context = Context { received: Timestamp(0), zone: None, authority: None, message: MessageId(1), listener: "bench", answers: kiln::fhir::Answers::NONE };
     bencher.bench(|| {
         let message = Message::parse(bytes.clone(), &ParseOptions::default()).expect("the fixture parses");
         let route = set.matching("bench", &message).taken[0];

@@ -105,3 +105,43 @@ fn a_sites_own_routes_stand_above_the_shipped_ones() {
     let faulty = run(folder.path(), &["map", "m.hl7", "--routes", "mine"]).expect(2);
     assert!(faulty.err.contains("K203") && faulty.err.contains("only.yaml:5"), "{}", faulty.err);
 }
+
+#[test]
+fn a_route_that_asks_is_answered_by_a_file_beside_the_message() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
+    let route = "route: visit\non: ADT^A01\nto: main\nask: { doctor: { $search: Practitioner, $at: main, $several: refuse, name: PID-5.2 } }\n\
+                 resources:\n  who: { $map: PID -> Patient, $save: update by PID-3, generalPractitioner: doctor }\n";
+    write("visit.yaml", route);
+    write("m.hl7", &admit("C1", "7"));
+    let map = |more: &[&str]| run(folder.path(), &[&["map", "m.hl7", "--routes", "visit.yaml", "--route", "visit"], more].concat());
+
+    let nobody = map(&[]).expect(1);
+    assert!(nobody.err.contains("not-asked") && nobody.err.contains("--ask asks the site's targets"), "{}", nobody.err);
+
+    write("m.answers.json", r#"{ "doctor": [{ "resourceType": "Practitioner", "id": "d1" }] }"#);
+    let referred = |ran: &Ran| serde_json::from_str::<serde_json::Value>(&ran.out).expect("a Bundle")["entry"][0]["resource"]["generalPractitioner"].clone();
+    assert_eq!(referred(&map(&[]).expect(0)), serde_json::json!([{ "reference": "Practitioner/d1" }]));
+
+    // A searchset as a server gives it; what came along is no match.
+    let entry = |mode: &str, id: &str| format!(r#"{{ "search": {{ "mode": "{mode}" }}, "resource": {{ "resourceType": "Practitioner", "id": "{id}" }} }}"#);
+    write("other.json", &format!(r#"{{ "doctor": {{ "resourceType": "Bundle", "entry": [{}, {}] }} }}"#, entry("match", "d2"), entry("include", "d3")));
+    assert_eq!(referred(&map(&["--answers", "other.json"]).expect(0)), serde_json::json!([{ "reference": "Practitioner/d2" }]));
+
+    write("other.json", r#"{ "doctor": [{ "resourceType": "Practitioner", "id": "d1" }, { "resourceType": "Practitioner", "id": "d2" }] }"#);
+    let several = map(&["--answers", "other.json"]).expect(1);
+    assert!(several.err.contains("several-found") && several.err.contains("found 2 Practitioner at main"), "{}", several.err);
+    let wrong = {
+        write("other.json", r#"{ "doctor": "d1" }"#);
+        map(&["--answers", "other.json"]).expect(2)
+    };
+    assert!(wrong.err.contains("other.json: doctor: an answer is a list of resources"), "{}", wrong.err);
+
+    // The same in fixtures, with what is asked.
+    write("m.expected.json", r#"{ "given": { "routes": ["visit"] }, "routes": { "visit": { "asked": ["doctor: Practitioner?name=Eva"] } } }"#);
+    let test = |code| run(folder.path(), &["test", "m.hl7", "--routes", "visit.yaml"]).expect(code);
+    drop(test(0));
+    write("m.expected.json", r#"{ "given": { "routes": ["visit"] }, "routes": { "visit": { "asked": ["doctor: Practitioner?name=Ida"] } } }"#);
+    let told = test(1);
+    assert!(told.out.contains("question doctor: Practitioner?name=Eva"), "{}", told.out);
+}

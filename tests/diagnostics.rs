@@ -110,6 +110,7 @@ fn site(name: &str, text: &str) -> Loaded {
         resources_only: vec!["server".to_owned()],
         messages_only: vec!["receiver".to_owned()],
         no_patches: vec!["lake".to_owned()],
+        not_searchable: vec!["lake".to_owned()],
         listeners: vec!["adt".to_owned()],
         ..LoadOptions::default()
     };

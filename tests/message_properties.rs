@@ -136,7 +136,14 @@ fn set(lines: &str, copy: &str) -> Arc<RouteSet> {
 
 fn run(set: &RouteSet, bytes: Vec<u8>) -> Vec<Vec<u8>> {
     let message = Message::parse(bytes.into(), &ParseOptions::default()).expect("it parses");
-    let context = Context { received: Timestamp(1_767_225_600_000), zone: None, authority: None, message: MessageId(7), listener: "adt" };
+    let context = Context {
+        received: Timestamp(1_767_225_600_000),
+        zone: None,
+        authority: None,
+        message: MessageId(7),
+        listener: "adt",
+        answers: kiln::fhir::Answers::NONE,
+    };
     let route = set.named("out").expect("the route");
     let output = set.run(route, &message, &context).unwrap_or_else(|stop| panic!("{stop:?}"));
     let lineage = set.lineage(route, &message, &context);

@@ -16,7 +16,8 @@ fn faults(block: &str) -> String {
     } else {
         write(
             "kiln.yaml",
-            "listeners: { adt: { mllp: 127.0.0.1:2575 } }\ntargets: { main: { folder: out }, lake: { folder: lake }, ward: { folder: ward } }\n",
+            "listeners: { adt: { mllp: 127.0.0.1:2575 } }\n\
+             targets: { main: { folder: out }, lake: { folder: lake }, ward: { folder: ward }, server: { fhir: \"https://fhir.example/r4\" } }\n",
         );
         write("routes/page.yaml", block);
     }

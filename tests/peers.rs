@@ -253,6 +253,7 @@ fn made() -> Vec<Vec<u8>> {
                 authority: None,
                 message: kiln::exchange::MessageId(7),
                 listener: "adt",
+                answers: kiln::fhir::Answers::NONE,
             };
             for route in set.matching("adt", &message).taken {
                 made.extend(set.run(route, &message, &context).into_iter().flat_map(|o| o.drafts).map(|d| d.bytes));

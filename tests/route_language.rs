@@ -4,9 +4,9 @@
 use bytes::Bytes;
 use kiln::diagnostic::{Sources, Style, render};
 use kiln::exchange::{MessageId, Timestamp};
-use kiln::fhir::Saves;
+use kiln::fhir::{Answered, Answers, Saves};
 use kiln::hl7v2::{Message, ParseOptions};
-use kiln::route::{Context, LoadOptions, load};
+use kiln::route::{Context, LoadOptions, RouteId, RouteSet, load};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +35,8 @@ fn every_case_makes_what_it_says() {
 fn run(input: &str, path: &Path) -> String {
     let (head, messages) = input.split_once("\n=== message\n").unwrap_or_else(|| panic!("{}: no `=== message`", path.display()));
     let (context, routes) = head.split_once("=== routes\n").unwrap_or_else(|| panic!("{}: no `=== routes`", path.display()));
+    let (messages, canned) = messages.split_once("\n=== answers\n").map_or((messages, None), |(m, a)| (m, Some(a)));
+    let canned: serde_json::Value = canned.map_or(serde_json::Value::Null, |text| serde_json::from_str(text).expect("the case's answers are JSON"));
     let setting = |name: &str| context.lines().find_map(|l| l.strip_prefix(name).map(str::trim));
     let mut sources = Sources::default();
     if let Some(file) = setting("with:") {
@@ -54,12 +56,15 @@ fn run(input: &str, path: &Path) -> String {
             authority: setting("authority:"),
             message: MessageId(7),
             listener: "adt",
+            answers: kiln::fhir::Answers::NONE,
         };
         let matches = set.matching("adt", &message);
         if matches.taken.is_empty() {
             writeln!(out, "{}", if matches.filtered { "filtered" } else { "no route" }).expect("memory");
         }
         for route in matches.taken {
+            let answers = answer(&set, route, &message, &context, &canned, &mut out);
+            let context = Context { answers: &answers, ..context };
             match set.run(route, &message, &context) {
                 Ok(output) => {
                     show(&output.saves, &mut out);
@@ -76,6 +81,26 @@ fn run(input: &str, path: &Path) -> String {
         }
     }
     out
+}
+
+/// Answers the route's questions from the case's answers, as far as it has them, and shows what is asked.
+fn answer(set: &RouteSet, route: RouteId, message: &Message, context: &Context<'_>, canned: &serde_json::Value, out: &mut String) -> Answers {
+    let mut answers = Answers::default();
+    while let Ok(Some(asking)) = set.question(route, message, &Context { answers: &answers, ..*context }) {
+        let answer = match asking.question {
+            None => {
+                writeln!(out, "asks nothing for {}", asking.name).expect("memory");
+                None
+            }
+            Some(question) => {
+                writeln!(out, "asks {} for {}: {}", asking.target, asking.name, question.written()).expect("memory");
+                let Some(found) = canned.get(&*asking.name) else { break };
+                Some((question, serde_json::from_value(found.clone()).expect("an answer")))
+            }
+        };
+        answers.entries.push(Answered { name: asking.name.to_string(), target: asking.target.to_string(), answer });
+    }
+    answers
 }
 
 fn show(saves: &Saves, out: &mut String) {

@@ -43,7 +43,14 @@ fn messages() -> Vec<(String, Message)> {
 }
 
 fn context() -> Context<'static> {
-    Context { received: Timestamp(1_764_000_000_000), zone: None, authority: Some("HOSP"), message: MessageId(1), listener: "test" }
+    Context {
+        received: Timestamp(1_764_000_000_000),
+        zone: None,
+        authority: Some("HOSP"),
+        message: MessageId(1),
+        listener: "test",
+        answers: kiln::fhir::Answers::NONE,
+    }
 }
 
 #[test]

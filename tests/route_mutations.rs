@@ -74,8 +74,14 @@ fn no_mutation_of_routes_or_messages_breaks_a_check_or_a_run() {
                 mutate_bytes(&mut bytes, &mut random);
             }
             let Ok(message) = Message::parse(Bytes::from(bytes), &ParseOptions::default()) else { continue };
-            let context =
-                Context { received: Timestamp(1_767_225_600_000), zone: Some("Europe/Berlin"), authority: None, message: MessageId(1), listener: "adt" };
+            let context = Context {
+                received: Timestamp(1_767_225_600_000),
+                zone: Some("Europe/Berlin"),
+                authority: None,
+                message: MessageId(1),
+                listener: "adt",
+                answers: kiln::fhir::Answers::NONE,
+            };
             set.matching("adt", &message);
             let ids: Vec<RouteId> = set.routes().map(|(id, _)| id).collect();
             for id in ids {

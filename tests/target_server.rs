@@ -358,7 +358,14 @@ fn mapped(routes: &str, message: &str) -> Vec<Save> {
     let set = loaded.set.unwrap_or_else(|| panic!("{faults:#?}"));
     let bytes = bytes::Bytes::from(message.replace('\n', "\r"));
     let message = kiln::hl7v2::Message::parse(bytes, &kiln::hl7v2::ParseOptions::default()).expect("it parses");
-    let context = kiln::route::Context { received: Timestamp(0), zone: None, authority: Some("HOSP"), message: MessageId(1), listener: "adt" };
+    let context = kiln::route::Context {
+        received: Timestamp(0),
+        zone: None,
+        authority: Some("HOSP"),
+        message: MessageId(1),
+        listener: "adt",
+        answers: kiln::fhir::Answers::NONE,
+    };
     let routes: Vec<_> = set.matching("adt", &message).taken.into_iter().filter(|route| set.info(*route).name.starts_with("own-")).collect();
     let outputs = routes.into_iter().map(|route| set.run(route, &message, &context).unwrap_or_else(|s| panic!("{}: {}", s.kind, s.text)));
     outputs.flat_map(|output| output.saves.entries).collect()

@@ -1,5 +1,6 @@
 //! `kiln coverage`: over many messages, which fields of which sender never reach FHIR. It prints places and counts, and no content.
 
+use crate::cli::answers::Source;
 use crate::cli::coverage_count::{Counts, Group};
 use crate::cli::explain_field::uses;
 use crate::cli::explain_journal;
@@ -94,7 +95,7 @@ impl Work<'_> {
             return;
         }
         let kind = message.message_type();
-        let subject = Subject::of(String::new(), message, self.chosen);
+        let subject = Subject::of(String::new(), message, self.chosen, &mut Source::Nobody);
         let mut values = uses(&subject);
         values.retain(explain_rest::is_content);
         let stopped = subject.runs.iter().any(|r| r.lineage.stop.is_some());

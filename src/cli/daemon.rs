@@ -58,6 +58,7 @@ pub(crate) fn load_options(site: &Site) -> LoadOptions {
         resources_only: site.resource_target_names(),
         messages_only: site.message_target_names(),
         no_patches: site.unpatched_target_names(),
+        not_searchable: site.unsearchable_target_names(),
         overlays: site.overlays.clone(),
     }
 }

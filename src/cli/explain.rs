@@ -1,5 +1,6 @@
 //! `kiln explain`: what became of a message, place by place, and what a diagnostic's code means.
 
+use crate::cli::answers::{AnswerArgs, Source};
 use crate::cli::explain_subject::Subject;
 use crate::cli::paint::{NAME, STRONG, err, out, paint, plain};
 use crate::cli::route_choice::{self, Choice, Chosen};
@@ -34,6 +35,8 @@ pub(crate) struct Args {
     place: Option<String>,
     #[command(flatten)]
     choice: Choice,
+    #[command(flatten)]
+    answers: AnswerArgs,
     /// The journal's folder, instead of the site file's
     #[arg(long, value_name = "FOLDER")]
     journal: Option<PathBuf>,
@@ -73,12 +76,19 @@ pub(crate) fn run(args: &Args) -> Exit {
         err!("kiln: {}: there is no message in it", path.display());
         return Exit::Found;
     }
+    let mut source = match args.answers.source(path, &args.choice.site_path()) {
+        Ok(source) => source,
+        Err(what) => {
+            err!("kiln: {}", plain(&what));
+            return Exit::CouldNot;
+        }
+    };
     let mut exit = Exit::Done;
     for (n, bytes) in messages.into_iter().enumerate() {
         if n > 0 && !args.json {
             out!("");
         }
-        match of_file(message_file::name(path, n), bytes, args, &chosen) {
+        match of_file(message_file::name(path, n), bytes, args, &chosen, &mut source) {
             Exit::Done => {}
             Exit::Found => exit = Exit::Found,
             other => return other,
@@ -87,9 +97,9 @@ pub(crate) fn run(args: &Args) -> Exit {
     exit
 }
 
-fn of_file(name: String, bytes: Vec<u8>, args: &Args, chosen: &Chosen) -> Exit {
+fn of_file(name: String, bytes: Vec<u8>, args: &Args, chosen: &Chosen, source: &mut Source) -> Exit {
     match Message::parse(bytes.into(), &route_choice::parse_options(chosen.listener.as_ref())) {
-        Ok(message) => place(&Subject::of(name, message, chosen), args),
+        Ok(message) => place(&Subject::of(name, message, chosen, source), args),
         Err(fault) => {
             let what = format!("cannot be read: {}: {}", fault.location.path(), fault.text);
             if args.json {

@@ -7,6 +7,7 @@ use crate::cli::paint::{err, plain};
 use crate::cli::route_choice::{self, Chosen};
 use crate::engine::Routes;
 use crate::exchange::MessageId;
+use crate::fhir::Answers;
 use crate::hl7v2::Message;
 use crate::journal::{JournalError, MessageRecord, Reader};
 use crate::route::RouteSet;
@@ -57,12 +58,12 @@ pub(crate) fn subject(number: u64, folder: Option<&Path>, chosen: &Chosen) -> Re
     let mut subject = Subject { name, message, runs: Vec::new(), notes: Vec::new() };
     let received = record.envelope.received;
     if let Some(route) = chosen.only {
-        subject.run(&chosen.set, &chosen.sources, route, listener, received, record.id);
+        subject.run(&chosen.set, &chosen.sources, route, listener, received, record.id, &kept(&reader, &record, &chosen.set.info(route).name));
         return Ok(subject);
     }
     if record.deliveries.is_empty() {
         for route in subject.wanting(&chosen.set, listener) {
-            subject.run(&chosen.set, &chosen.sources, route, listener, received, record.id);
+            subject.run(&chosen.set, &chosen.sources, route, listener, received, record.id, &kept(&reader, &record, &chosen.set.info(route).name));
         }
         return Ok(subject);
     }
@@ -91,11 +92,21 @@ pub(crate) fn subject(number: u64, folder: Option<&Path>, chosen: &Chosen) -> Re
             (routes.set, Arc::new(routes.sources))
         };
         match set.named(&delivery.route) {
-            Some(route) => subject.run(&set, &sources, route, listener, received, record.id),
+            Some(route) => subject.run(&set, &sources, route, listener, received, record.id, &kept(&reader, &record, &delivery.route)),
             None => err!("kiln: delivery {}: its route set has no route {}", delivery.id.number, delivery.route),
         }
     }
     if subject.runs.is_empty() { Err(Exit::CouldNot) } else { Ok(subject) }
+}
+
+/// What the route's questions found when the message was delivered or answered.
+fn kept(reader: &Reader, record: &MessageRecord, route: &str) -> Answers {
+    let of_delivery = || {
+        let delivery = record.deliveries.iter().find(|d| *d.route == *route)?;
+        reader.answers(delivery.id).ok()?
+    };
+    let of_reply = || Some(reader.reply(record.id).ok()??).filter(|reply| reply.route == route).map(|reply| reply.answers);
+    of_delivery().or_else(of_reply).and_then(|answers| Answers::from_json(answers.expose())).unwrap_or_default()
 }
 
 fn load(reader: &Reader, hash: &str) -> Result<Routes, String> {

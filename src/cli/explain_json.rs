@@ -2,6 +2,7 @@
 
 use crate::cli::explain_subject::Run;
 use crate::cli::explain_why::Why;
+use crate::fhir::Answered;
 use crate::hl7v2::{Address, Message, Part};
 use crate::route::{ElementLineage, Finding, Spot, Stage, Step, Stop, Use};
 use serde_json::{Value, json};
@@ -32,6 +33,7 @@ fn stage(run: &Run, stage: &Stage) -> Value {
 pub(crate) fn step(step: &Step) -> Value {
     match step {
         Step::Condition { text, holds, at } => json!({ "kind": "condition", "text": text, "holds": holds, "at": at.to_string() }),
+        Step::Asked { name, found } => json!({ "kind": "asked", "question": name, "found": found }),
         Step::Otherwise => json!({ "kind": "otherwise" }),
         Step::Table { table, code, found, unmapped } => json!({ "kind": "table", "table": &**table, "code": code, "found": found, "unmapped": unmapped }),
         Step::System { sent, uri } => json!({ "kind": "system", "sent": sent, "uri": uri }),
@@ -57,6 +59,12 @@ pub(crate) fn finding(f: &Finding) -> Value {
 /// Why a run made nothing.
 pub(crate) fn stop(s: &Stop) -> Value {
     json!({ "kind": s.kind, "text": s.text, "places": s.places, "line": s.line })
+}
+
+/// A question, and what it found.
+pub(crate) fn asked(entry: &Answered) -> Value {
+    let (question, found) = entry.answer.as_ref().map_or((None, None), |(question, found)| (Some(question.written()), Some(found.matches.len())));
+    json!({ "name": entry.name, "target": entry.target, "question": question, "found": found })
 }
 
 /// A use in one word.

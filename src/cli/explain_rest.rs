@@ -59,7 +59,8 @@ pub(crate) fn explain(subject: &Subject, json: bool) -> Exit {
                 .iter()
                 .map(|r| {
                     let findings: Vec<_> = r.lineage.findings.iter().map(shape::finding).collect();
-                    json!({ "route": &*r.lineage.route, "stop": r.lineage.stop.as_ref().map(shape::stop), "findings": findings })
+                    let asked: Vec<_> = r.answers.entries.iter().map(shape::asked).collect();
+                    json!({ "route": &*r.lineage.route, "asked": asked, "stop": r.lineage.stop.as_ref().map(shape::stop), "findings": findings })
                 })
                 .collect();
             fields.insert("routes".to_owned(), json!(routes));

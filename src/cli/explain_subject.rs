@@ -1,8 +1,10 @@
 //! What `kiln explain` and `kiln coverage` look at: a message, and how each route that takes it came to its result.
 
+use crate::cli::answers::Source;
 use crate::cli::route_choice::{self, Chosen};
 use crate::diagnostic::Sources;
 use crate::exchange::{MessageId, Timestamp};
+use crate::fhir::Answers;
 use crate::hl7v2::Message;
 use crate::route::{Lineage, RouteId, RouteSet, Spot};
 use crate::site::ListenerSite;
@@ -30,11 +32,13 @@ pub(crate) struct Run {
     pub route: RouteId,
     /// What was recorded.
     pub lineage: Lineage,
+    /// What its questions found.
+    pub answers: Answers,
 }
 
 impl Subject {
     /// Runs the routes that want the message, as if it had just come by the listener.
-    pub(crate) fn of(name: String, message: Message, chosen: &Chosen) -> Self {
+    pub(crate) fn of(name: String, message: Message, chosen: &Chosen, source: &mut Source) -> Self {
         let listener = chosen.listener.as_ref();
         let mut subject = Self { name, message, runs: Vec::new(), notes: Vec::new() };
         let routes = match chosen.only {
@@ -43,7 +47,10 @@ impl Subject {
         };
         let received = Timestamp(jiff::Timestamp::now().as_millisecond());
         for route in routes {
-            subject.run(&chosen.set, &chosen.sources, route, listener, received, MessageId(1));
+            let context = route_choice::context(listener, received, MessageId(1), Answers::NONE);
+            // What stops the questions stops the run as well, which says it.
+            let answers = source.answers(&chosen.set, route, &subject.message, &context);
+            subject.run(&chosen.set, &chosen.sources, route, listener, received, MessageId(1), &answers);
         }
         subject
     }
@@ -67,8 +74,9 @@ impl Subject {
         listener: Option<&ListenerSite>,
         received: Timestamp,
         number: MessageId,
+        answers: &Answers,
     ) {
-        let context = route_choice::context(listener, received, number);
+        let context = route_choice::context(listener, received, number, answers);
         let mut lineage = set.lineage(route, &self.message, &context);
         // As `kiln map` does: without a site nobody says whose numbers an identifier without an authority are.
         if listener.is_none()
@@ -81,7 +89,7 @@ impl Subject {
                 self.notes.push(format!("no authority (CX.4); shown as if the listener said `authority: {sender}` - without that the daemon stops here"));
             }
         }
-        self.runs.push(Run { set: Arc::clone(set), sources: Arc::clone(sources), route, lineage });
+        self.runs.push(Run { set: Arc::clone(set), sources: Arc::clone(sources), route, lineage, answers: answers.clone() });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cli::explain_subject::{Run, Subject};
 use crate::cli::explain_why::Why;
-use crate::cli::paint::{BAD, FAINT, GOOD, NAME, STRONG, WARN, out, paint, plain};
+use crate::cli::paint::{BAD, FAINT, GOOD, NAME, STRONG, WARN, out, paint, plain, plural};
 use crate::hl7v2::{Address, Message, Part};
 use crate::route::{ElementLineage, Spot, Stage, Step};
 
@@ -72,6 +72,7 @@ pub(crate) fn words(step: &Step) -> String {
             let truth = if *holds { paint(GOOD, "holds") } else { paint(WARN, "does not hold") };
             format!("`{}` {truth}  {}", plain(text), paint(FAINT, &at.to_string()))
         }
+        Step::Asked { name, found } => format!("`{name}` found {}", plural(*found as u64, "resource")),
         Step::Otherwise => "what stands before ?? has nothing".to_owned(),
         Step::Table { table, code: sent, found: Some(found), .. } => format!("table {table}: {} is {}", code(sent), code(found)),
         Step::Table { table, code: sent, unmapped, .. } => {
@@ -119,6 +120,15 @@ pub(crate) fn heading(subject: &Subject) {
     for run in &subject.runs {
         if !run.lineage.taken {
             out!("{}", paint(WARN, &format!("route {}: its own `when` does not hold; shown as if it did", run.lineage.route)));
+        }
+        for entry in &run.answers.entries {
+            let what = match &entry.answer {
+                None => "not asked: its condition does not hold, or the message has no value for it".to_owned(),
+                Some((question, found)) => {
+                    format!("{} at {}: {}", plain(&question.written()), plain(&entry.target), plural(found.matches.len() as u64, "resource"))
+                }
+            };
+            out!("asked `{}`: {what}", plain(&entry.name));
         }
         if let Some(stop) = &run.lineage.stop {
             let line = if stop.line.is_empty() { String::new() } else { format!("  {}", paint(FAINT, &stop.line)) };

@@ -1,10 +1,12 @@
 //! `kiln journal show`: one message with everything that happened to it. Patient data is asked for here by name.
 
 use crate::cli::Exit;
+use crate::cli::explain_json;
 use crate::cli::journal::{Place, disposition_painted, disposition_word, open, state_painted, state_word};
-use crate::cli::paint::{BAD, FAINT, GOOD, NAME, STRONG, WARN, bytes, err, out, paint, plain, rfc3339, time};
+use crate::cli::paint::{BAD, FAINT, GOOD, NAME, STRONG, WARN, bytes, err, out, paint, plain, plural, rfc3339, time};
 use crate::exchange::MessageId;
-use crate::journal::{DeliveryRecord, Disposition, JournalError, MessageRecord, OwedRecord, OwedState};
+use crate::fhir::Answers;
+use crate::journal::{DeliveryRecord, Disposition, JournalError, MessageRecord, OwedRecord, OwedState, ReplyRecord};
 use serde_json::json;
 use std::io::Write;
 
@@ -46,15 +48,24 @@ pub(crate) fn run(args: &Args) -> Exit {
         let wrote = std::io::stdout().lock().write_all(record.envelope.bytes.expose());
         return if wrote.is_ok() { Exit::Done } else { Exit::CouldNot };
     }
+    let reply = match reader.reply(record.id) {
+        Ok(reply) => reply,
+        Err(e) => {
+            err!("kiln: {e}");
+            return Exit::CouldNot;
+        }
+    };
+    let answers = |d: &DeliveryRecord| reader.answers(d.id).ok().flatten().and_then(|answers| Answers::from_json(answers.expose())).unwrap_or_default();
     if args.json {
-        out!("{}", as_json(&record));
+        out!("{}", as_json(&record, reply.as_ref(), &answers));
     } else {
-        show(&record);
+        show(&record, &answers);
+        reply.iter().for_each(show_reply);
     }
     Exit::Done
 }
 
-fn show(record: &MessageRecord) {
+fn show(record: &MessageRecord, answers: &dyn Fn(&DeliveryRecord) -> Answers) {
     let e = &record.envelope;
     let line = |name: &str, value: &str| out!("{}  {value}", paint(FAINT, &format!("{name:>10}")));
     out!("{} {}", paint(STRONG, &format!("Message {}", record.id.0)), disposition_painted(&record.disposition));
@@ -74,13 +85,36 @@ fn show(record: &MessageRecord) {
         line("result", &application_words(owed));
     }
     out!("");
-    let text = String::from_utf8_lossy(e.bytes.expose());
+    show_segments(e.bytes.expose());
+    for d in &record.deliveries {
+        show_delivery(d);
+        show_answers(&answers(d));
+    }
+}
+
+fn show_segments(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
     for segment in text.split(['\r', '\n']).filter(|s| !s.is_empty()) {
         let (name, rest) = segment.split_at_checked(3).unwrap_or((segment, ""));
         out!("{}{}", paint(NAME, &plain(name)), plain(rest));
     }
-    for d in &record.deliveries {
-        show_delivery(d);
+}
+
+/// What the sender of a question was answered.
+fn show_reply(reply: &ReplyRecord) {
+    out!("\n{} {}", paint(STRONG, &format!("Answered by route {}", reply.route)), paint(FAINT, &time(reply.at)));
+    show_answers(&Answers::from_json(reply.answers.expose()).unwrap_or_default());
+    show_segments(reply.bytes.expose());
+}
+
+/// What a route asked, and how much it found.
+fn show_answers(answers: &Answers) {
+    for entry in &answers.entries {
+        let what = entry.answer.as_ref().map_or_else(
+            || "not asked".to_owned(),
+            |(question, found)| format!("{} at {}: {}", plain(&question.written()), plain(&entry.target), plural(found.matches.len() as u64, "resource")),
+        );
+        out!("  asked `{}`: {what}", plain(&entry.name));
     }
 }
 
@@ -145,7 +179,7 @@ fn show_delivery(d: &DeliveryRecord) {
     }
 }
 
-fn as_json(record: &MessageRecord) -> serde_json::Value {
+fn as_json(record: &MessageRecord, reply: Option<&ReplyRecord>, answers: &dyn Fn(&DeliveryRecord) -> Answers) -> serde_json::Value {
     let e = &record.envelope;
     let deliveries: Vec<_> = record
         .deliveries
@@ -160,9 +194,14 @@ fn as_json(record: &MessageRecord) -> serde_json::Value {
                 })
                 .collect();
             json!({ "number": d.id.number, "route": &*d.route, "target": &*d.target, "state": state_word(d.state), "notBefore": d.not_before.map(rfc3339),
-                "program": d.program, "attempts": attempts })
+                "program": d.program, "asked": asked(&answers(d)), "attempts": attempts })
         })
         .collect();
+    let asked_of = |reply: &ReplyRecord| asked(&Answers::from_json(reply.answers.expose()).unwrap_or_default());
+    let reply = reply.map(|reply| {
+        json!({ "at": rfc3339(reply.at), "route": reply.route, "program": reply.program, "asked": asked_of(reply),
+            "message": String::from_utf8_lossy(reply.bytes.expose()) })
+    });
     let refused = match &record.disposition {
         Disposition::Refused { code, text } => json!({ "code": code, "text": text }),
         _ => serde_json::Value::Null,
@@ -172,5 +211,10 @@ fn as_json(record: &MessageRecord) -> serde_json::Value {
         "sendingApplication": e.sending_application, "sendingFacility": e.sending_facility, "controlId": e.control_id.0,
         "disposition": disposition_word(&record.disposition), "refused": refused, "duplicates": record.duplicates,
         "acknowledgements": record.owed.as_ref().map(owed_json), "message": String::from_utf8_lossy(e.bytes.expose()), "deliveries": deliveries,
+        "reply": reply,
     })
+}
+
+fn asked(answers: &Answers) -> Vec<serde_json::Value> {
+    answers.entries.iter().map(explain_json::asked).collect()
 }

@@ -1,5 +1,6 @@
 //! `kiln map`: what a message becomes, resources or messages, without a daemon.
 
+use crate::cli::answers::{AnswerArgs, Source};
 use crate::cli::paint::{BAD, FAINT, NAME, STRONG, WARN, colour_json, err, out, paint, plain, print_bytes};
 use crate::cli::route_choice::{Choice, Chosen, parse_options, sender};
 use crate::cli::{Exit, message_file, test_messages};
@@ -28,6 +29,8 @@ pub(crate) struct Args {
     messages: Vec<PathBuf>,
     #[command(flatten)]
     choice: Choice,
+    #[command(flatten)]
+    answers: AnswerArgs,
     /// Print one JSON object per message and route, with findings and how each resource is saved
     #[arg(long)]
     json: bool,
@@ -40,7 +43,13 @@ pub(crate) fn run(args: &Args) -> Exit {
     let mut files = Vec::new();
     for file in &args.messages {
         match message_file::read(file) {
-            Ok(messages) => files.push((file, messages)),
+            Ok(messages) => match args.answers.source(file, &args.choice.site_path()) {
+                Ok(source) => files.push((file, messages, source)),
+                Err(what) => {
+                    err!("kiln: {}", plain(&what));
+                    return Exit::CouldNot;
+                }
+            },
             Err(e) => {
                 err!("kiln: {}: {}", file.display(), words(&e));
                 return Exit::CouldNot;
@@ -49,12 +58,12 @@ pub(crate) fn run(args: &Args) -> Exit {
     }
     let Some(Chosen { set, listener, only, .. }) = args.choice.load() else { return Exit::CouldNot };
     let mut mapping = Mapping { set: &set, listener, only, json: args.json, raw: args.raw, all_well: true };
-    for (file, messages) in files {
+    for (file, messages, mut source) in files {
         if messages.is_empty() {
             mapping.fault(&file.display().to_string(), "there is no message in it");
         }
         for (n, bytes) in messages.into_iter().enumerate() {
-            mapping.one(&message_file::name(file, n), bytes);
+            mapping.one(&message_file::name(file, n), bytes, &mut source);
         }
     }
     if mapping.all_well { Exit::Done } else { Exit::Found }
@@ -70,7 +79,7 @@ struct Mapping<'a> {
 }
 
 impl Mapping<'_> {
-    fn one(&mut self, name: &str, bytes: Vec<u8>) {
+    fn one(&mut self, name: &str, bytes: Vec<u8>, source: &mut Source) {
         let message = match Message::parse(bytes.into(), &parse_options(self.listener.as_ref())) {
             Ok(message) => message,
             Err(fault) => return self.fault(name, &format!("cannot be read: {}", fault.sentence())),
@@ -97,7 +106,10 @@ impl Mapping<'_> {
                 authority: site.and_then(|l| l.authority.as_deref()),
                 message: MessageId(1),
                 listener: &listener,
+                answers: crate::fhir::Answers::NONE,
             };
+            let answers = source.answers(self.set, route, &message, &context);
+            let context = Context { answers: &answers, ..context };
             let mut made = self.set.run(route, &message, &context);
             // Without a site nobody says whose numbers an identifier without an authority are. A preview may suppose; the daemon never does.
             if self.listener.is_none()
@@ -166,6 +178,12 @@ impl Mapping<'_> {
         }
         let places = if stop.text.contains(&stop.places.join(", ")) { String::new() } else { format!(" ({})", stop.places.join(", ")) };
         err!("{} {}: route {}: {}{} {}", paint(BAD, stop.kind), plain(name), paint(NAME, route), plain(&stop.text), plain(&places), paint(FAINT, &stop.line));
+        if stop.kind == "not-asked" {
+            err!(
+                "{}",
+                paint(FAINT, "--ask asks the site's targets; --answers FILE, or NAME.answers.json beside NAME.hl7, has answers: { \"found\": [ resources ] }")
+            );
+        }
     }
 
     fn fault(&mut self, name: &str, what: &str) {

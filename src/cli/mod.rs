@@ -1,5 +1,6 @@
 //! The command line: one file per command. Exit codes: 0 done, 1 found something wrong, 2 could not run, 74 the disk failed.
 
+mod answers;
 mod check;
 mod check_fix;
 mod control;

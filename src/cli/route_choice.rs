@@ -5,6 +5,7 @@ use crate::cli::site_file::{self, NoSite};
 use crate::cli::{daemon, route_set};
 use crate::diagnostic::{Severity, Sources, render};
 use crate::exchange::{MessageId, Timestamp};
+use crate::fhir::Answers;
 use crate::hl7v2::{Charset, Message, ParseOptions};
 use crate::route::{Context, LoadOptions, RouteId, RouteSet};
 use crate::site::{ListenerSite, Site};
@@ -46,6 +47,11 @@ impl Choice {
     /// The site file that was named, or the one in the folder that was named.
     pub(crate) fn site_file(&self) -> Option<PathBuf> {
         self.config.as_ref().map(|path| if path.is_dir() { path.join(site_file::DEFAULT) } else { path.clone() })
+    }
+
+    /// Where the site file is, or would be.
+    pub(crate) fn site_path(&self) -> PathBuf {
+        self.site_file().unwrap_or_else(|| PathBuf::from(site_file::DEFAULT))
     }
 
     /// Loads what was chosen; `None` after the fault has been printed.
@@ -113,13 +119,14 @@ pub(crate) fn parse_options(listener: Option<&ListenerSite>) -> ParseOptions {
 }
 
 /// What a run may know, as if the message came by this listener.
-pub(crate) fn context(listener: Option<&ListenerSite>, received: Timestamp, message: MessageId) -> Context<'_> {
+pub(crate) fn context<'c>(listener: Option<&'c ListenerSite>, received: Timestamp, message: MessageId, answers: &'c Answers) -> Context<'c> {
     Context {
         received,
         zone: listener.and_then(|l| l.zone.as_deref()),
         authority: listener.and_then(|l| l.authority.as_deref()),
         message,
         listener: listener.map_or("", |l| &l.socket.name),
+        answers,
     }
 }
 

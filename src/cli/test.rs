@@ -1,12 +1,13 @@
 //! `kiln test`: messages with what is expected of them, beside routes.
 
+use crate::cli::answers::Canned;
 use crate::cli::paint::{err, plain};
 use crate::cli::test_compare::{Deviation, compare};
 use crate::cli::test_coverage::{Coverage, Files};
 use crate::cli::test_fixture::{Expectation, Given, expectation_of, find, site_above};
 use crate::cli::test_history;
 use crate::cli::test_report::{self, Format, Outcome, Report, Status};
-use crate::cli::test_run::{named, run as run_message};
+use crate::cli::test_run::{Arrival, named, run as run_message};
 use crate::cli::{Exit, daemon, message_file, route_set, site_file};
 use crate::diagnostic::{Severity, render};
 use crate::route::{LoadOptions, RouteSet};
@@ -240,7 +241,7 @@ fn judge(
     }
     let own = expectation.as_ref().map(|e| e.given.clone()).unwrap_or_default();
     let given = own.or(Given::of_folders(file)?);
-    let arrival = given.arrival(&bench.listeners)?;
+    let arrival = Arrival { answers: Canned::beside(file)?, ..given.arrival(&bench.listeners)? };
     let only = given.routes.as_ref().map(|names| names.iter().map(|name| named(&bench.set, name)).collect::<Result<Vec<_>, _>>()).transpose()?;
     let made: Vec<Map<String, Value>> = messages
         .into_iter()

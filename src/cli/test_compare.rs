@@ -148,13 +148,14 @@ fn outcome(route: &str, old: &Value, new: &Value, found: &mut Vec<Deviation>) {
     if let (Some(a), Some(b)) = (list(old, "messages"), list(new, "messages")) {
         found.extend(differences(&a, &b).into_iter().map(|d| Deviation::new(route, d.told(), d.change, d.old, d.new)));
     }
-    if let (Some(a), Some(b)) = (list(old, "findings"), list(new, "findings")) {
+    for (key, word) in [("findings", "finding"), ("asked", "question")] {
+        let (Some(a), Some(b)) = (list(old, key), list(new, key)) else { continue };
         let mut counts: BTreeMap<String, i64> = BTreeMap::new();
         let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
         a.iter().for_each(|v| *counts.entry(text(v)).or_default() -= 1);
         b.iter().for_each(|v| *counts.entry(text(v)).or_default() += 1);
         for (finding, count) in counts.into_iter().filter(|(_, count)| *count != 0) {
-            let (change, place) = (if count > 0 { Change::Added } else { Change::Removed }, format!("finding {finding}"));
+            let (change, place) = (if count > 0 { Change::Added } else { Change::Removed }, format!("{word} {finding}"));
             let times = (count.abs() > 1).then(|| json!(format!("{} times", count.abs())));
             found.push(Deviation::new(route, place, change, times.clone(), times));
         }

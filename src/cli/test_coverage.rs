@@ -62,8 +62,8 @@ impl Coverage {
     /// Runs the message's routes once more, and notes what they did.
     pub(crate) fn add(&mut self, ran: &Ran, arrival: &Arrival, set: &RouteSet) {
         let Some(message) = &ran.message else { return };
-        for (route, _) in &ran.routes {
-            let lineage = set.lineage(*route, message.expose(), &arrival.context());
+        for ((route, _), found) in ran.routes.iter().zip(&ran.found) {
+            let lineage = set.lineage(*route, message.expose(), &arrival.context(found));
             for line in lineage.lines {
                 if let Some(known) = self.lines.get_mut(&line.at) {
                     known.ran += line.ran;

@@ -340,11 +340,11 @@ fn check_routes(case: &Map<String, Value>) -> Result<(), String> {
     let Value::Object(routes) = routes else { return Err("`routes` must be an object: a route's name, and what it makes".to_owned()) };
     for (name, outcome) in routes {
         let Value::Object(outcome) = outcome else { return Err(format!("routes.{name} must be an object with `saves`, `messages` or `stop`")) };
-        known(outcome, &["saves", "messages", "findings", "stop"], &format!("routes.{name}"))?;
+        known(outcome, &["saves", "messages", "findings", "asked", "stop"], &format!("routes.{name}"))?;
         if outcome.contains_key("stop") && outcome.len() > 1 {
             return Err(format!("routes.{name}: a route that stops makes nothing; `stop` stands alone"));
         }
-        for key in ["saves", "messages", "findings"] {
+        for key in ["saves", "messages", "findings", "asked"] {
             if outcome.get(key).is_some_and(|v| !v.is_array()) {
                 return Err(format!("routes.{name}.{key} must be a list"));
             }

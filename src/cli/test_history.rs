@@ -1,5 +1,6 @@
 //! `kiln test --history`: the journal's messages through the edited routes and through the running ones. Nothing is written.
 
+use crate::cli::answers::Canned;
 use crate::cli::paint::{BAD, FAINT, GOOD, NAME, STRONG, WARN, count, out, paint, plain, plural, time};
 use crate::cli::test_changes::{Changes, Found, Section, example_text, kind_json};
 use crate::cli::test_report::Format;
@@ -7,6 +8,7 @@ use crate::cli::test_run::{Arrival, run as run_message};
 use crate::cli::{Exit, daemon, journal, site_file, test};
 use crate::engine::Routes;
 use crate::exchange::{Envelope, MessageId, Timestamp};
+use crate::fhir::Answers;
 use crate::journal::{JournalError, Query, Reader};
 use crate::route::{LoadOptions, RouteSet};
 use crate::site::{ListenerSite, Site, duration, words};
@@ -170,9 +172,11 @@ fn since(text: &str) -> Result<Timestamp, String> {
 /// Reads the messages of a page and compares them on all processors.
 fn compare_page(reader: &Reader, ids: &[MessageId], old: &Side, new: &Side, values: bool) -> Result<Changes, String> {
     let mut envelopes = Vec::with_capacity(ids.len());
+    let asks = |side: &Side| side.set.routes().any(|(_, route)| !route.asks.is_empty());
+    let asking = asks(old) || asks(new);
     for id in ids {
         match reader.envelope(*id) {
-            Ok(envelope) => envelopes.push((*id, envelope)),
+            Ok(envelope) => envelopes.push((*id, envelope, if asking { found_then(reader, *id) } else { None })),
             // Retention was faster.
             Err(JournalError::Missing) => {}
             Err(e) => return Err(format!("message {}: {e}", id.0)),
@@ -194,15 +198,25 @@ fn compare_page(reader: &Reader, ids: &[MessageId], old: &Side, new: &Side, valu
     Ok(all)
 }
 
-fn compare_some(messages: &[(MessageId, Envelope)], old: &Side, new: &Side, values: bool) -> Changes {
+/// What routes' questions about a message found when it was delivered or answered.
+fn found_then(reader: &Reader, id: MessageId) -> Option<Canned> {
+    let record = reader.show(id).ok()?;
+    let of_deliveries = record.deliveries.iter().filter_map(|d| reader.answers(d.id).ok()?);
+    let of_reply = reader.reply(id).ok().flatten().map(|reply| reply.answers);
+    Some(Canned::of(of_deliveries.chain(of_reply).filter_map(|answers| Answers::from_json(answers.expose()))))
+}
+
+fn compare_some(messages: &[(MessageId, Envelope, Option<Canned>)], old: &Side, new: &Side, values: bool) -> Changes {
     let mut changes = Changes::default();
-    for (id, envelope) in messages {
+    for (id, envelope, answers) in messages {
         let on = |side: &Side| {
             let site = side.listeners.iter().find(|l| l.socket.name == envelope.listener);
             let arrival = Arrival {
                 listener: envelope.listener.to_string(),
                 received: envelope.received,
                 message: *id,
+                // What was found then, for the questions of both.
+                answers: answers.clone(),
                 // It was taken in whole: its length was judged then.
                 frame_bytes_max: usize::MAX,
                 ..Arrival::at(site)

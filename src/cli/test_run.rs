@@ -1,10 +1,11 @@
 //! What becomes of one message, as the daemon would have it: the acknowledgement, the routes that take it, and what they make.
 
+use crate::cli::answers::{Canned, Source};
 use crate::cli::test_messages;
 use crate::diagnostic::suggest;
 use crate::engine::{Door, judge};
 use crate::exchange::{MessageId, Phi, Timestamp};
-use crate::fhir::statements;
+use crate::fhir::{Answers, statements};
 use crate::hl7v2::{Charset, Fault, Message, ParseOptions};
 use crate::journal::Disposition;
 use crate::route::{Context, Finding, Output, RouteId, RouteSet, Stop};
@@ -25,6 +26,8 @@ pub(crate) struct Arrival {
     pub(crate) frame_bytes_max: usize,
     pub(crate) received: Timestamp,
     pub(crate) message: MessageId,
+    /// Answers to the routes' questions.
+    pub(crate) answers: Option<Canned>,
 }
 
 impl Arrival {
@@ -39,12 +42,20 @@ impl Arrival {
             frame_bytes_max: listener.map_or(usize::MAX, |l| l.socket.frame_bytes_max),
             received: Timestamp(0),
             message: MessageId(1),
+            answers: None,
         }
     }
 
-    /// The same as a route sees it.
-    pub(crate) fn context(&self) -> Context<'_> {
-        Context { received: self.received, zone: self.zone.as_deref(), authority: self.authority.as_deref(), message: self.message, listener: &self.listener }
+    /// The same as a route sees it, with what its questions found.
+    pub(crate) fn context<'c>(&'c self, answers: &'c Answers) -> Context<'c> {
+        Context {
+            received: self.received,
+            zone: self.zone.as_deref(),
+            authority: self.authority.as_deref(),
+            message: self.message,
+            listener: &self.listener,
+            answers,
+        }
     }
 }
 
@@ -59,6 +70,8 @@ pub(crate) struct Ran {
     pub(crate) message: Option<Phi<Message>>,
     /// Each route that takes it, in the order of the set, and what it made.
     pub(crate) routes: Vec<(RouteId, Result<Output, Stop>)>,
+    /// What the questions of each of them found.
+    pub(crate) found: Vec<Answers>,
 }
 
 /// Judges the message as intake does, and runs the routes that take it; or those of `only`, whether they match or not.
@@ -66,12 +79,16 @@ pub(crate) fn run(bytes: &Bytes, arrival: &Arrival, set: &RouteSet, only: Option
     let options = ParseOptions { charset: arrival.charset.as_deref().and_then(Charset::named) };
     let door = Door { listener: &arrival.listener, options, unrouted: arrival.unrouted, frame_bytes_max: arrival.frame_bytes_max };
     let verdict = judge(bytes, bytes.len() > arrival.frame_bytes_max, &door, set);
-    let context = arrival.context();
-    let routes = match &verdict.message {
-        Some(message) => only.unwrap_or(&verdict.taken).iter().map(|route| (*route, make(set, *route, message.expose(), &context))).collect(),
-        None => Vec::new(),
-    };
-    Ran { answers: verdict.answers, fault: verdict.fault, disposition: verdict.disposition, message: verdict.message, routes }
+    let mut source = arrival.answers.clone().map_or(Source::Nobody, Source::Canned);
+    let (mut routes, mut found) = (Vec::new(), Vec::new());
+    if let Some(message) = &verdict.message {
+        for route in only.unwrap_or(&verdict.taken) {
+            let answers = source.answers(set, *route, message.expose(), &arrival.context(Answers::NONE));
+            routes.push((*route, make(set, *route, message.expose(), &arrival.context(&answers))));
+            found.push(answers);
+        }
+    }
+    Ran { answers: verdict.answers, fault: verdict.fault, disposition: verdict.disposition, message: verdict.message, routes, found }
 }
 
 /// A panic is a defect of Kiln and must not end what looks at a thousand messages.
@@ -97,7 +114,18 @@ impl Ran {
         let mut told = Map::new();
         told.insert("ack".to_owned(), self.ack());
         told.insert("disposition".to_owned(), json!(crate::cli::journal::disposition_word(&self.disposition)));
-        let routes = self.routes.iter().map(|(route, made)| (set.info(*route).name.to_string(), outcome(made, set.info(*route).messages))).collect();
+        let of_route = |((route, made), found): (&(RouteId, Result<Output, Stop>), &Answers)| {
+            let mut outcome = outcome(made, set.info(*route).messages);
+            if let (false, Ok(_), Value::Object(object)) = (found.entries.is_empty(), made, &mut outcome) {
+                let asked = found.entries.iter().map(|entry| {
+                    let what = entry.answer.as_ref().map_or_else(|| "not asked".to_owned(), |(question, _)| question.written());
+                    json!(format!("{}: {what}", entry.name))
+                });
+                object.insert("asked".to_owned(), asked.collect());
+            }
+            (set.info(*route).name.to_string(), outcome)
+        };
+        let routes = self.routes.iter().zip(&self.found).map(of_route).collect();
         told.insert("routes".to_owned(), Value::Object(routes));
         told
     }

@@ -97,7 +97,7 @@ fn control_id(stored: &Stored) -> String {
 }
 
 /// A time in UTC as HL7 writes it (DTM, chapter 2A): `20260309142501.123+0000`.
-fn hl7_time(at: Timestamp) -> String {
+pub(super) fn hl7_time(at: Timestamp) -> String {
     let time = jiff::Timestamp::from_millisecond(at.0).unwrap_or_default();
     let t = TimeZone::UTC.to_datetime(time);
     format!("{:04}{:02}{:02}{:02}{:02}{:02}.{:03}+0000", t.year(), t.month(), t.day(), t.hour(), t.minute(), t.second(), t.millisecond())

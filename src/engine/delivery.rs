@@ -86,14 +86,15 @@ async fn still_waits(shared: &Shared, id: DeliveryId) -> Result<bool, JournalErr
     Ok(record.deliveries.iter().any(|d| d.id == id && d.state == DeliveryState::Pending))
 }
 
-struct Attempt<'a> {
-    shared: &'a Shared,
-    lane: &'a Lane,
+/// What an attempt goes by.
+pub(super) struct Attempt<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) lane: &'a Lane,
     setup: Arc<TargetSetup>,
-    pending: &'a Pending,
+    pub(super) pending: &'a Pending,
     began: std::time::Instant,
     /// Its part in what its sender, who waits, is told.
-    part: Option<tokio::sync::Mutex<Part>>,
+    pub(super) part: Option<tokio::sync::Mutex<Part>>,
 }
 
 impl Attempt<'_> {
@@ -147,7 +148,11 @@ impl Attempt<'_> {
         };
         let info = routes.set.info(route);
         let blocks = info.after_dead_letter == AfterDeadLetter::Wait;
-        let mapped = match mapping::run(&routes, route, self.pending.id.message, &envelope) {
+        let answers = match self.answers(&routes, route, &envelope, &program, blocks).await {
+            Ok(answers) => answers,
+            Err(ended) => return ended,
+        };
+        let mapped = match mapping::run(&routes, route, self.pending.id.message, &envelope, &answers) {
             Mapped::Made(output) => output,
             Mapped::Stopped { kind, text, told } => return self.dead_letter(kind, text, None, program, blocks, Some(told)).await,
         };
@@ -195,7 +200,7 @@ impl Attempt<'_> {
             Ok(receipt) => self.delivered(receipt, &mapped, &keys, program).await,
             Err(setback) => {
                 let told = ((self.part.is_some() || self.pending.owed) && setback.fault == Fault::Message)
-                    .then(|| refusal::of_answer(setback.detail.as_ref().map(|d| d.expose().as_str()), &setback.summary, &routes, route, &envelope));
+                    .then(|| refusal::of_answer(setback.detail.as_ref().map(|d| d.expose().as_str()), &setback.summary, &routes, route, &envelope, &answers));
                 self.set_back(setback, &keys, program, retry_for, blocks, told).await
             }
         };
@@ -289,7 +294,7 @@ impl Attempt<'_> {
         if recovered { Ended::Recovered } else { Ended::Settled }
     }
 
-    async fn set_back(
+    pub(super) async fn set_back(
         &self,
         setback: Setback,
         keys: &[Vec<IdentityKey>],
@@ -370,7 +375,7 @@ impl Attempt<'_> {
         }
     }
 
-    async fn dead_letter(
+    pub(super) async fn dead_letter(
         &self,
         code: &'static str,
         summary: String,
@@ -427,17 +432,17 @@ impl Attempt<'_> {
         }
     }
 
-    async fn settle(&self, program: Option<String>, outcome: Settlement) -> bool {
+    pub(super) async fn settle(&self, program: Option<String>, outcome: Settlement) -> bool {
         let at = Timestamp(now().0.max(self.pending.received.0));
         store(self.shared, Settle { delivery: self.pending.id, at, program, outcome }).await
     }
 
-    fn count(&self, outcome: Outcome) {
+    pub(super) fn count(&self, outcome: Outcome) {
         self.shared.metrics.delivery(&self.lane.name, outcome, self.began.elapsed());
     }
 
     /// A pause that is not the delivery's fault; nothing was tried. It grows with each time.
-    fn pause(&self) -> Again {
+    pub(super) fn pause(&self) -> Again {
         const PAUSE: Duration = Duration::from_secs(1);
         let wait = PAUSE + backoff::wait(PAUSE, backoff::WAIT_MAX, self.pending.attempts, None);
         Again { not_before: later(now(), wait), ambiguous: self.pending.ambiguous, program: self.pending.program.clone(), target_at_fault: false }

@@ -3,6 +3,7 @@
 //! Never holds more than its window of the backlog, and never asks on a timer what the journal tells it by itself.
 
 use crate::engine::TargetSetup;
+use crate::engine::asking::{ASKED_AT_ONCE_MAX, Cache};
 use crate::engine::breaker::{Breaker, Permission};
 use crate::engine::delivery::{self, Ended};
 use crate::engine::guard::IdentityGuard;
@@ -15,7 +16,7 @@ use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::{Notify, RwLock, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +55,10 @@ pub(super) struct Lane {
     pub(super) guard: Arc<IdentityGuard>,
     /// Application acknowledgements that come to a listener.
     pub(super) replies: Replies,
+    /// Answers that routes said may be used again.
+    pub(super) answers: Cache,
+    /// Turns for questions that are none of its own deliveries'.
+    pub(super) asking: Semaphore,
     breaker: Mutex<Breaker>,
     /// Set when something older than what the dispatcher has read may have become pending; it then reads the queue from its beginning.
     stale: AtomicBool,
@@ -87,6 +92,8 @@ impl Lane {
             renewed: AtomicBool::new(false),
             guard: Arc::default(),
             replies: Replies::default(),
+            answers: Cache::default(),
+            asking: Semaphore::new(ASKED_AT_ONCE_MAX),
             breaker: Mutex::new(Breaker::new()),
             stale: AtomicBool::new(false),
             stale_now: Notify::new(),
@@ -112,6 +119,7 @@ impl Lane {
     /// False if its dispatcher has ended.
     pub(super) fn change(&self, setup: TargetSetup) -> bool {
         self.setup.store(Arc::new(setup));
+        self.answers.clear();
         self.decide(Fate::Stays)
     }
 

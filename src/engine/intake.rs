@@ -3,6 +3,7 @@
 //! Never answers AA without a `Stored`, and never judges more than what Kiln needs to keep and route the message.
 
 use crate::engine::acknowledgement::{Acknowledgement, Own};
+use crate::engine::answering;
 use crate::engine::judge::{Door, Verdict, judge};
 use crate::engine::mapping::{self, Mapped};
 use crate::engine::pacts::Refusal;
@@ -10,6 +11,7 @@ use crate::engine::shared::{Shared, exit_because_disk_failed, later, now};
 use crate::engine::terms::{Outcome, Terms};
 use crate::engine::{Routes, courier, keys};
 use crate::exchange::{ControlId, Envelope, Format, MessageId, Phi};
+use crate::fhir::Answers;
 use crate::hl7v2::{AckCode, Acknowledged, Answer, Charset, Condition, Fault, Header, Location, Version, event_structure, recode, recode_answer};
 use crate::journal::{Append, AppendFault, Correspondent, Disposition, JournalError, NewDelivery, OwedState, Place, Stored, Telling, Told};
 use crate::listener::{Intake, Received, Reply, WayBack};
@@ -55,6 +57,8 @@ struct Judged {
     outcome: Outcome,
     /// True if it is an acknowledgement itself.
     answers: bool,
+    /// The route that answers it, if it is a question.
+    question: Option<(Arc<Routes>, RouteId)>,
 }
 
 /// What the answer of a stored message depends on in enhanced mode.
@@ -127,7 +131,12 @@ impl Gate {
             terms,
             outcome: Outcome::Done,
             answers,
+            question: None,
         };
+        if judged.fault.is_none() && !judged.answers {
+            let replies = |route: &&RouteId| routes.set.info(**route).reply.is_some();
+            judged.question = taken.iter().find(replies).map(|route| (Arc::clone(&routes), *route));
+        }
         if judged.fault.is_some() || !judged.terms.wants_application() {
             return judged;
         }
@@ -162,9 +171,10 @@ impl Gate {
 
     /// Runs every route that takes the message. What one of them stops at, the sender is told; what all can do is done later by the same set.
     fn map(&self, envelope: &Envelope, routes: &Routes, taken: &[RouteId]) -> Option<(Disposition, Refusal)> {
-        for route in taken {
+        // What a route asks is asked when it is delivered, or answered.
+        for route in taken.iter().filter(|route| routes.set.info(**route).asks.is_empty() && routes.set.info(**route).reply.is_none()) {
             // The number is not known yet; a run tells by it only apart what has nothing else to be told apart by.
-            if let Mapped::Stopped { kind, text, told } = mapping::run(routes, *route, MessageId(0), envelope) {
+            if let Mapped::Stopped { kind, text, told } = mapping::run(routes, *route, MessageId(0), envelope, Answers::NONE) {
                 let code = told.faults.first().map_or(Fault::INTERNAL, |fault| fault.code);
                 tracing::info!(listener = %envelope.listener, route = %routes.set.info(*route).name, code = kind, "a message cannot be mapped: its sender is told");
                 return Some((Disposition::Refused { code, text }, told));
@@ -241,8 +251,10 @@ impl Gate {
         let listener = &*received.listener;
         let judged = self.judge(&received, &site, unwritable);
         self.shared.metrics.received(listener, self.type_label(&judged), received.received.0 as f64 / 1_000.0);
-        let (two_stages, answers) = (judged.terms.has_two_stages(), judged.answers);
-        let owed = judged.terms.owed(judged.fault.as_ref(), judged.outcome, received.back.as_ref());
+        // A question gets its answer at once, whatever it says about acknowledgements.
+        let two_stages = judged.terms.has_two_stages() && judged.question.is_none();
+        let answers = judged.answers;
+        let owed = if judged.question.is_some() { None } else { judged.terms.owed(judged.fault.as_ref(), judged.outcome, received.back.as_ref()) };
         if two_stages
             && judged.terms.wants_application()
             && site.enhanced.to == ReturnTo::Connection
@@ -254,6 +266,7 @@ impl Gate {
                 self.shared.journal.look_for(whom);
             }
         }
+        let envelope = judged.question.as_ref().map(|_| judged.envelope.clone());
         let append = Append {
             envelope: judged.envelope,
             disposition: judged.disposition,
@@ -276,6 +289,13 @@ impl Gate {
                 }
                 if let Some(msa) = &judged.terms.acknowledged {
                     self.heard(msa, &received.listener).await;
+                }
+                if let (Some((routes, route)), Some(envelope), Some(header), None) = (&judged.question, &envelope, &judged.header, &judged.unmapped) {
+                    let question = answering::Question { routes, route: *route, envelope, header };
+                    return match Box::pin(answering::answer(&self.shared, &stored, &question)).await {
+                        Some((bytes, code)) => (Reply::Ack(bytes), code),
+                        None => (Reply::Close, "none"),
+                    };
                 }
                 if two_stages {
                     let accepting = Accepting { terms: &judged.terms, header: judged.header.as_ref(), fault: judged.fault.as_ref() };

@@ -3,8 +3,9 @@
 use crate::engine::pacts::Refusal;
 use crate::engine::{Routes, refusal};
 use crate::exchange::{Envelope, MessageId};
+use crate::fhir::Answers;
 use crate::hl7v2::{AckCode, Message};
-use crate::route::{Context, Output, RouteId, Send, Stop};
+use crate::route::{Asking, Context, Output, RouteId, Send, Stop};
 use crate::target::Sending;
 use std::panic::AssertUnwindSafe;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -25,24 +26,45 @@ pub(super) enum Mapped {
 }
 
 /// Runs a route over a stored message. A panic is a defect of Kiln and costs this delivery only.
-pub(super) fn run(routes: &Routes, route: RouteId, message: MessageId, envelope: &Envelope) -> Mapped {
+pub(super) fn run(routes: &Routes, route: RouteId, message: MessageId, envelope: &Envelope, answers: &Answers) -> Mapped {
+    match over(routes, message, envelope, answers, |parsed, context| routes.set.run(route, parsed, context)) {
+        Ok(output) => Mapped::Made(output),
+        Err(Stopped { kind, text, told }) => Mapped::Stopped { kind, text, told },
+    }
+}
+
+/// Why nothing can be made of a message.
+pub(super) struct Stopped {
+    pub(super) kind: &'static str,
+    pub(super) text: String,
+    pub(super) told: Refusal,
+}
+
+/// What the route asks next, after what it has been answered.
+pub(super) fn question(routes: &Routes, route: RouteId, message: MessageId, envelope: &Envelope, answers: &Answers) -> Result<Option<Asking>, Stopped> {
+    over(routes, message, envelope, answers, |parsed, context| routes.set.question(route, parsed, context))
+}
+
+fn over<T>(
+    routes: &Routes,
+    message: MessageId,
+    envelope: &Envelope,
+    answers: &Answers,
+    work: impl FnOnce(&Message, &Context<'_>) -> Result<T, Stop>,
+) -> Result<T, Stopped> {
     let manner = routes.manner(&envelope.listener);
-    let context = Context { received: envelope.received, zone: manner.zone(), authority: manner.authority(), message, listener: &envelope.listener };
+    let context = Context { received: envelope.received, zone: manner.zone(), authority: manner.authority(), message, listener: &envelope.listener, answers };
     let map = || {
         let parsed = Message::parse(envelope.bytes.expose().clone(), &manner.parse_options()).map_err(|fault| {
             let told = Refusal { code: AckCode::ApplicationReject, faults: vec![fault.clone()] };
-            ("unreadable", fault.to_string(), told)
+            Stopped { kind: "unreadable", text: fault.to_string(), told }
         })?;
-        routes.set.run(route, &parsed, &context).map_err(|stop| (stop.kind, sentence(&stop), refusal::of_stop(&stop)))
+        work(&parsed, &context).map_err(|stop| Stopped { kind: stop.kind, text: sentence(&stop), told: refusal::of_stop(&stop) })
     };
-    match std::panic::catch_unwind(AssertUnwindSafe(|| aside(envelope.bytes.expose().len(), map))) {
-        Ok(Ok(output)) => Mapped::Made(output),
-        Ok(Err((kind, text, told))) => Mapped::Stopped { kind, text, told },
-        Err(_) => {
-            let text = "a defect in kiln: the run of the route panicked; the log names the place".to_owned();
-            Mapped::Stopped { kind: "defect", told: refusal::of_words("a defect in kiln", true), text }
-        }
-    }
+    std::panic::catch_unwind(AssertUnwindSafe(|| aside(envelope.bytes.expose().len(), map))).unwrap_or_else(|_| {
+        let text = "a defect in kiln: the run of the route panicked; the log names the place".to_owned();
+        Err(Stopped { kind: "defect", told: refusal::of_words("a defect in kiln", true), text })
+    })
 }
 
 /// A long message can take seconds. Meanwhile this thread's other tasks, connections among them, must go on elsewhere.

@@ -3,6 +3,9 @@
 //! Never says AA without a `Stored`, and holds nothing that must survive: what is pending is the journal's word.
 
 mod acknowledgement;
+mod answering;
+mod asking;
+mod attempt_asks;
 mod backoff;
 mod breaker;
 mod config;

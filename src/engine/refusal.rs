@@ -5,7 +5,7 @@
 use crate::engine::Routes;
 use crate::engine::pacts::Refusal;
 use crate::exchange::Envelope;
-use crate::fhir::value_set;
+use crate::fhir::{Answers, value_set};
 use crate::hl7v2::{AckCode, Address, Fault, Location, Message};
 use crate::route::{Context, Lineage, Outcome, RouteId, Stop};
 use serde_json::Value;
@@ -34,9 +34,9 @@ pub(super) fn of_words(text: &str, ours: bool) -> Refusal {
 }
 
 /// A server refused what was made of the message. `detail` is its answer, `summary` the sentence of the setback.
-pub(super) fn of_answer(detail: Option<&str>, summary: &str, routes: &Routes, route: RouteId, envelope: &Envelope) -> Refusal {
+pub(super) fn of_answer(detail: Option<&str>, summary: &str, routes: &Routes, route: RouteId, envelope: &Envelope, answers: &Answers) -> Refusal {
     let issues = detail.map(issues).unwrap_or_default();
-    let lineage = if issues.is_empty() { None } else { lineage(routes, route, envelope) };
+    let lineage = if issues.is_empty() { None } else { lineage(routes, route, envelope, answers) };
     let mut faults: Vec<Fault> = Vec::new();
     for issue in issues.iter().take(FAULTS_MAX) {
         let place = issue.path.as_deref().and_then(|path| lineage.as_ref().and_then(|lineage| field_behind(lineage, issue.entry, path)));
@@ -123,7 +123,7 @@ fn path(written: &str) -> Option<String> {
     Some(parts.join("."))
 }
 
-fn lineage(routes: &Routes, route: RouteId, envelope: &Envelope) -> Option<Lineage> {
+fn lineage(routes: &Routes, route: RouteId, envelope: &Envelope, answers: &Answers) -> Option<Lineage> {
     let manner = routes.manner(&envelope.listener);
     let message = Message::parse(envelope.bytes.expose().clone(), &manner.parse_options()).ok()?;
     let context = Context {
@@ -132,6 +132,7 @@ fn lineage(routes: &Routes, route: RouteId, envelope: &Envelope) -> Option<Linea
         authority: manner.authority(),
         message: crate::exchange::MessageId(0),
         listener: &envelope.listener,
+        answers,
     };
     Some(routes.set.lineage(route, &message, &context))
 }

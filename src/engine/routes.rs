@@ -90,6 +90,8 @@ struct Packed {
     messages_only: Vec<String>,
     #[serde(default)]
     no_patches: Vec<String>,
+    #[serde(default)]
+    not_searchable: Vec<String>,
     overlays: Vec<String>,
     /// Absent in sets that an earlier version stored.
     manners: Option<BTreeMap<String, Manner>>,
@@ -213,6 +215,7 @@ impl Routes {
             resources_only: self.options.resources_only.clone(),
             messages_only: self.options.messages_only.clone(),
             no_patches: self.options.no_patches.clone(),
+            not_searchable: self.options.not_searchable.clone(),
             overlays: self.options.overlays.clone(),
             manners: Some(self.manners.clone()),
             files,
@@ -232,8 +235,8 @@ impl Routes {
                 sources.add(file.path, file.text);
             }
         }
-        let Packed { listeners, targets, resources_only, messages_only, no_patches, overlays, .. } = packed;
-        let options = LoadOptions { listeners, targets, resources_only, messages_only, no_patches, overlays };
+        let Packed { listeners, targets, resources_only, messages_only, no_patches, not_searchable, overlays, .. } = packed;
+        let options = LoadOptions { listeners, targets, resources_only, messages_only, no_patches, not_searchable, overlays };
         let loaded = crate::route::load(sources, &options);
         let routes = Self::from_loaded(loaded, options).ok_or(RoutesFault::Faulty { hash: program.hash.clone(), version: packed.kiln })?;
         let without = packed.manners.is_none();

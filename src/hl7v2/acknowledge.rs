@@ -1,6 +1,6 @@
 //! Acknowledgements (HL7 chapter 2, sections 2.9 and 2.14) in the shape of the sender's version.
 
-use crate::hl7v2::{Conditions, Delimiters, Fault, Header, Version, Writer, fault_words, table};
+use crate::hl7v2::{Conditions, Delimiters, Fault, Header, Message, Version, Writer, fault_words, table};
 
 /// MSA-1, table 0008.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,24 @@ const TEXT_CHARACTERS_MAX: usize = 250;
 /// The acknowledgement's bytes, without framing. Sender and receiver are swapped; delimiters, version, character set and
 /// processing ID are the sender's; MSA-2 is MSH-10 as sent, also when it is empty or odd.
 pub fn acknowledge(request: &AckRequest<'_>) -> Vec<u8> {
+    begin(request, None).finish()
+}
+
+/// The answer to a question that cannot be answered (chapter 5, section 5.4): an acknowledgement of the type `kind` (`RSP^K22^RSP_K21`) with QAK,
+/// whose QAK-2 says what MSA-1 says, and the question's QPD as it was sent.
+pub fn answer_in_error(request: &AckRequest<'_>, kind: &str, question: Option<&Message>) -> Vec<u8> {
+    let mut w = begin(request, Some(kind));
+    let found = question.and_then(|message| Some((message, message.segments_named("QPD").next()?)));
+    let sent = |n: usize| found.map(|(message, qpd)| unframed(message.raw(message.field(qpd, n)))).unwrap_or_default();
+    w.segment("QAK").field().raw(&sent(2)).field().text(request.code.name()).field().raw(&sent(1));
+    if let Some((message, qpd)) = found {
+        w.segment("QPD").raw(&unframed(message.segment_bytes(qpd).get(3..).unwrap_or_default()));
+    }
+    w.finish()
+}
+
+/// MSH, MSA and ERR.
+fn begin(request: &AckRequest<'_>, kind: Option<&str>) -> Writer {
     let version = request.header.map_or(Version::V25, Header::version);
     let delimiters = request.header.map_or(Delimiters::STANDARD, Header::delimiters);
     let mut w = Writer::new(delimiters);
@@ -97,9 +115,15 @@ pub fn acknowledge(request: &AckRequest<'_>) -> Vec<u8> {
     } else {
         w.field().text(request.application).field().text(request.facility).skip_fields(2);
     }
-    w.field().text(request.time).skip_fields(1).field().text("ACK");
+    w.field().text(request.time).skip_fields(1).field();
+    for (n, part) in kind.unwrap_or("ACK").split('^').enumerate() {
+        if n > 0 {
+            w.component();
+        }
+        w.text(part);
+    }
     let event = request.header.map(|h| h.component(9, 2)).unwrap_or_default();
-    if version >= Version::V23 && !event.is_empty() {
+    if kind.is_none() && version >= Version::V23 && !event.is_empty() {
         w.component().text(&event);
         if version >= Version::V231 {
             w.component().text("ACK");
@@ -128,7 +152,7 @@ pub fn acknowledge(request: &AckRequest<'_>) -> Vec<u8> {
     } else {
         faults.iter().for_each(|fault| error_segment(&mut w, fault, version));
     }
-    w.finish()
+    w
 }
 
 /// Before 2.5: all faults in ERR-1, each an ELD (segment, sequence, field, code).

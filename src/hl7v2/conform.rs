@@ -1,7 +1,7 @@
 //! Does a finished message keep to the abstract syntax and the segment definitions of the release that it names?
 
 use crate::hl7v2::dictionary::{FieldDef, SegmentDef, Usage, nearest};
-use crate::hl7v2::{ClockTime, Message, Moment, NodeId, Part, Placement, Structure, datatype, segment};
+use crate::hl7v2::{ClockTime, Message, Moment, NodeId, Part, Placement, Structure, datatype, segment, structure};
 use std::collections::HashMap;
 
 /// Something that a message does and its release does not allow. It names places and never contents.
@@ -30,7 +30,7 @@ impl Message {
     /// segments that the structure lacks, each with the one that it follows; segments whose names begin with Z are nobody's business.
     pub fn breaches(&self, what: Conformance, extra: &[(&str, &str)]) -> Vec<Breach> {
         let mut found = Vec::new();
-        if let Some(structure) = self.structure() {
+        if let Some(structure) = self.judged_by() {
             let placement = self.place(structure, extra);
             self.segments_in_place(structure, &placement, &mut found);
             groups_in_full(structure, &placement, &mut found);
@@ -42,6 +42,16 @@ impl Message {
         }
         found.truncate(MOST);
         found
+    }
+
+    /// Releases before 2.7 name RSP_K21, the one patient of another answer, for RSP^K22 too, which their text writes with any number of candidates
+    /// (chapter 3, section 3.3.57); from 2.7 on that is RSP_K22.
+    fn judged_by(&self) -> Option<Structure> {
+        let own = self.structure()?;
+        if own.id() == "RSP_K21" && self.message_type().starts_with("RSP^K22") {
+            return nearest(self.version(), |v| structure(v, "RSP_K22")).or(Some(own));
+        }
+        Some(own)
     }
 
     fn segments_in_place(&self, structure: Structure, placement: &Placement, found: &mut Vec<Breach>) {

@@ -25,7 +25,7 @@ mod version;
 mod wide;
 mod write;
 
-pub use acknowledge::{AckCode, AckRequest, acknowledge};
+pub use acknowledge::{AckCode, AckRequest, acknowledge, answer_in_error};
 pub use address::Address;
 pub use answer::{Answer, AnswerError, answered};
 pub use batch::{BatchItem, Closed, Extract, Flaw, Splitter, Wrapper, batch_items, holds_several};

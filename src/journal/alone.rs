@@ -44,7 +44,7 @@ impl Writer {
             Command::Fold(file, truncate, done) => {
                 let _ = done.send(self.fold(file, truncate).is_some());
             }
-            Command::Append(..) | Command::Settle(..) | Command::Tell(..) | Command::Close => {}
+            Command::Append(..) | Command::Settle(..) | Command::Tell(..) | Command::Keep(..) | Command::Close => {}
         }
     }
 

@@ -1,10 +1,11 @@
 //! The handle that the engine holds: cheap to clone, every method is safe to call from any task.
 
-use crate::exchange::{DeliveryId, Envelope, MessageId, OrderKey, Timestamp};
+use crate::exchange::{DeliveryId, Envelope, MessageId, OrderKey, Phi, Timestamp};
 use crate::journal::append::{Append, AppendFault, NewDelivery, Stored};
 use crate::journal::finder::{Finder, Stop};
 use crate::journal::folder::Folder;
 use crate::journal::keeper::Keeper;
+use crate::journal::kept::{Kept, ReplyRecord};
 use crate::journal::options::{OpenError, Options};
 use crate::journal::owed::{Correspondent, OwedRecord, Telling};
 use crate::journal::query::{Counts, Found, JournalError, MessageRecord, Pending, Program, Pruned, Query, Statistics, Unsettled, Verification};
@@ -163,6 +164,21 @@ impl Journal {
     /// There is a new way to tell this sender something.
     pub fn look_for(&self, whom: Correspondent) {
         self.inner.board.note_due(&BTreeSet::from([whom]));
+    }
+
+    /// Keeps what a route's questions found, or the answer to a question, and waits for the fsync.
+    pub async fn keep(&self, kept: Kept) -> Result<(), SettleFault> {
+        self.ask(|reply| Command::Keep(Box::new(kept), reply)).await.unwrap_or(Err(SettleFault::Closed))
+    }
+
+    /// What the questions of a delivery's route found; `None` before they were asked.
+    pub async fn answers(&self, id: DeliveryId) -> Result<Option<Phi<String>>, JournalError> {
+        self.read(move |library| library.answers(id)).await
+    }
+
+    /// What a question's sender was answered; `None` for a message that was no question.
+    pub async fn reply(&self, id: MessageId) -> Result<Option<ReplyRecord>, JournalError> {
+        self.read(move |library| library.reply(id)).await
     }
 
     /// Deliveries to `target` that wait, in the order of storing, after `after`, at most `limit`. Retries that wait for their time are among them.

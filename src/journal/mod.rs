@@ -11,6 +11,7 @@ mod finder;
 mod folder;
 mod handle;
 mod keeper;
+mod kept;
 mod options;
 mod owed;
 mod own_log;
@@ -32,6 +33,7 @@ mod writer;
 
 pub use append::{Append, AppendFault, Disposition, NewDelivery, Stored};
 pub use handle::Journal;
+pub use kept::{Kept, ReplyRecord};
 pub use options::{CommitReport, Indexer, Observer, OpenError, Options};
 pub use owed::{Correspondent, Depends, Owed, OwedRecord, OwedState, Place, Telling, Told, Wanted};
 pub use query::{

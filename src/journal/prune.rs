@@ -29,6 +29,8 @@ INSERT INTO main.awaited SELECT message, number FROM old.awaited WHERE message I
 INSERT INTO main.acknowledgement SELECT a.message, r.now, a.sender, a.accept, a.wanted, a.awaited, a.state, a.positive, a.decided, a.told, a.line, a.frames,
     a.attempts, a.not_before, a.at, a.note, a.code, a.bytes FROM old.acknowledgement AS a JOIN temp.renamed AS r ON r.was = a.listener
     WHERE a.message IN (SELECT id FROM temp.chosen);
+INSERT INTO main.answer SELECT message, number, answers FROM old.answer WHERE message IN (SELECT id FROM temp.chosen);
+INSERT INTO main.reply SELECT message, at, program, route, answers, payload FROM old.reply WHERE message IN (SELECT id FROM temp.chosen);
 INSERT INTO main.duplicate (original, at, peer) SELECT original, at, peer FROM old.duplicate WHERE original IN (SELECT id FROM temp.chosen);
 INSERT INTO main.target_state SELECT target, sequence, state FROM old.target_state WHERE true
     ON CONFLICT (target) DO UPDATE SET sequence = excluded.sequence, state = excluded.state WHERE excluded.sequence > sequence;

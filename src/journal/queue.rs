@@ -2,7 +2,7 @@
 
 use crate::exchange::{DeliveryId, MessageId, OrderKey, Timestamp};
 use crate::journal::query::{Counts, JournalError, Program, Pruned};
-use crate::journal::{Append, AppendFault, Correspondent, NewDelivery, Settle, SettleFault, Stored, Telling};
+use crate::journal::{Append, AppendFault, Correspondent, Kept, NewDelivery, Settle, SettleFault, Stored, Telling};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
@@ -19,6 +19,8 @@ pub(in crate::journal) enum Command {
     Settle(Box<Settle>, Reply<(), SettleFault>),
     /// Store what became of telling a sender.
     Tell(Box<Telling>, Reply<(), SettleFault>),
+    /// Keep what a route's questions found, or the answer to a question.
+    Keep(Box<Kept>, Reply<(), SettleFault>),
     /// Make parked deliveries pending.
     Resume(Arc<str>, Vec<OrderKey>, Timestamp, Reply<u64, JournalError>),
     /// Make deliveries pending that were given up.

@@ -1,8 +1,9 @@
 //! A journal opened for reading only: what the command line uses, beside a running daemon or without one.
 
-use crate::exchange::{Envelope, MessageId};
+use crate::exchange::{DeliveryId, Envelope, MessageId, Phi};
 use crate::journal::OpenError;
 use crate::journal::folder::Folder;
+use crate::journal::kept::ReplyRecord;
 use crate::journal::query::{Found, JournalError, MessageRecord, Program, Query, Statistics, Verification};
 use crate::journal::read::{Gate, Library};
 use crate::journal::schema::{database, open_readable};
@@ -65,6 +66,16 @@ impl Reader {
     /// A message as it was received.
     pub fn envelope(&self, id: MessageId) -> Result<Envelope, JournalError> {
         self.library.payloads(&[id])?.pop().ok_or(JournalError::Missing)
+    }
+
+    /// What the questions of a delivery's route found; `None` before they were asked.
+    pub fn answers(&self, id: DeliveryId) -> Result<Option<Phi<String>>, JournalError> {
+        self.library.answers(id)
+    }
+
+    /// What a question's sender was answered; `None` for a message that was no question.
+    pub fn reply(&self, id: MessageId) -> Result<Option<ReplyRecord>, JournalError> {
+        self.library.reply(id)
     }
 
     /// The route set that was applied last; `None` if no daemon ever ran on the journal.

@@ -11,7 +11,7 @@ use std::time::Duration;
 const APPLICATION_ID: i64 = 0x4B49_4C4E;
 
 /// The format that this program writes. A higher one is refused; a lower one is upgraded when it is opened for writing.
-const FORMAT: i64 = 3;
+const FORMAT: i64 = 4;
 
 /// The first byte of a payload: how the rest is packed. Zstandard and encryption will take other numbers.
 pub(in crate::journal) const CODEC_RAW: u8 = 0;
@@ -68,7 +68,7 @@ const SEGMENT_2: &str = "CREATE TABLE awaited (message INTEGER NOT NULL, number 
 const STATE_2: &str = "CREATE TABLE retired (route TEXT PRIMARY KEY, program TEXT NOT NULL) STRICT, WITHOUT ROWID;";
 
 /// What each format added, to segments and to the state. Formats are never changed; a new one is a new line.
-const STEPS: &[(i64, &str, &str)] = &[(2, SEGMENT_2, STATE_2), (3, crate::journal::owed::TABLE, "")];
+const STEPS: &[(i64, &str, &str)] = &[(2, SEGMENT_2, STATE_2), (3, crate::journal::owed::TABLE, ""), (4, crate::journal::kept::TABLES, "")];
 
 /// Which of the journal's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

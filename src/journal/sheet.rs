@@ -130,6 +130,11 @@ impl Sheet {
         self.changes().due.insert(whom);
     }
 
+    /// Notes about how much the open transaction adds.
+    pub(in crate::journal) fn has_grown(&mut self, bytes: u64) {
+        self.changes().bytes += bytes;
+    }
+
     fn changes(&mut self) -> &mut Changes {
         self.changes.get_or_insert_default()
     }
@@ -525,6 +530,7 @@ impl Sheet {
             return Ok(false);
         }
         self.unblock(id, &row)?;
+        self.forget_answers(id)?;
         self.reopen(id, &row, at, outcome::REPLAYED)?;
         Ok(true)
     }

@@ -12,7 +12,7 @@ use crate::journal::schema::{Kind, Trouble, code, open_writable, trouble};
 use crate::journal::settle::IdentityKey;
 use crate::journal::sheet::{Changes, Earlier, Sheet};
 use crate::journal::shelf::{Segment, Shelf, state_number};
-use crate::journal::{Append, AppendFault, DeliveryState, OpenError, Settle, SettleFault, Settlement, Stored, Telling};
+use crate::journal::{Append, AppendFault, DeliveryState, Kept, OpenError, Settle, SettleFault, Settlement, Stored, Telling};
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -129,6 +129,7 @@ impl Writer {
                     Command::Append(append, reply) => self.append(&append, reply),
                     Command::Settle(settle, reply) => self.settle(&settle, reply),
                     Command::Tell(telling, reply) => self.tell(&telling, reply),
+                    Command::Keep(kept, reply) => self.keep(&kept, reply),
                     Command::Close => closing = true,
                     other => {
                         self.commit();
@@ -262,6 +263,22 @@ impl Writer {
         match result {
             Ok(Ok(())) => self.waiting.entry(home).or_default().push(Answer::Settled(reply)),
             Ok(Err(fault)) => answer(reply, Err(fault)),
+            Err(error) => {
+                let trouble = self.blame(&error);
+                self.give_up(home, trouble);
+                answer(reply, Err(if trouble == Trouble::Full { SettleFault::Full } else { SettleFault::Failing }));
+            }
+        }
+    }
+
+    fn keep(&mut self, kept: &Kept, reply: Reply<(), SettleFault>) {
+        if self.board.has_failed() {
+            return answer(reply, Err(SettleFault::Failing));
+        }
+        let Some(segment) = self.shelf.home(kept.message()) else { return answer(reply, Err(SettleFault::Unknown)) };
+        let home = segment.first;
+        match self.sheet(&segment).and_then(|sheet| sheet.begin().and_then(|()| sheet.keep(kept))) {
+            Ok(()) => self.waiting.entry(home).or_default().push(Answer::Settled(reply)),
             Err(error) => {
                 let trouble = self.blame(&error);
                 self.give_up(home, trouble);

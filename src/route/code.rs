@@ -2,6 +2,7 @@
 
 use crate::fhir::{self, ListMerge, Node, SaveMode};
 use crate::hl7v2::{self, Piece};
+use crate::route::asking::{AskX, ElementStep};
 use crate::route::named::Let;
 use crate::route::outgoing::{MessageX, OutJoin, V2Map, ValueBody};
 use crate::route::program::{AfterDeadLetter, Send};
@@ -72,6 +73,8 @@ pub(crate) struct Route {
     pub(crate) order_by: Vec<OrderX>,
     pub(crate) resources: Vec<Resource>,
     pub(crate) message: Option<MessageX>,
+    /// Its questions, in order.
+    pub(crate) asks: Vec<AskX>,
     /// Why it cannot run: what it needs comes with a later version of Kiln.
     pub(crate) refused: Option<&'static str>,
     /// Where it is written.
@@ -336,12 +339,18 @@ pub(crate) enum X {
     Compare(Op, Box<X>, Box<X>),
     In(Box<X>, Vec<Arc<str>>, bool),
     InSystems(Box<X>, bool),
+    /// In a row of a `systems:` document.
+    InListed(Box<X>, bool),
     InCodes(Box<X>, fhir::ValueSet, bool),
     InTable(Box<X>, usize, bool),
     Valued(Box<X>, bool),
     Deleted(Box<X>),
     Arithmetic(Op, Box<X>, Box<X>),
     Call(Function, Vec<X>),
+    /// What a question of the route found.
+    Asked(usize),
+    /// Elements of FHIR values.
+    Elements(Box<X>, Vec<ElementStep>),
     /// Steps on the result of anything but a path.
     Steps(Box<X>, Vec<Step>),
     Via(Box<X>, usize, Option<usize>),
@@ -384,6 +393,8 @@ pub(crate) struct Conversion {
 pub(crate) enum Join {
     /// Already what is wanted.
     Same,
+    /// A resource that was found, to be referred to.
+    Found,
     /// A primitive, unescaped, to string, markdown, id, uri...
     Text,
     /// Any code as sent, blanks removed.
@@ -543,6 +554,12 @@ pub(crate) enum Function {
     Uuid,
     Derived,
     Sn,
+    /// How many matches question `n` has in all.
+    Total(usize),
+    /// A name for what comes behind the last match of question `n`.
+    More(usize),
+    /// An ERL.
+    Place,
 }
 
 /// Keyed by what stands in route files. Messages only ask, so nobody can make it slow by choosing names, and a quick hash will do.

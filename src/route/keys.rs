@@ -135,6 +135,11 @@ pub(crate) const OWN: &[Declared] = &[
     only("$copy", &[Place::Message], Takes::Words, "begins with the message as sent: `all`, or a list of segments"),
     only("$search", &[Place::Question], Takes::Word, "the resource type that is searched"),
     only("$at", &[Place::Question], Takes::Word, "the target that is asked"),
+    only("$none", &[Place::Question], Takes::Choice(&["go-on", "refuse"]), "what happens when nothing is found; left out, the route goes on"),
+    only("$several", &[Place::Question], Takes::Choice(&["all", "first", "refuse"]), "what several matches mean; left out, all are meant"),
+    only("$cache", &[Place::Question], Takes::Word, "for so long an answer stands for the same question: `10m`"),
+    only("$timeout", &[Place::Question], Takes::Word, "so long an answer is waited for: `5s`; left out, as long as the target's `timeout`"),
+    only("$continue", &[Place::Question], Takes::Expression, "where an earlier answer ended, as more() gave it: `DSC-1`"),
     key("$name", Takes::Word, "a handle by which a site's `extend:` finds an entry of a list"),
     IN,
 ];

@@ -71,6 +71,13 @@ pub enum Step {
         /// The URI, if there is one.
         uri: Option<String>,
     },
+    /// What a question of the route found was read.
+    Asked {
+        /// The question's name.
+        name: String,
+        /// How many resources it found.
+        found: usize,
+    },
     /// A conversion that changed or interpreted something.
     Converted(String),
     /// A conversion that failed, or a value that was left out.

@@ -2,6 +2,7 @@
 //!
 //! Never fails on user input: `load` returns what is good and a list of diagnostics.
 
+mod asking;
 mod assist;
 mod code;
 mod compile;
@@ -32,7 +33,7 @@ pub use guide::{GUIDE_OVERLAYS, GuideCoverage, GuideRow, Proof, Sheets, Verdict}
 pub use lineage::{
     ConditionUse, Deletion, Dropped, ElementLineage, LineUse, Lineage, MessageLineage, Outcome, ResourceLineage, Spot, Stage, Step, Use, ValueUse,
 };
-pub use program::{AfterDeadLetter, Context, Finding, LoadOptions, Loaded, Matches, OrderValue, Output, RouteId, RouteInfo, RouteSet, Send, Stop};
+pub use program::{AfterDeadLetter, Asking, Context, Finding, LoadOptions, Loaded, Matches, OrderValue, Output, RouteId, RouteInfo, RouteSet, Send, Stop};
 pub use schema::schema;
 pub use survey::{CodeCondition, CodeLine, Survey};
 pub use tree::{

@@ -164,6 +164,8 @@ pub(crate) enum OutJoin {
     Table(Box<OutTable>),
     /// Y or N.
     YesNo,
+    /// A URI as the assigning authority (HD) that `systems` makes it of.
+    Authority,
     /// By a map.
     Map(usize, Vec<X>),
 }

@@ -2,11 +2,12 @@
 
 use crate::diagnostic::{Diagnostic, Sources, Span};
 use crate::exchange::{MessageId, Timestamp};
-use crate::fhir::Saves;
+use crate::fhir::{Answers, Question, Saves};
 use crate::hl7v2::Draft;
 use crate::route::code::{Code, Route};
 use crate::route::run::Places;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the checker knows about the site.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,8 @@ pub struct LoadOptions {
     pub resources_only: Vec<String>,
     /// Those of the targets that take HL7 v2 messages and no resources.
     pub messages_only: Vec<String>,
+    /// Those of the targets that cannot be searched.
+    pub not_searchable: Vec<String>,
     /// Those of the targets that take no patches.
     pub no_patches: Vec<String>,
     /// Overlays that the whole site uses (`use:` in kiln.yaml).
@@ -62,6 +65,10 @@ pub struct RouteInfo {
     pub targets: Vec<Arc<str>>,
     /// True if it makes messages, not resources.
     pub messages: bool,
+    /// The target of each of its questions, in order.
+    pub asks: Vec<Arc<str>>,
+    /// The type of the answer that it makes for whoever sent the message: `RSP^K22^RSP_K21`.
+    pub reply: Option<Arc<str>>,
     /// How a FHIR target is to be written.
     pub send: Send,
     /// How long a delivery is retried, in seconds; `None` means the target's default.
@@ -124,6 +131,23 @@ pub struct Context<'a> {
     pub message: MessageId,
     /// The listener's name.
     pub listener: &'a str,
+    /// What the route's questions found, as far as they were asked.
+    pub answers: &'a Answers,
+}
+
+/// A question of a route, ready to be asked.
+#[derive(Clone, Debug)]
+pub struct Asking {
+    /// Its name in the route.
+    pub name: Arc<str>,
+    /// The target to ask.
+    pub target: Arc<str>,
+    /// The search; nothing if there is nothing to ask: it counts as answered, with nothing found.
+    pub question: Option<Question>,
+    /// For so long an earlier answer to the same question will do.
+    pub cache: Option<Duration>,
+    /// So long an answer is waited for; without it, as long as the target waits.
+    pub timeout: Option<Duration>,
 }
 
 /// What a run made.

@@ -205,9 +205,16 @@ impl<'c> Walk<'c> {
                 self.x(a);
                 self.x(b);
             }
-            X::Not(a) | X::In(a, ..) | X::InSystems(a, _) | X::InCodes(a, ..) | X::InTable(a, ..) | X::Valued(a, _) | X::Deleted(a) | X::Steps(a, _) => {
-                self.x(a)
-            }
+            X::Not(a)
+            | X::In(a, ..)
+            | X::InSystems(a, _)
+            | X::InListed(a, _)
+            | X::Elements(a, _)
+            | X::InCodes(a, ..)
+            | X::InTable(a, ..)
+            | X::Valued(a, _)
+            | X::Deleted(a)
+            | X::Steps(a, _) => self.x(a),
             X::Via(a, table, _) => {
                 self.x(a);
                 self.table(*table);
@@ -231,6 +238,7 @@ impl<'c> Walk<'c> {
             | X::Node(..)
             | X::Path(_)
             | X::Argument(_)
+            | X::Asked(_)
             | X::Resource { .. } => {}
         }
     }

@@ -160,6 +160,16 @@ pub struct Body {
     pub search: Option<Key>,
     /// `$at`.
     pub at: Option<Key>,
+    /// `$none`: go-on, refuse.
+    pub none: Option<Key>,
+    /// `$several`: all, first, refuse.
+    pub several: Option<Key>,
+    /// `$cache: 10m`.
+    pub cache: Option<Key>,
+    /// `$timeout: 5s`.
+    pub timeout: Option<Key>,
+    /// `$continue`: where an earlier answer ended.
+    pub continues: Option<Expr>,
     /// `$name` of a list entry.
     pub name: Option<Key>,
 }

@@ -132,7 +132,7 @@ impl V2Types {
         if let Some(fields) = self.segments.get(segment) {
             return fields.get(&n).copied();
         }
-        let field = typed_field(segment, n)?;
+        let field = typed_field(segment, successive(segment, n))?;
         let repeats = field.max() != Some(1);
         if let Some(datatype) = self.named.get(&(segment.to_owned(), n)) {
             return Some(FieldType { datatype, table: None, repeats: true });
@@ -170,6 +170,16 @@ impl V2Types {
 
 fn declared(datatype: &str, table: Option<&str>, repeats: bool) -> FieldType {
     FieldType { datatype: intern(datatype), table: table.map(intern), repeats }
+}
+
+/// Parameters and columns stand in as many fields as there are, and the dictionary describes the first (chapter 5, sections 5.5.4 and 5.5.8).
+fn successive(segment: &str, n: u16) -> u16 {
+    const FIELDS_MAX: u16 = 200;
+    match segment {
+        "QPD" if (3..=FIELDS_MAX).contains(&n) => 3,
+        "RDT" if (1..=FIELDS_MAX).contains(&n) => 1,
+        _ => n,
+    }
 }
 
 /// A field that the newest version no longer codes by a table may have had one.

@@ -366,6 +366,11 @@ impl Site {
         self.targets.iter().filter(|t| matches!(t.kind, TargetKind::V2 { .. })).map(|t| t.name.clone()).collect()
     }
 
+    /// Targets that routes cannot ask, in order: all but FHIR servers.
+    pub fn unsearchable_target_names(&self) -> Vec<String> {
+        self.targets.iter().filter(|t| !matches!(t.kind, TargetKind::Fhir { .. })).map(|t| t.name.clone()).collect()
+    }
+
     /// Targets that take FHIR resources and no messages, in order: servers, and folders of NDJSON.
     pub fn resource_target_names(&self) -> Vec<String> {
         let takes_no_messages = |t: &&TargetSite| matches!(t.kind, TargetKind::Fhir { .. } | TargetKind::Folder { layout: Layout::Ndjson, .. });

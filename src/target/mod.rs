@@ -12,6 +12,7 @@ mod tls;
 mod v2;
 
 pub use crate::credential::{SecretSource, TlsVersion};
+use crate::fhir::{Found, Question, Resume};
 pub use crate::fhir::{KnownId, PatchFormat};
 pub use config::{
     Auth, ClientProof, Expect, FhirConfig, FolderConfig, HttpConfig, Layout, MllpConfig, Proxy, RETRY_ON, Rate, Sending, TargetConfig, TargetError, Tls,
@@ -64,6 +65,17 @@ impl Target {
             Self::V2(receiver) => receiver.deliver(&job).await,
             Self::Folder(folder) => folder.deliver(job).await,
             Self::Null => Ok(Receipt::default()),
+        }
+    }
+
+    /// Asks a route's question, from its beginning or from where an earlier answer ended. Only FHIR servers can be searched.
+    ///
+    /// # Errors
+    /// A [`Setback`], as of a delivery.
+    pub async fn ask(&self, question: &Question, resume: Option<&Resume>) -> Result<Found, Setback> {
+        match self {
+            Self::Fhir(server) => server.ask(question, resume).await,
+            Self::Folder(_) | Self::V2(_) | Self::Null => Err(outcome::cannot_be_searched()),
         }
     }
 

@@ -147,6 +147,22 @@ pub enum Fault {
     Message,
 }
 
+/// The checker refuses such a question where it knows the target; a set that was stored with other targets may still come here.
+pub(crate) fn cannot_be_searched() -> Setback {
+    Setback {
+        retry: Retry::Permanent,
+        fault: Fault::Message,
+        retry_after: None,
+        status: None,
+        code: "cannot-be-searched",
+        summary: "only a FHIR server can be searched: the route must ask another target".to_owned(),
+        detail: None,
+        stale: Vec::new(),
+        saved: Vec::new(),
+        sent: Vec::new(),
+    }
+}
+
 /// The checker refuses such a route where it knows the target; a set that was stored with other targets may still come here.
 pub(crate) fn takes_no_messages(what: &str) -> Setback {
     Setback::plain(Retry::Permanent, Fault::Message, "takes-no-messages", format!("{what} takes resources, and this route makes messages"))

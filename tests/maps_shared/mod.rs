@@ -46,7 +46,8 @@ pub(crate) fn run(set: &RouteSet, bytes: &[u8], authority: Option<&str>) -> (Str
     };
     let kind = message.message_type();
     let taken: Vec<RouteId> = set.matching("test", &message).taken;
-    let context = Context { received: RECEIVED, zone: Some("Europe/Berlin"), authority, message: MessageId(1), listener: "test" };
+    let context =
+        Context { received: RECEIVED, zone: Some("Europe/Berlin"), authority, message: MessageId(1), listener: "test", answers: kiln::fhir::Answers::NONE };
     let fate = match taken.as_slice() {
         [] => Fate::Unrouted,
         [route] => match set.run(*route, &message, &context) {

@@ -1,12 +1,15 @@
 //! What surrounds a route's message: `ask`, `reply`, `types`, FHIR in `on`, and targets that take messages.
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::fhir::{self, Kind, SEARCH_PREFIXES, SearchParameter, Type, search_parameter, search_parameters};
+use crate::fhir::{self, Kind, Type};
+use crate::route::asking::{AskX, Several};
+use crate::route::code::X;
 use crate::route::compile::Compiler;
-use crate::route::compile::scope::{Entry, Let, Scope};
+use crate::route::compile::scope::{AskedName, Entry, Let, Scope};
 use crate::route::names::intern;
 use crate::route::tree::{Body, Item, Key, RouteDoc};
 use crate::route::types::Ty;
+use std::sync::Arc;
 
 impl<'a> Compiler<'a> {
     /// `types: {QPD-3: QIP}`: what fields of varying type are in this route.
@@ -42,26 +45,75 @@ impl<'a> Compiler<'a> {
         Scope { pure_value: resource.is_some(), entries, ..Scope::default() }
     }
 
-    /// `ask`: each question's parameters, and the name of its answer.
-    pub(crate) fn questions(&mut self, doc: &'a RouteDoc, mut scope: Scope<'a>) -> Scope<'a> {
+    /// `ask`: each question, and the names of what they find. A question sees what those before it found.
+    pub(crate) fn questions(&mut self, doc: &'a RouteDoc, mut scope: Scope<'a>) -> (Vec<AskX>, Scope<'a>) {
+        let mut asks = Vec::new();
         for (name, body) in &doc.ask {
             let reach = scope.entries.len();
+            let lets = scope.lets.len();
             scope.lets.extend(body.lets.iter().map(|(name, item)| Let { name, item, entries: reach }));
-            if let Some(when) = &body.when {
-                self.condition(&mut scope, when);
-            }
-            if let Some(at) = &body.at {
-                self.check_at(at);
-            }
-            let ty = self.searched(name, body);
+            let when = body.when.as_ref().map(|when| self.condition(&mut scope, when).x);
+            let target = self.asked_target(name, body);
+            let resource = self.searched(name, body);
+            let (mut parameters, mut places) = (Vec::new(), Vec::new());
+            let mut count = None;
             for line in &body.lines {
-                self.parameter(&mut scope, ty, &line.element, &line.item);
+                match &line.item {
+                    Item::Expr(expr) if line.element.text == "_count" => count = Some(self.raw(&mut scope, expr).x),
+                    Item::Constant(key) if line.element.text == "_count" => count = Some(X::Text(Arc::from(key.text.as_str()))),
+                    item => self.parameter(&mut scope, resource, &line.element, item, &mut parameters, &mut places),
+                }
             }
-            if let Some(ty) = ty {
-                scope.asked.push((name.text.clone(), ty));
-            }
+            let continues = body.continues.as_ref().map(|expr| self.raw(&mut scope, expr).x);
+            scope.lets.truncate(lets);
+            let several = match body.several.as_ref().map(|k| k.text.as_str()) {
+                Some("first") => Several::First,
+                Some("refuse") => Several::Refuse,
+                _ => Several::All,
+            };
+            let Some(resource) = resource else { continue };
+            let many = several == Several::All;
+            scope.asked.push(AskedName { name: name.text.clone(), index: asks.len(), ty: resource, many, places: places.clone() });
+            let cache_seconds = body.cache.as_ref().and_then(|key| self.seconds(key));
+            let timeout_seconds = body.timeout.as_ref().and_then(|key| self.seconds(key));
+            asks.push(AskX {
+                name: Arc::from(name.text.as_str()),
+                resource,
+                target: Arc::from(target.unwrap_or_default()),
+                when,
+                parameters,
+                count,
+                continues,
+                refuses_none: body.none.as_ref().is_some_and(|k| k.text == "refuse"),
+                several,
+                cache_seconds,
+                timeout_seconds,
+                places,
+                line: self.line(name.span),
+            });
         }
-        scope
+        (asks, scope)
+    }
+
+    /// The target that a question asks; it must be one that can be searched.
+    fn asked_target(&mut self, name: &Key, body: &Body) -> Option<String> {
+        let Some(at) = &body.at else {
+            self.report(
+                Diagnostic::error("K614", name.span, format!("{} does not say whom it asks", name.text))
+                    .label("no `$at`")
+                    .help("add `$at: main`, with the name of a FHIR target of the site"),
+            );
+            return None;
+        };
+        self.check_at(at);
+        if self.options.not_searchable.contains(&at.text) {
+            self.report(
+                Diagnostic::error("K621", at.span, format!("the target {} cannot be searched", at.text))
+                    .label("no FHIR server")
+                    .help("ask a target with `fhir:`, which has an address to send searches to"),
+            );
+        }
+        Some(at.text.clone())
     }
 
     fn check_at(&mut self, at: &Key) {
@@ -91,132 +143,71 @@ impl<'a> Compiler<'a> {
         found
     }
 
-    /// `family: QPD-3.2 where ...`: a search parameter and what it is to be.
-    fn parameter(&mut self, scope: &mut Scope<'a>, resource: Option<Type>, key: &Key, item: &'a Item) {
-        if let Some(resource) = resource {
-            let found = self.check_parameter(resource.name(), &key.text, key.span);
-            if let (Some(found), Item::Constant(value)) = (found, item) {
-                self.check_searched(found, value);
-            }
-        }
-        let expr = match item {
-            Item::Constant(_) => return,
-            Item::Expr(expr) => expr,
-            Item::List(items, _) => {
-                items.iter().for_each(|i| self.parameter(scope, resource, key, i));
-                return;
-            }
-            Item::Body(body) => {
-                self.report(Diagnostic::error("K111", body.span, "a search parameter is one expression").label("a body").help("name the value itself"));
-                return;
-            }
-        };
-        let compiled = self.raw(scope, expr);
-        let composite = match &compiled.typed.ty {
-            Ty::V2 { datatype, .. } => !self.v2.is_primitive(datatype) && *datatype != "varies",
-            Ty::Fhir(ty) => ty.kind() != Kind::Primitive,
-            Ty::Segment(_) | Ty::Resource(_) | Ty::Choice(_) => true,
-            _ => false,
-        };
-        if composite {
-            self.report(
-                Diagnostic::error("K401", expr.span, format!("{} is searched by text, and this is {}", key.text, compiled.typed.ty.name()))
-                    .label("has parts")
-                    .help("take one of its parts, or join() several"),
-            );
-        }
-    }
-
-    /// `birthdate`, `name:exact`, `general-practitioner:Practitioner.name`, `_has:Observation:patient:code`: the parameter at its end; `None` if that is not
-    /// known, or after a diagnostic.
-    fn check_parameter(&mut self, resource: &str, text: &str, span: Span) -> Option<SearchParameter> {
-        if let Some(rest) = text.strip_prefix("_has:") {
-            let mut parts = rest.splitn(3, ':');
-            let (from, by, then) = (parts.next()?, parts.next(), parts.next());
-            let (Some(by), Some(then)) = (by, then) else {
-                let fault = Diagnostic::error("K619", span, format!("{text} does not say what has it")).label("three words behind `_has`");
-                self.report(fault.help("write `_has:TYPE:REFERENCE:PARAMETER`, such as _has:Observation:patient:code"));
-                return None;
-            };
-            self.check_parameter(from, by, span)?;
-            return self.check_parameter(from, then, span);
-        }
-        let (first, chain) = text.split_once('.').map_or((text, None), |(first, chain)| (first, Some(chain)));
-        let (name, modifier) = first.split_once(':').map_or((first, None), |(name, modifier)| (name, Some(modifier)));
-        let Some(found) = search_parameter(resource, name) else {
-            let names: Vec<&str> = search_parameters(resource).iter().map(|p| p.name).collect();
-            let own: Vec<&str> = names.iter().copied().filter(|n| !n.starts_with('_')).collect();
-            let help = crate::diagnostic::suggest(name, names.iter().copied())
-                .map_or_else(|| format!("{resource} has: {}", own.join(", ")), |n| format!("did you mean {n}?"));
-            self.report(Diagnostic::error("K619", span, format!("a search for {resource} has no parameter {name}")).label("unknown parameter").help(help));
-            return None;
-        };
-        let leads: Vec<&str> = found.targets().collect();
-        let typed = modifier.filter(|m| found.kind == "reference" && resource_named(m).is_some());
-        if let Some(modifier) = modifier {
-            let target = typed.is_some_and(|m| leads.is_empty() || leads.contains(&m) || leads.contains(&"Resource"));
-            if !target && !found.modifiers().contains(&modifier) {
-                let mut known: Vec<&str> = found.modifiers().to_vec();
-                known.extend(&leads);
-                let help = crate::diagnostic::suggest(modifier, known.iter().copied())
-                    .map_or_else(|| format!("a {} takes: {}", found.kind, known.join(", ")), |n| format!("did you mean {n}?"));
-                self.report(
-                    Diagnostic::error("K619", span, format!("{name} is a {}, and takes no :{modifier}", found.kind)).label("unknown modifier").help(help),
-                );
-                return None;
-            }
-        }
-        let Some(chain) = chain else { return Some(found) };
-        if found.kind != "reference" {
-            let fault = Diagnostic::error("K619", span, format!("{name} is a {}, so nothing can follow it", found.kind)).label("only references lead on");
-            self.report(fault.help(format!("write {name} alone")));
-            return None;
-        }
-        match (typed, leads.as_slice()) {
-            (Some(target), _) | (None, &[target]) => self.check_parameter(target, chain, span),
-            // Which of several it leads to is not said: one of them must have it.
-            (None, targets) => {
-                let end = chain.split(['.', ':']).next().unwrap_or(chain);
-                if !targets.is_empty() && targets.iter().all(|t| search_parameter(t, end).is_none()) {
-                    let fault = Diagnostic::error("K619", span, format!("nothing that {name} leads to has a parameter {end}")).label("unknown parameter");
-                    self.report(fault.help(format!("it leads to: {}", targets.join(", "))));
-                }
-                None
-            }
-        }
-    }
-
-    /// A constant that is searched for: numbers, dates and quantities have a form.
-    fn check_searched(&mut self, parameter: SearchParameter, value: &Key) {
-        let text = value.text.as_str();
-        let bare = if parameter.takes_prefix() { SEARCH_PREFIXES.iter().find_map(|p| text.strip_prefix(p)).unwrap_or(text) } else { text };
-        let wrong = match parameter.kind {
-            "date" => !bare.split(',').all(|d| d.len() >= 4 && d.bytes().take(4).all(|b| b.is_ascii_digit())),
-            "number" => bare.split(',').any(|n| crate::route::code::decimal(n).is_none()),
-            "quantity" => bare.split(',').any(|q| crate::route::code::decimal(q.split('|').next().unwrap_or(q)).is_none()),
-            _ => false,
-        };
-        if wrong {
-            let fault =
-                Diagnostic::error("K313", value.span, format!("\"{text}\" is no {}", parameter.kind)).label(format!("searched as a {}", parameter.kind));
-            self.report(fault.help(format!("a value, or one behind {}", SEARCH_PREFIXES.join(", "))));
-        }
-    }
-
     /// K121, once: what the file says is right, and a later version runs it.
     pub(crate) fn not_yet(&mut self, doc: &RouteDoc) -> Option<&'static str> {
-        let resource = doc.on.iter().find(|k| resource_named(&k.text).is_some());
-        let (span, what, why): (Span, _, _) = if let Some(key) = resource {
-            (key.span, format!("a route from {} is checked, and cannot run yet", key.text), "this version of Kiln takes no FHIR resources in")
-        } else if let Some((name, _)) = doc.ask.first() {
-            (name.span, "a route with `ask` is checked, and cannot run yet".to_owned(), "this version of Kiln asks no server while it maps")
-        } else if let Some(reply) = &doc.reply {
-            (reply.span, "a route with `reply` is checked, and cannot run yet".to_owned(), "this version of Kiln answers with acknowledgements only")
-        } else {
-            return None;
-        };
-        self.report(Diagnostic::warning("K121", span, what).label(why).help("messages that it takes become dead letters until a version that runs it"));
+        let key = doc.on.iter().find(|k| resource_named(&k.text).is_some())?;
+        let why = "this version of Kiln takes no FHIR resources in";
+        let fault = Diagnostic::warning("K121", key.span, format!("a route from {} is checked, and cannot run yet", key.text)).label(why);
+        self.report(fault.help("nothing comes in by which such a route could begin, until a version that runs it"));
         Some(why)
+    }
+
+    /// K623: an answer is one message, and goes back to whoever asked.
+    pub(crate) fn check_reply(&mut self, doc: &RouteDoc) {
+        let Some(reply) = &doc.reply else { return };
+        let name = &doc.name.text;
+        let fault = |span: Span, what: String, label: &str, help: &str| Diagnostic::error("K623", span, what).label(label).help(help);
+        if let Some(to) = doc.to.first() {
+            let help = "remove `to`; a second route can take the question to a target as well";
+            self.report(fault(to.span, format!("route {name} answers, and has a target"), "an answer goes back on the connection", help));
+        }
+        match &doc.message {
+            None => {
+                let help = "add `message:` with the answer's segments";
+                self.report(fault(reply.span, format!("route {name} answers, and makes no message"), "no `message`", help));
+            }
+            Some(body) => {
+                if let Some(each) = &body.each {
+                    let help = "repeat a group instead: `QUERY_RESPONSE: { $each: found, PID: Patient }`";
+                    self.report(fault(each.values.span, format!("route {name} would make several answers"), "one question has one answer", help));
+                }
+            }
+        }
+        for key in doc.on.iter().filter(|key| key.text == "otherwise") {
+            let help = "name the questions, such as QBP^Q22";
+            self.report(fault(key.span, format!("route {name} would answer whatever comes"), "not every message is a question", help));
+        }
+    }
+
+    /// K623: of two routes that answer one question, none could say which.
+    pub(crate) fn check_rival_replies(&mut self, docs: &[&'a RouteDoc]) {
+        let answering: Vec<&&RouteDoc> = docs.iter().filter(|doc| doc.reply.is_some() && doc.when.is_none()).collect();
+        let mut faults = Vec::new();
+        for (n, doc) in answering.iter().enumerate() {
+            for other in answering.iter().take(n) {
+                let meet = doc.from.is_empty() || other.from.is_empty() || doc.from.iter().any(|f| other.from.iter().any(|o| o.text == f.text));
+                let same = doc.on.iter().find(|key| other.on.iter().any(|o| o.text == key.text));
+                if let (Some(key), true) = (same, meet) {
+                    faults.push((key.span, format!("{} is answered by route {} already", key.text, other.name.text), other.name.span));
+                }
+            }
+        }
+        for (span, what, other) in faults {
+            let help = "tell them apart by `when` or `from`, or change the other one with `extend:`";
+            self.report(Diagnostic::error("K623", span, what).label("the second").related(other, "the first").help(help));
+        }
+    }
+
+    /// K622: a resource that was found at one target means nothing at another.
+    pub(crate) fn check_referred(&mut self, doc: &RouteDoc, asks: &[AskX]) {
+        let referred = std::mem::take(&mut self.referred);
+        let Some(ask) = asks.iter().find(|ask| doc.to.iter().any(|to| *to.text != *ask.target)) else { return };
+        let elsewhere: Vec<&str> = doc.to.iter().map(|to| to.text.as_str()).filter(|to| *to != &*ask.target).collect();
+        for span in referred {
+            let fault =
+                Diagnostic::error("K622", span, format!("this refers to a resource of {}, and the route saves at {}", ask.target, elsewhere.join(", ")));
+            self.report(fault.label("found at another target").help("ask the target that the route saves at, or make the resource with a map"));
+        }
     }
 
     /// What a route with `message:` may not have beside it.
@@ -255,6 +246,6 @@ impl<'a> Compiler<'a> {
     }
 }
 
-fn resource_named(name: &str) -> Option<Type> {
+pub(crate) fn resource_named(name: &str) -> Option<Type> {
     fhir::type_named(name).filter(|t| t.kind() == Kind::Resource)
 }

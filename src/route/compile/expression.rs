@@ -278,6 +278,8 @@ impl<'a> Compiler<'a> {
             X::InSystems(value, negated)
         } else if name.text == "ucum" {
             X::Valued(Box::new(X::Call(Function::Ucum, vec![*value])), !negated)
+        } else if name.text == "listed-systems" {
+            X::InListed(value, negated)
         } else if let Some(table) = self.tables.iter().position(|t| *t.name == *name.text) {
             self.uses_table(table);
             X::InTable(value, table, negated)

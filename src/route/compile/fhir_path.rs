@@ -2,7 +2,8 @@
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir::{self, Element, Kind, Type};
-use crate::route::code::X;
+use crate::route::asking::ElementStep;
+use crate::route::code::{Path, Root, X};
 use crate::route::compile::Compiler;
 use crate::route::compile::expression::Compiled;
 use crate::route::compile::scope::Scope;
@@ -16,15 +17,15 @@ impl<'a> Compiler<'a> {
         let elements: Vec<&str> = tail.iter().map_while(|s| if let PathStep::Element(e) = s { Some(e.as_str()) } else { None }).collect();
         for length in (1..=elements.len()).rev() {
             let path = format!("{}.{}", name.text, elements.get(..length).unwrap_or_default().join("."));
-            let current = scope.entries.iter().rev().find(|e| e.path.as_ref().is_some_and(|(p, _)| *p == path));
-            if let Some(entry) = current {
-                let compiled = Compiled { origin: entry.path.clone(), ..Compiled::new(X::Nothing, Typed::one(entry.ty.clone())) };
+            let current = scope.entries.iter().enumerate().rev().find(|(_, e)| e.path.as_ref().is_some_and(|(p, _)| *p == path));
+            if let Some((slot, entry)) = current {
+                let compiled = Compiled { origin: entry.path.clone(), ..Compiled::new(current_value(slot), Typed::one(entry.ty.clone())) };
                 return self.fhir_steps(compiled, path, tail.get(length..).unwrap_or_default(), span);
             }
         }
         let Some(ty) = fhir::type_named(&name.text) else { return Compiled::nothing() };
-        let current = scope.entries.iter().rev().find(|e| matches!(e.ty, Ty::Fhir(t) if t == ty || t.is(ty)));
-        let Some(entry) = current else {
+        let current = scope.entries.iter().enumerate().rev().find(|(_, e)| matches!(e.ty, Ty::Fhir(t) if t == ty || t.is(ty)));
+        let Some((slot, entry)) = current else {
             let current: Vec<String> = scope.entries.iter().map(|e| e.ty.name()).collect();
             self.report(
                 Diagnostic::error("K206", span, format!("no current value here is a {}", name.text))
@@ -33,15 +34,19 @@ impl<'a> Compiler<'a> {
             );
             return Compiled::nothing();
         };
-        let compiled = Compiled::new(X::Nothing, Typed::one(entry.ty.clone()));
+        let compiled = Compiled::new(current_value(slot), Typed { ty: entry.ty.clone(), many: entry.group });
         self.fhir_steps(compiled, name.text.clone(), tail, span)
     }
 
     /// Elements and indexes below a FHIR value.
     pub(crate) fn fhir_steps(&mut self, mut value: Compiled, mut path: String, tail: &[PathStep], span: Span) -> Compiled {
+        let mut steps = Vec::new();
         for step in tail {
             match step {
-                PathStep::Index(_) => value.typed.many = false,
+                PathStep::Index(index) => {
+                    value.typed.many = false;
+                    steps.push(ElementStep::Index(*index));
+                }
                 PathStep::Component(n) => {
                     self.report(
                         Diagnostic::error("K204", span, format!("{} has no components", value.typed.ty.name()))
@@ -52,6 +57,11 @@ impl<'a> Compiler<'a> {
                 }
                 PathStep::Element(name) => {
                     let Some((element, ty)) = self.fhir_element(&value.typed.ty, name, span) else { return Compiled::nothing() };
+                    steps.push(ElementStep::Element(match &ty {
+                        Ty::Choice(types) => types.iter().map(|t| (element.json_name(*t), *t)).collect(),
+                        Ty::Fhir(ty) => vec![(element.json_name(*ty), *ty)],
+                        _ => Vec::new(),
+                    }));
                     path.push('.');
                     path.push_str(name);
                     value.typed.many |= element.is_list();
@@ -60,6 +70,7 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
+        value.x = stepped(value.x, steps);
         value.places = vec![path.clone()];
         // FHIR's paths have no field number; names with dots never meet those of segments.
         value.origin = Some((path, 0));
@@ -103,13 +114,15 @@ impl<'a> Compiler<'a> {
 
     /// `Appointment.participant.actor as Patient`, `Observation.value as Quantity`: what a source's value is, not what it becomes.
     /// `None` if it is no such thing.
-    pub(crate) fn fhir_cast(&mut self, raw: &Compiled, target: &Target, span: Span) -> Option<Compiled> {
+    pub(crate) fn fhir_cast(&mut self, raw: &mut Compiled, target: &Target, span: Span) -> Option<Compiled> {
         let element = raw.element?;
         let ty = fhir::type_named(&target.name).filter(|_| target.variant.is_none())?;
-        let cast = |ty: Type| {
-            let typed = Typed { ty: Ty::Fhir(ty), many: raw.typed.many };
-            Compiled { places: raw.places.clone(), element: raw.element, ..Compiled::new(X::Nothing, typed) }
+        let places = raw.places.clone();
+        let cast = |x: &mut X, step: ElementStep, ty: Type, many: bool| {
+            let x = stepped(std::mem::replace(x, X::Nothing), vec![step]);
+            Some(Compiled { places, element: Some(element), ..Compiled::new(x, Typed { ty: Ty::Fhir(ty), many }) })
         };
+        let many = raw.typed.many;
         match &raw.typed.ty {
             Ty::Choice(types) => {
                 if !types.contains(&ty) {
@@ -120,7 +133,7 @@ impl<'a> Compiler<'a> {
                             .help(format!("it is one of: {}", names.join(", "))),
                     );
                 }
-                Some(cast(ty))
+                cast(&mut raw.x, ElementStep::Of(ty), ty, many)
             }
             Ty::Fhir(from) if from.name() == "Reference" && ty.kind() == Kind::Resource => {
                 let targets: Vec<&str> = element.targets().collect();
@@ -131,10 +144,27 @@ impl<'a> Compiler<'a> {
                             .help(format!("it refers to: {}", targets.join(", "))),
                     );
                 }
-                Some(cast(ty))
+                cast(&mut raw.x, ElementStep::Follow(ty), ty, many)
             }
-            Ty::Fhir(from) if ty.is(*from) => Some(cast(ty)),
+            Ty::Fhir(from) if ty.is(*from) => cast(&mut raw.x, ElementStep::Of(ty), ty, many),
             _ => None,
         }
+    }
+}
+
+/// What is current in a slot.
+fn current_value(slot: usize) -> X {
+    X::Path(Path { root: Root::Slot(slot), field: None, steps: Vec::new() })
+}
+
+/// Further steps on a FHIR value.
+fn stepped(x: X, more: Vec<ElementStep>) -> X {
+    match x {
+        x if more.is_empty() => x,
+        X::Elements(inner, mut steps) => {
+            steps.extend(more);
+            X::Elements(inner, steps)
+        }
+        x => X::Elements(Box::new(x), more),
     }
 }

@@ -32,6 +32,9 @@ impl<'a> Compiler<'a> {
         if name.text == "raw" && matches!(&arguments[0].kind, ExprKind::Name(n, _) if n == "message") {
             return Compiled::new(X::Call(Function::Raw, Vec::new()), Typed::one(Ty::Text));
         }
+        if matches!(name.text.as_str(), "total" | "more") {
+            return self.of_question(scope, name, &arguments[0]);
+        }
         // The current value is always one, so `count(PID-11)` inside of `$each: PID-11` counts them all.
         let hidden = if name.text == "count" { hide_current(scope, arguments) } else { Vec::new() };
         let compiled: Vec<Compiled> = arguments.iter().map(|a| self.raw(scope, a)).collect();
@@ -81,6 +84,7 @@ impl<'a> Compiler<'a> {
             "time" => (Function::Time, Typed { ty: Ty::Moment, many }),
             "received" => (Function::Received, Typed::one(Ty::Moment)),
             "event" => (Function::Event, Typed::one(Ty::V2 { datatype: "ID", table: Some("0003") })),
+            "place" => (Function::Place, Typed { ty: Ty::V2 { datatype: "ERL", table: None }, many }),
             "sender" => (Function::Sender, Typed::one(Ty::V2 { datatype: "HD", table: None })),
             "bytes" => (Function::Bytes, Typed::one(Ty::Text)),
             "uuid" => (Function::Uuid, Typed::one(Ty::Text)),
@@ -107,11 +111,29 @@ impl<'a> Compiler<'a> {
         result
     }
 
+    /// `total(found)` and `more(found)`: what is known of an answer beside its matches.
+    fn of_question(&mut self, scope: &Scope<'a>, name: &Key, argument: &Expr) -> Compiled {
+        let asked = match &argument.kind {
+            ExprKind::Name(asked, _) => scope.asked.iter().find(|a| a.name == *asked),
+            _ => None,
+        };
+        let Some(asked) = asked else {
+            let names: Vec<&str> = scope.asked.iter().map(|a| a.name.as_str()).collect();
+            let help = if names.is_empty() { "this route asks nothing: `ask:` has questions".to_owned() } else { format!("there are: {}", names.join(", ")) };
+            let fault = Diagnostic::error("K409", argument.span, format!("{}() takes the name of a question", name.text)).label("no question of `ask`");
+            self.report(fault.help(help));
+            return Compiled::nothing();
+        };
+        let (function, ty) = if name.text == "total" { (Function::Total(asked.index), Ty::Number) } else { (Function::More(asked.index), Ty::Text) };
+        Compiled { places: asked.places.clone(), ..Compiled::new(X::Call(function, Vec::new()), Typed::one(ty)) }
+    }
+
     fn check_arguments(&mut self, name: &str, arguments: &[Expr], compiled: &[Compiled]) {
         let wrong = |c: &Compiled| match name {
             "date" | "time" => (!is_moment(&c.typed.ty) && c.typed.ty != Ty::Nothing).then_some("a time"),
             "round" => (!is_number(&c.typed.ty)).then_some("a number; number() makes one of text"),
             "join" | "text" | "raw" | "count" | "first" | "last" | "distinct" | "uuid" => None,
+            "place" => (!matches!(c.typed.ty, Ty::V2 { .. } | Ty::Segment(_) | Ty::Nothing)).then_some("a field or a part of one"),
             _ => is_no_text(&c.typed.ty).then_some("text"),
         };
         for (expr, c) in arguments.iter().zip(compiled) {

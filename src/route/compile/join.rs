@@ -105,6 +105,13 @@ impl<'a> Compiler<'a> {
             if *made == ty || made.is(ty) {
                 return Some((1, Join::Same));
             }
+            // A resource that was found is referred to.
+            if made.kind() == Kind::Resource && ty.name() == "Reference" {
+                let targets: Vec<&str> = wanted.element.map(|e| e.targets().collect()).unwrap_or_default();
+                let fits = targets.is_empty() || targets.contains(&"Resource") || targets.contains(&made.name());
+                self.referred.extend(fits.then_some(span));
+                return fits.then_some((1, Join::Found));
+            }
             return self.by_map(source, ty, wanted, span).map(|join| (4, join));
         }
         if let Ty::Resource(types) = source {
@@ -220,11 +227,11 @@ impl<'a> Compiler<'a> {
     }
 
     /// `x as Target`, with or without an element that wants it.
-    pub(crate) fn join_to(&mut self, raw: Compiled, target: &Target, wanted: Option<&Wanted>, span: Span) -> Compiled {
+    pub(crate) fn join_to(&mut self, mut raw: Compiled, target: &Target, wanted: Option<&Wanted>, span: Span) -> Compiled {
         if raw.typed.ty == Ty::Nothing {
             return Compiled { converted: true, ..raw };
         }
-        if let Some(cast) = self.fhir_cast(&raw, target, span) {
+        if let Some(cast) = self.fhir_cast(&mut raw, target, span) {
             return match wanted {
                 Some(wanted) => self.join(cast, wanted, span),
                 None => cast,

@@ -30,6 +30,7 @@ mod resources;
 mod routes;
 mod saves;
 mod scope;
+mod search;
 mod table;
 mod v2_maps;
 
@@ -260,6 +261,8 @@ pub(crate) struct Compiler<'a> {
     pub(crate) named: HashMap<(usize, Span, Option<Span>), Arc<crate::route::named::Let>>,
     /// Which map or table converts which expression: the place of the one, and of the other's head.
     pub(crate) joins: Vec<(Span, Span)>,
+    /// Where the route being compiled refers to what its questions find.
+    pub(crate) referred: Vec<Span>,
 }
 
 impl<'a> Compiler<'a> {
@@ -296,6 +299,7 @@ impl<'a> Compiler<'a> {
             units: 0,
             named: HashMap::new(),
             joins: Vec::new(),
+            referred: Vec::new(),
         }
     }
 

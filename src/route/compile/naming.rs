@@ -101,13 +101,17 @@ impl<'a> Compiler<'a> {
         Some(found)
     }
 
-    /// A bare name: a resource of this route, as a reference.
+    /// A bare name: a resource of this route, as a reference, or what one of its questions found.
     pub(crate) fn resource(&mut self, scope: &Scope<'a>, name: &str, all: bool, wanted: Option<&Wanted>, span: Span) -> Compiled {
-        if let Some((_, ty)) = scope.asked.iter().find(|(n, _)| n == name) {
-            return Compiled::new(X::Nothing, Typed { ty: Ty::Fhir(*ty), many: true });
+        if let Some(asked) = scope.asked.iter().find(|asked| asked.name == name) {
+            let found = Compiled { places: asked.places.clone(), ..Compiled::new(X::Asked(asked.index), Typed { ty: Ty::Fhir(asked.ty), many: asked.many }) };
+            return match wanted {
+                Some(wanted) => self.join(found, wanted, span),
+                None => found,
+            };
         }
         let Some(index) = scope.resources.iter().position(|r| r.name == name) else {
-            let names: Vec<&str> = scope.resources.iter().map(|r| r.name.as_str()).chain(scope.asked.iter().map(|(n, _)| n.as_str())).collect();
+            let names: Vec<&str> = scope.resources.iter().map(|r| r.name.as_str()).chain(scope.asked.iter().map(|asked| asked.name.as_str())).collect();
             let help = match crate::diagnostic::suggest(name, names.iter().copied()) {
                 Some(other) => format!("did you mean {other}?"),
                 None => format!("for the code write \"{name}\", in quotes"),

@@ -291,8 +291,8 @@ impl<'a> Compiler<'a> {
         Compiled { x: X::Out(inner, Box::new(OutJoin::Table(Box::new(join)))), ..Compiled { x: X::Nothing, ..joined } }
     }
 
-    fn out_join_as(&mut self, raw: Compiled, target: &Target, out: &Out, span: Span) -> Compiled {
-        if let Some(cast) = self.fhir_cast(&raw, target, span) {
+    fn out_join_as(&mut self, mut raw: Compiled, target: &Target, out: &Out, span: Span) -> Compiled {
+        if let Some(cast) = self.fhir_cast(&mut raw, target, span) {
             return self.out_join(cast, out, span);
         }
         if raw.typed.ty == Ty::Nothing {
@@ -369,10 +369,13 @@ impl<'a> Compiler<'a> {
             Ty::Bool => matches!(to, "ID" | "IS" | "ST").then_some(Some(OutJoin::YesNo)),
             Ty::Fhir(ty) => {
                 let kind = match ty.name() {
+                    // `systems` read backwards.
+                    "uri" | "url" | "oid" | "uuid" | "canonical" if to == "HD" => return Some(Some(OutJoin::Authority)),
                     "decimal" | "integer" | "positiveInt" | "unsignedInt" => Kind::Number,
                     "date" | "dateTime" | "instant" => Kind::Moment,
                     "time" => Kind::Clock,
                     "boolean" => Kind::Code,
+                    "base64Binary" | "xhtml" => return None,
                     _ if ty.kind() == fhir::Kind::Primitive => Kind::Text,
                     // HL7's own pairs: a code, its text and its system (chapter 2A, CWE).
                     "Coding" | "CodeableConcept" => return coded.then_some(None),

@@ -5,7 +5,7 @@ use crate::fhir::{self, Kind, Type};
 use crate::route::code::{Body, Map, Resource, Shared, X};
 use crate::route::compile::Compiler;
 use crate::route::compile::saves::mode;
-use crate::route::compile::scope::{Entry, Named, Scope};
+use crate::route::compile::scope::{AskedName, Entry, Named, Scope};
 use crate::route::names::intern;
 use crate::route::tree::{self, ExprKind, Key, Target, Verb};
 use crate::route::types::Ty;
@@ -42,7 +42,7 @@ impl<'a> Compiler<'a> {
         body.maps.first().and_then(|(_, target)| fhir::type_named(&target.name))
     }
 
-    pub(crate) fn route_resource(&mut self, name: &'a Key, body: &'a tree::Body, resources: &[Named], maps: &[Map]) -> Option<Resource> {
+    pub(crate) fn route_resource(&mut self, name: &'a Key, body: &'a tree::Body, resources: &[Named], asked: &[AskedName], maps: &[Map]) -> Option<Resource> {
         let Some((source, target)) = body.maps.first() else {
             self.report(
                 Diagnostic::error("K614", name.span, format!("{} does not say what it is made from", name.text))
@@ -59,7 +59,7 @@ impl<'a> Compiler<'a> {
             return None;
         };
         let own = resources.iter().position(|r| r.name == name.text);
-        let mut scope = Scope { resources: resources.to_vec(), own, unit: self.unit(), ..Scope::default() };
+        let mut scope = Scope { resources: resources.to_vec(), asked: asked.to_vec(), own, unit: self.unit(), ..Scope::default() };
         let each = match &body.each {
             Some(each) => {
                 let (values, by, _) = self.each(&mut scope, each);

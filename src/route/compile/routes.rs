@@ -57,6 +57,8 @@ impl<'a> Compiler<'a> {
                 name: Arc::from(doc.name.text.as_str()),
                 targets: doc.to.iter().map(|t| Arc::from(t.text.as_str())).collect(),
                 messages: doc.message.is_some(),
+                asks: route.asks.iter().map(|ask| Arc::clone(&ask.target)).collect(),
+                reply: doc.reply.as_ref().map(|key| Arc::from(key.text.as_str())),
                 send: route.send,
                 retry_for_seconds: self.retry_for(doc),
                 after_dead_letter: route.after_dead_letter,
@@ -65,6 +67,7 @@ impl<'a> Compiler<'a> {
             docs.push(doc);
         }
         self.check_rivals(&docs, &routes);
+        self.check_rival_replies(&docs);
         (routes, infos)
     }
 
@@ -83,6 +86,9 @@ impl<'a> Compiler<'a> {
         let mut message = self.route_scope(doc);
         let when = doc.when.as_ref().map(|w| self.condition(&mut message, w).x);
         let order_by = self.order_by(&mut message, doc);
+        self.referred.clear();
+        let (asks, message) = self.questions(doc, message);
+        self.check_reply(doc);
         let resources: Vec<Named> = doc
             .resources
             .iter()
@@ -94,18 +100,18 @@ impl<'a> Compiler<'a> {
             .collect();
         let mut compiled = Vec::new();
         for (name, body) in &doc.resources {
-            if let Some(resource) = self.route_resource(name, body, &resources, maps) {
+            if let Some(resource) = self.route_resource(name, body, &resources, &message.asked, maps) {
                 compiled.push(resource);
             }
         }
         self.check_order(doc, &order_by, &compiled);
-        let scope = self.questions(doc, message);
         self.check_patches(doc);
         let refused = self.not_yet(doc);
         let made = doc.message.as_ref().and_then(|body| {
             self.check_message_route(doc, body.span);
-            self.message(doc, body, scope)
+            self.message(doc, body, message)
         });
+        self.check_referred(doc, &asks);
         if doc.resources.is_empty() && doc.message.is_none() && !self.is_faulty(doc.name.span) {
             self.report(Diagnostic::error("K611", doc.name.span, format!("route {} makes nothing", doc.name.text)).label("no `resources`"));
         }
@@ -116,6 +122,7 @@ impl<'a> Compiler<'a> {
             order_by,
             resources: compiled,
             message: made,
+            asks,
             refused,
             line: self.line(doc.name.span),
             shared: doc.shared.iter().filter_map(|(ty, save)| self.shared(ty, save)).collect(),
@@ -182,9 +189,14 @@ impl<'a> Compiler<'a> {
         Some(On::Event { code: code.to_owned(), event: event.filter(|e| *e != "*").map(str::to_owned), structure: structure.map(str::to_owned) })
     }
 
-    /// `7d` as seconds.
+    /// `retry: { for: 7d }` in seconds.
     fn retry_for(&mut self, doc: &RouteDoc) -> Option<u64> {
         let (_, value) = doc.retry.iter().find(|(k, _)| k.text == "for")?;
+        self.seconds(value)
+    }
+
+    /// `7d` as seconds.
+    pub(crate) fn seconds(&mut self, value: &Key) -> Option<u64> {
         let digits = value.text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = value.text.split_at(digits);
         let factor = match unit {

@@ -17,12 +17,24 @@ pub(crate) struct Scope<'a> {
     pub(crate) unit: usize,
     /// Names being expanded, against circles.
     pub(crate) expanding: Vec<String>,
-    /// Answers of the route's questions: name, FHIR type.
-    pub(crate) asked: Vec<(String, crate::fhir::Type)>,
+    /// What the route's questions found.
+    pub(crate) asked: Vec<AskedName>,
     /// The resource of the route that is being made.
     pub(crate) own: Option<usize>,
     /// Resources of the route.
     pub(crate) resources: Vec<Named>,
+}
+
+/// What a question of the route found, as a name.
+#[derive(Clone)]
+pub(crate) struct AskedName {
+    pub(crate) name: String,
+    /// Which question.
+    pub(crate) index: usize,
+    pub(crate) ty: crate::fhir::Type,
+    pub(crate) many: bool,
+    /// The v2 places that the search hangs on.
+    pub(crate) places: Vec<String>,
 }
 
 /// A resource of the route, as a name that others refer to.

@@ -83,6 +83,8 @@ impl<'c> Reader<'c> {
             | X::Not(a)
             | X::In(a, ..)
             | X::InSystems(a, _)
+            | X::InListed(a, _)
+            | X::Elements(a, _)
             | X::InCodes(a, ..)
             | X::InTable(a, ..)
             | X::Valued(a, _)

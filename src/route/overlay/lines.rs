@@ -16,6 +16,11 @@ pub(super) fn change_body(base: &mut Body, own: Body, faults: &mut Vec<Diagnosti
     set(&mut base.missing, own.missing);
     set(&mut base.search, own.search);
     set(&mut base.at, own.at);
+    set(&mut base.none, own.none);
+    set(&mut base.several, own.several);
+    set(&mut base.cache, own.cache);
+    set(&mut base.timeout, own.timeout);
+    set(&mut base.continues, own.continues);
     set(&mut base.name, own.name);
     if let Some(own) = own.first {
         match &mut base.first {

@@ -119,6 +119,11 @@ impl Reader<'_> {
             "$copy" => body.copy = self.keys(value, owner),
             "$search" => body.search = self.key(value, owner),
             "$at" => body.at = self.key(value, owner),
+            "$none" => body.none = self.declared_choice(value, declared),
+            "$several" => body.several = self.declared_choice(value, declared),
+            "$cache" => body.cache = self.key(value, owner),
+            "$timeout" => body.timeout = self.key(value, owner),
+            "$continue" => body.continues = self.expr(value, owner),
             "$name" => body.name = self.key(value, owner),
             "$in" if place == Place::Map => {}
             _ => {

@@ -9,7 +9,7 @@ use crate::route::run::out::Out;
 use crate::route::run::text::{is_blank, trimmed, without_blanks};
 use crate::route::run::trace::Inner;
 use crate::route::run::value::{Value, Values};
-use crate::route::run::{Env, Run};
+use crate::route::run::{Env, Run, fhir_value};
 use std::borrow::Cow;
 
 /// JSON names for what a value becomes: the join's own, and that of the line for those that have none.
@@ -130,6 +130,11 @@ impl<'m> Run<'m> {
             }
             Join::Same => match value {
                 Value::Made(entry) => self.reference_node(*entry),
+                Value::Fhir(json, ty) => fhir_value::node(json, *ty),
+                _ => None,
+            },
+            Join::Found => match value {
+                Value::Fhir(json, ty) => Self::found_reference(json, *ty),
                 _ => None,
             },
             Join::Code => {

@@ -62,6 +62,7 @@ impl<'m> Run<'m> {
             | X::Compare(..)
             | X::In(..)
             | X::InSystems(..)
+            | X::InListed(..)
             | X::InCodes(..)
             | X::InTable(..)
             | X::Valued(..)
@@ -71,6 +72,8 @@ impl<'m> Run<'m> {
             }
             X::Arithmetic(op, a, b) => self.arithmetic(*op, a, b, env),
             X::Call(function, arguments) => self.call(function, arguments, env),
+            X::Asked(n) => self.asked(*n),
+            X::Elements(inner, steps) => self.elements(inner, steps, env),
             X::Steps(inner, steps) => {
                 let values = self.eval(inner, env);
                 self.steps(values, steps)
@@ -155,6 +158,11 @@ impl<'m> Run<'m> {
                 let found = values.as_slice().iter().any(|v| self.is_known_system(v));
                 found != *negated
             }
+            X::InListed(inner, negated) => {
+                let values = self.eval(inner, env);
+                let found = values.as_slice().iter().any(|v| self.is_listed_system(v));
+                found != *negated
+            }
             X::InCodes(inner, set, negated) => {
                 let found = self.any_text(inner, env, |text| set.find(text).is_some());
                 found != *negated
@@ -198,6 +206,7 @@ impl<'m> Run<'m> {
                 self.note(|t| t.touch(*part));
                 self.is_valued(*part)
             }
+            Value::Fhir(json, _) => !json.is_null() && json.as_str() != Some(""),
             Value::Segment(_) | Value::Node(_) | Value::Piece(_) | Value::Made(_) | Value::Number(_) | Value::Whole(_) | Value::Duration(_) => true,
             Value::Bool(_) | Value::Row(_) | Value::Sn(_) | Value::Group(_) => true,
             Value::Text(t) | Value::Moment(t) => !t.is_empty(),
@@ -454,9 +463,14 @@ impl<'m> Run<'m> {
             Value::Whole(n) => Some(Decimal::from(*n)),
             _ => decimal(text),
         };
-        let is_number = |v: &Value<'m>| matches!(v, Value::Number(_) | Value::Whole(_));
+        let is_number = |v: &Value<'m>| matches!(v, Value::Number(_) | Value::Whole(_) | Value::Fhir(serde_json::Value::Number(_), _));
+        let is_moment = |v: &Value<'m>| match v {
+            Value::Moment(_) => true,
+            Value::Fhir(_, ty) => matches!(ty.name(), "date" | "dateTime" | "instant"),
+            _ => false,
+        };
         let numeric = is_number(a) || is_number(b) || !matches!(op, Op::Equal);
-        let moments = matches!(a, Value::Moment(_)) || matches!(b, Value::Moment(_));
+        let moments = is_moment(a) || is_moment(b);
         let order = if moments {
             // Times compare as far as both are precise.
             let common = left.len().min(right.len());

@@ -1,7 +1,7 @@
 //! The functions of section 7, each total.
 
 use crate::fhir::is_ucum;
-use crate::hl7v2::{Level, Part};
+use crate::hl7v2::{Level, Part, Piece};
 use crate::route::code::{Decimal, Function, X, decimal, is_decimal};
 use crate::route::lineage::Step;
 use crate::route::run::moment;
@@ -164,6 +164,20 @@ impl<'m> Run<'m> {
             Function::Received => Values::constant(Value::Moment(Cow::Owned(moment::from_timestamp(self.context.received)))),
             Function::Event => Values::option(self.event(), false),
             Function::Sender => Values::option(self.sender(), false),
+            Function::Place => {
+                let values = self.eval(argument(0), env);
+                let mut out = Values { alive: values.alive, ..Values::none() };
+                values.as_slice().iter().filter_map(|value| self.location(value)).for_each(|piece| out.push(Value::Piece(Box::new(piece))));
+                out
+            }
+            Function::Total(n) => {
+                let total = self.context.answers.found(*n).and_then(|found| found.total);
+                Values::option(total.map(|total| Value::Number(Box::new(Decimal::from(total)))), true)
+            }
+            Function::More(n) => {
+                let more = self.context.answers.found(*n).and_then(|found| found.more.as_deref());
+                Values::option(more.map(|more| Value::Text(Cow::Borrowed(more))), true)
+            }
             Function::Bytes => self.bytes(argument(0), argument(1), env),
             Function::Uuid => {
                 let mut name = Vec::new();
@@ -195,8 +209,28 @@ impl<'m> Run<'m> {
                 self.note(|t| t.read(self.whole(*n as usize)));
                 String::from_utf8_lossy(self.message.segment_bytes(*n as usize))
             }
+            Value::Fhir(json, _) if !json.is_string() => Cow::Owned(json.to_string()),
             other => self.text_of(other),
         }
+    }
+
+    /// An ERL (chapter 2A): segment, which of that name, field, repetition, component and subcomponent, as deep as the message goes there.
+    fn location(&self, value: &Value<'m>) -> Option<Piece> {
+        let (segment, part) = match value {
+            Value::Part(part) => (self.message.place_of(*part).0, Some(*part)),
+            Value::Segment(n) => (*n as usize, None),
+            _ => return None,
+        };
+        let number = |n: u32| Piece::Text(n.to_string());
+        let of_segment = self.message.address_of_segment(segment);
+        let mut parts = vec![Piece::Text(of_segment.segment.clone()), number(of_segment.occurrence.unwrap_or(1))];
+        if let Some(part) = part {
+            let field = u16::try_from(self.message.place_of(part).1).ok()?;
+            let address = self.message.address_within(of_segment, segment, field, part);
+            parts.extend([number(u32::from(field)), number(address.repetition.unwrap_or(1))]);
+            parts.extend([address.component, address.subcomponent].into_iter().map_while(|n| n.map(|n| number(u32::from(n)))));
+        }
+        Some(Piece::Parts(parts))
     }
 
     fn join_texts(&mut self, arguments: &'m [X], env: &Env<'_, 'm>) -> Values<'m> {

@@ -5,6 +5,7 @@ mod coded;
 mod contained;
 mod convert;
 mod evaluate;
+mod fhir_value;
 mod filter;
 mod finish;
 mod function;
@@ -17,6 +18,7 @@ mod order;
 mod out;
 mod outgoing;
 mod pieces;
+mod question;
 mod reference;
 mod replay;
 mod resource;
@@ -285,8 +287,14 @@ impl RouteSet {
             let holds = match &route.when {
                 None => true,
                 Some(when) => {
-                    let context =
-                        Context { received: crate::exchange::Timestamp(0), zone: None, authority: None, message: crate::exchange::MessageId(0), listener };
+                    let context = Context {
+                        received: crate::exchange::Timestamp(0),
+                        zone: None,
+                        authority: None,
+                        message: crate::exchange::MessageId(0),
+                        listener,
+                        answers: crate::fhir::Answers::NONE,
+                    };
                     let Some(mut run) = self.start(RouteId(n), message, &context) else { continue };
                     run.holds(when, &Env::root())
                 }
@@ -382,6 +390,7 @@ impl<'m> Run<'m> {
             );
             return Err(Stop { kind: "not-yet", text, places: Vec::new(), line: route.line.to_string() });
         }
+        self.check_answered()?;
         match &route.message {
             Some(message) => self.messages(message),
             None => self.route(),

@@ -48,6 +48,32 @@ fn civil(moment: &Moment<'_>) -> Option<DateTime> {
     .ok()
 }
 
+/// FHIR's date, dateTime or instant in v2's notation: `1980`, `198001`, `19800131`, `20260309142501.5+0100`. A fraction has at most four digits there.
+pub(crate) fn from_fhir(text: &str) -> Option<String> {
+    let (date, clock) = text.split_once('T').map_or((text, None), |(date, clock)| (date, Some(clock)));
+    let mut out: String = date.split('-').collect();
+    if !matches!(out.len(), 4 | 6 | 8) || !out.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let Some(clock) = clock else { return Some(out) };
+    let (time, zone) = match clock.find(['Z', '+', '-']) {
+        Some(at) => clock.split_at(at),
+        None => (clock, ""),
+    };
+    let (whole, fraction) = time.split_once('.').unwrap_or((time, ""));
+    out.extend(whole.chars().filter(|c| *c != ':'));
+    if !fraction.is_empty() {
+        out.push('.');
+        out.extend(fraction.chars().take(4));
+    }
+    match zone {
+        "" => {}
+        "Z" => out.push_str("+0000"),
+        zone => out.extend(zone.chars().filter(|c| *c != ':')),
+    }
+    Moment::read(&out).is_some().then_some(out)
+}
+
 /// `t + d` or `t - d`, in v2's notation with the precision and zone of `t` (at least minutes when a clock time is added).
 pub(crate) fn add(text: &str, span: Span, back: bool) -> Option<String> {
     let moment = Moment::read(text.trim())?;
@@ -105,4 +131,27 @@ pub(crate) fn from_timestamp(received: Timestamp) -> String {
         at.second(),
         at.subsec_nanosecond() / 1_000_000
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::from_fhir;
+
+    #[test]
+    fn fhirs_times_are_v2s_with_their_precision_and_zone() {
+        let told = [
+            ("1980", Some("1980")),
+            ("1980-01", Some("198001")),
+            ("1980-01-31", Some("19800131")),
+            ("2026-03-09T14:25:01+01:00", Some("20260309142501+0100")),
+            ("2026-03-09T14:25:01.123456Z", Some("20260309142501.1234+0000")),
+            ("2026-03-09T14:25:01-05:30", Some("20260309142501-0530")),
+            ("2026-13-09", None),
+            ("yesterday", None),
+            ("", None),
+        ];
+        for (fhir, v2) in told {
+            assert_eq!(from_fhir(fhir).as_deref(), v2, "{fhir}");
+        }
+    }
 }

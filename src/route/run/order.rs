@@ -15,7 +15,7 @@ impl RouteSet {
         if code.order_by.is_empty() {
             return None;
         }
-        let context = Context { received: Timestamp(0), zone: None, authority: None, message: MessageId(0), listener };
+        let context = Context { received: Timestamp(0), zone: None, authority: None, message: MessageId(0), listener, answers: crate::fhir::Answers::NONE };
         let mut run = self.start(route, message, &context)?;
         let values = run.order_values();
         (!values.is_empty()).then_some(values)

@@ -46,6 +46,12 @@ impl<'m> Run<'m> {
                     let word = if matches!(value, Value::Bool(true)) { "Y" } else { "N" };
                     out.push(Value::Text(Cow::Borrowed(word)));
                 }
+                OutJoin::Authority => {
+                    let uri = self.text_of(&value).trim().to_owned();
+                    if !uri.is_empty() {
+                        out.push(Value::Piece(Box::new(self.authority(&uri))));
+                    }
+                }
                 OutJoin::Table(by) => self.out_table(value, by, env, &mut out),
                 OutJoin::Coded => match value {
                     Value::Row(row) => out.push(Value::Piece(Box::new(coded(&row)))),
@@ -132,6 +138,7 @@ impl<'m> Run<'m> {
             }
             Value::Piece(piece) => Some(*piece),
             Value::Null => Some(Piece::Null),
+            Value::Fhir(json, ty) => self.fhir_piece(json, ty),
             Value::Segment(_) | Value::Node(_) | Value::Made(_) => None,
             Value::Sn(sn) => Some(Piece::Parts(sn.iter().map(|t| Piece::Text(t.clone().into_owned())).collect())),
             Value::Bool(b) => Some(Piece::Text(if b { "Y" } else { "N" }.to_owned())),
@@ -145,6 +152,12 @@ impl<'m> Run<'m> {
     pub(crate) fn value_item(&mut self, item: &'m ValueItem, env: &Env<'_, 'm>) -> Pieces {
         match item {
             ValueItem::Nothing => Pieces::default(),
+            // Of several repetitions that a route writes out, empty ones keep their place: `"~^^^^^^S"`.
+            ValueItem::X(X::OutConstant(pieces)) if pieces.len() > 1 => {
+                let mark = self.noted(|t| t.mark());
+                let sources = pieces.iter().filter_map(|piece| mark.and_then(|m| self.noted(|t| t.source(m, None, piece)))).collect();
+                Pieces { alive: false, pieces: pieces.to_vec(), sources, emptied: false }
+            }
             ValueItem::X(x) => {
                 let mark = self.noted(|t| t.mark());
                 let values = self.eval(x, env);

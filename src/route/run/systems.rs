@@ -1,6 +1,6 @@
 //! Assigning authorities and coding systems to URIs, by `systems:` documents and HL7's own rules.
 
-use crate::hl7v2::{Level, Part};
+use crate::hl7v2::{Level, Part, Piece};
 use crate::route::code::table_system;
 use crate::route::run::text::trimmed;
 use crate::route::run::value::Value;
@@ -100,6 +100,60 @@ impl<'m> Run<'m> {
             || table_uri(&namespace).is_some()
     }
 
+    /// Has a `systems:` document a row for the authority or coding system?
+    pub(crate) fn is_listed_system(&self, value: &Value<'m>) -> bool {
+        let (namespace, universal) = match value {
+            Value::Part(part) if self.has_pieces(*part) => (self.piece(*part, 1), self.piece(*part, 2)),
+            other => (trimmed(self.text_of(other)), Cow::Borrowed("")),
+        };
+        let systems = &self.code.systems;
+        let universal = if universal.is_empty() { &namespace } else { &universal };
+        systems.by_universal.contains_key(&**universal) || systems.by_namespace.contains_key(&namespace.to_ascii_uppercase())
+    }
+
+    /// A URI as the authority that it is made of (HD): by a row of `systems:`, by HL7's own forms, by the `unknown:` template, else the URI itself.
+    pub(crate) fn authority(&self, uri: &str) -> Piece {
+        let (namespace, universal, kind) = self.authority_of(uri);
+        let mut parts = vec![namespace, universal, kind];
+        while parts.last().is_some_and(String::is_empty) {
+            parts.pop();
+        }
+        Piece::Parts(parts.into_iter().map(Piece::Text).collect())
+    }
+
+    fn authority_of(&self, uri: &str) -> (String, String, String) {
+        let by_form = |uri: &str| {
+            let known = [("urn:oid:", "ISO"), ("urn:uuid:", "UUID"), ("urn:dns:", "DNS")];
+            known.iter().find_map(|(prefix, kind)| uri.strip_prefix(prefix).map(|id| (id.to_owned(), (*kind).to_owned())))
+        };
+        if let Some(rule) = self.code.systems.rules.iter().find(|rule| rule.system == uri) {
+            let namespace = rule.namespace.clone().unwrap_or_default();
+            let (universal, kind) = match (&rule.universal, by_form(uri)) {
+                (Some(id), _) => (id.clone(), universal_kind(id).to_owned()),
+                (None, Some(form)) => form,
+                (None, None) => (String::new(), String::new()),
+            };
+            return (namespace, universal, kind);
+        }
+        if let Some((universal, kind)) = by_form(uri) {
+            return (String::new(), universal, kind);
+        }
+        if let Some(namespace) = table_name(uri).or_else(|| self.code.systems.unknown.as_deref().and_then(|template| namespace_in(template, uri))) {
+            return (namespace, String::new(), String::new());
+        }
+        (String::new(), uri.to_owned(), "URI".to_owned())
+    }
+
+    /// A code system's name in v2 (table 0396): `LN`, `HL70203`; without one, its URI.
+    pub(crate) fn coding_system(&self, uri: &str) -> String {
+        let (namespace, universal, _) = self.authority_of(uri);
+        match (namespace.is_empty(), uri.starts_with("urn:oid:")) {
+            (false, _) => namespace,
+            (true, true) => universal,
+            (true, false) => uri.to_owned(),
+        }
+    }
+
     /// The authority of an identifier that names none: the listener's, else the `missing:` template.
     pub(crate) fn missing_system(&self, kind: &str) -> Option<String> {
         if let Some(authority) = self.context.authority {
@@ -190,5 +244,81 @@ fn escape(text: &str, out: &mut String) {
         } else {
             out.extend(['%', char::from(HEX[usize::from(byte >> 4)]), char::from(HEX[usize::from(byte & 15)])]);
         }
+    }
+}
+
+/// `HL70203` for HL7's own table 0203 (table 0396).
+fn table_name(uri: &str) -> Option<String> {
+    let number = uri.strip_prefix("http://terminology.hl7.org/CodeSystem/v2-")?;
+    (number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit())).then(|| format!("HL7{number}"))
+}
+
+/// What kind of universal id it is (HD.3, table 0301), by its form.
+fn universal_kind(id: &str) -> &'static str {
+    match by_rule(id, "") {
+        Some(uri) if uri.starts_with("urn:oid:") => "ISO",
+        Some(uri) if uri.starts_with("urn:uuid:") => "UUID",
+        _ if id.contains(':') => "URI",
+        _ => "ISO",
+    }
+}
+
+/// The namespace that an `unknown:` template was filled with, if the URI is made by it.
+fn namespace_in(template: &str, uri: &str) -> Option<String> {
+    let (mut template, mut uri, mut namespace) = (template, uri, None);
+    while let Some((before, name, after)) =
+        template.split_once('{').and_then(|(before, inner)| inner.split_once('}').map(|(name, after)| (before, name, after)))
+    {
+        uri = uri.strip_prefix(before)?;
+        // What was filled in is escaped: it holds no character that begins the template's own text, as long as that is no letter or digit.
+        let end = uri.bytes().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'%'))).unwrap_or(uri.len());
+        let (filled, rest) = uri.split_at(end);
+        if name == "namespace" {
+            namespace = unescape(filled);
+        }
+        (template, uri) = (after, rest);
+    }
+    (uri == template).then_some(namespace).flatten().filter(|namespace| !namespace.is_empty())
+}
+
+/// Percent-encoded text as it was.
+fn unescape(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = match (first, after) {
+            (b'%', [high, low, after @ ..]) => {
+                let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+                bytes.push(digit(high)? << 4 | digit(low)?);
+                after
+            }
+            _ => {
+                bytes.push(*first);
+                after
+            }
+        };
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{namespace_in, table_name};
+
+    #[test]
+    fn the_template_of_unknown_authorities_is_read_backwards() {
+        let template = "https://hosp.example/authority/{sender}/{namespace}";
+        assert_eq!(namespace_in(template, "https://hosp.example/authority/ADT1/HOSP").as_deref(), Some("HOSP"));
+        assert_eq!(namespace_in(template, "https://hosp.example/authority/A%20B/Stra%C3%9Fe%2F1").as_deref(), Some("Straße/1"));
+        assert_eq!(namespace_in(template, "https://hosp.example/authority/ADT1/HOSP/more"), None);
+        assert_eq!(namespace_in(template, "https://other.example/authority/ADT1/HOSP"), None);
+        assert_eq!(namespace_in(template, "https://hosp.example/authority/ADT1/"), None);
+        assert_eq!(namespace_in("urn:x:{namespace}:{sender}", "urn:x:LAB:A").as_deref(), Some("LAB"));
+    }
+
+    #[test]
+    fn hl7s_own_tables_have_their_names_back() {
+        assert_eq!(table_name("http://terminology.hl7.org/CodeSystem/v2-0203").as_deref(), Some("HL70203"));
+        assert_eq!(table_name("http://terminology.hl7.org/CodeSystem/v2-203"), None);
     }
 }

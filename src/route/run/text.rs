@@ -153,6 +153,7 @@ impl<'m> Run<'m> {
             Value::Part(part) => self.leaf_text(*part),
             // A constant that was passed as a parameter is a value of FHIR already.
             Value::Node(node) => node.1.as_text().map_or(Cow::Borrowed(""), |text| Cow::Owned(text.to_owned())),
+            Value::Fhir(json, ty) => self.fhir_text(json, *ty),
             Value::Segment(_) | Value::Piece(_) | Value::Made(_) | Value::Null => Cow::Borrowed(""),
             Value::Text(text) | Value::Moment(text) => text.clone(),
             Value::Number(n) => Cow::Owned(plain(n)),
@@ -167,7 +168,11 @@ impl<'m> Run<'m> {
 
     /// As a person reads it: names in the order they are spoken, addresses with commas, codes by their text.
     pub(crate) fn readable(&self, value: &Value<'m>, datatype: Option<&str>) -> Cow<'m, str> {
-        let Value::Part(part) = value else { return self.text_of(value) };
+        let part = match value {
+            Value::Part(part) => part,
+            Value::Fhir(json, ty) => return self.fhir_readable(json, *ty),
+            other => return self.text_of(other),
+        };
         let whole = if part.level == Level::Field { self.message.repetition(*part, 1) } else { *part };
         let piece = |n: u16| {
             let part = self.down(whole, n);

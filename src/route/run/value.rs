@@ -1,6 +1,6 @@
 //! What an expression yields while a message is mapped.
 
-use crate::fhir::Node;
+use crate::fhir::{Node, Type};
 use crate::hl7v2::{Message, Part, Piece};
 use crate::route::code::{Decimal, Row};
 use std::borrow::Cow;
@@ -27,6 +27,8 @@ pub(crate) enum Value<'m> {
     Sn(Rc<[Cow<'m, str>; 4]>),
     /// FHIR, under its JSON name. Boxed like other rare ones: most values are parts, and every step of an expression moves them.
     Node(Box<(&'static str, Node)>),
+    /// A FHIR value that a question found, and its type.
+    Fhir(&'m serde_json::Value, Type),
     /// A resource of this run, to be referred to.
     Made(usize),
     /// A v2 value that a map or a constant made.

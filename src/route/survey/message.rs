@@ -110,7 +110,7 @@ impl<'c> Walk<'c> {
                 arguments.iter().for_each(|x| self.x(x));
             }
             OutJoin::Table(by) => self.table(by.table),
-            OutJoin::Date | OutJoin::Coded | OutJoin::YesNo => {}
+            OutJoin::Date | OutJoin::Coded | OutJoin::YesNo | OutJoin::Authority => {}
         }
     }
 }

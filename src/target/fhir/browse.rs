@@ -12,19 +12,22 @@ use std::collections::HashSet;
 
 /// A search under way.
 pub struct Search<'t> {
-    target: &'t FhirTarget,
-    resource_type: String,
+    pub(super) target: &'t FhirTarget,
+    pub(super) resource_type: String,
     /// As asked, with `_count`.
-    parameters: Vec<(String, String)>,
+    pub(super) parameters: Vec<(String, String)>,
     /// How many were asked for at a time.
-    page_size: usize,
-    next: Next,
-    seen: HashSet<String>,
+    pub(super) page_size: usize,
+    pub(super) next: Next,
+    pub(super) seen: HashSet<String>,
+    /// How many matches come before the first page, where the search goes on from an earlier one.
+    pub(super) before: usize,
     /// How many matches there are in all, if the server says.
     pub total: Option<u64>,
 }
 
-enum Next {
+/// Where a search goes on.
+pub(super) enum Next {
     First,
     Link(Url),
     Offset(usize),
@@ -89,7 +92,7 @@ impl FhirTarget {
             parameters.push(("_count".to_owned(), page_size.to_string()));
         }
         let resource_type = resource_type.to_owned();
-        Ok(Search { target: self, resource_type, parameters, page_size, next: Next::First, seen: HashSet::new(), total: None })
+        Ok(Search { target: self, resource_type, parameters, page_size, next: Next::First, seen: HashSet::new(), before: 0, total: None })
     }
 }
 
@@ -121,7 +124,7 @@ impl Search<'_> {
         self.seen.extend(matches);
         self.next = match self.link(&bundle)? {
             Some(url) => Next::Link(url),
-            None if self.has_more(fresh, by_offset) => Next::Offset(self.seen.len()),
+            None if self.has_more(fresh, by_offset) => Next::Offset(self.before + self.seen.len()),
             None => Next::Nothing,
         };
         Ok((!entries.is_empty() || !by_offset).then_some(entries))
@@ -130,7 +133,7 @@ impl Search<'_> {
     /// Without a `next` link: is there more all the same?
     fn has_more(&self, fresh: usize, by_offset: bool) -> bool {
         match self.total {
-            Some(total) => fresh > 0 && total > self.seen.len() as u64,
+            Some(total) => fresh > 0 && total > (self.before + self.seen.len()) as u64,
             // Who says no total and no link may have cut the answer, or may have had just so many.
             None => fresh >= self.page_size && (by_offset || fresh > 0),
         }
@@ -172,7 +175,7 @@ impl Search<'_> {
     }
 }
 
-fn is_match(entry: &Value) -> bool {
+pub(super) fn is_match(entry: &Value) -> bool {
     entry.pointer("/search/mode").and_then(Value::as_str).is_none_or(|mode| mode == "match")
 }
 

@@ -4,6 +4,7 @@
 
 pub(crate) mod access;
 pub(crate) mod answer;
+mod ask;
 mod browse;
 pub(crate) mod connection;
 mod der;
