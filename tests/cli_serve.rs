@@ -59,6 +59,32 @@ fn a_message_is_stored_acknowledged_delivered_and_found() {
 }
 
 #[test]
+fn a_peer_that_frames_wrongly_is_shown_without_its_patients() {
+    use std::io::Write;
+    let folder = site(SITE);
+    let daemon = Daemon::start(folder.path());
+    let mut peer = std::net::TcpStream::connect(daemon.address("adt on ")).expect("the listener accepts");
+    peer.write_all(admit("QX77041993", "QX77041993").as_bytes()).expect("the socket takes bytes");
+    wait_for("the line", || daemon.err().contains("skipped bytes outside of MLLP frames"));
+    let line = daemon.err().lines().find(|l| l.contains("skipped bytes")).unwrap_or_default().to_owned();
+    assert!(line.contains("4D 53 48 7C 5E 7E 5C 26 7C .. ") && line.contains("tolerate: { unframed: on }"), "{line}");
+    assert!(!line.contains("QX77041993") && !line.contains("51 58 37"), "{line}");
+    let stats = json(&get(daemon.address("console http://"), "/api/stats").1);
+    assert_eq!(stats["listeners"][0]["frameFaults"]["unframed"], 1, "{stats}");
+    // The same peer, where it is tolerated, without a restart.
+    std::fs::write(folder.path().join("kiln.yaml"), SITE.replace("{ mllp: 127.0.0.1:0 }", "{ mllp: 127.0.0.1:0, tolerate: { unframed: on } }"))
+        .expect("a file");
+    wait_for("the site", || daemon.err().contains("applied a changed site"));
+    let mut peer = std::net::TcpStream::connect(daemon.address("adt on ")).expect("the listener accepts");
+    peer.write_all(admit("C2", "1").as_bytes()).expect("the socket takes bytes");
+    peer.shutdown(std::net::Shutdown::Write).expect("the socket is open");
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut peer, &mut answer).expect("it is text");
+    assert!(answer.starts_with("MSH|") && answer.contains("MSA|AA|C2"), "{}", answer.escape_debug());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn what_waits_for_a_target_that_is_gone_is_told() {
     let folder = site(&SITE.replace("main: { folder: out }", "main: { folder: out }, extra: { fhir: http://127.0.0.1:9/fhir }"));
     let route = folder.path().join("routes/extra.yaml");

@@ -3,8 +3,9 @@
 mod engine_site;
 
 use engine_site::{Plan, adt};
+use kiln::hl7v2::{Oddity, Tolerate};
 use kiln::journal::Disposition;
-use kiln::site::{Unrouted, WhenFull};
+use kiln::site::{BatchAnswer, Unrouted, WhenFull};
 
 /// The acknowledgement without Kiln's own time and control ID, segments by line.
 fn shape(ack: &str) -> String {
@@ -71,7 +72,9 @@ async fn what_cannot_be_read_is_refused_and_kept() {
 
 #[tokio::test]
 async fn a_batch_is_refused_and_told_what_it_is() {
-    let site = Plan::new().start().await;
+    let mut plan = Plan::new();
+    plan.site.batch = BatchAnswer::Refuse;
+    let site = plan.start().await;
     let mut peer = site.connect().await;
     let message = adt("C1", "1", "DOE");
     for (name, batch) in
@@ -243,5 +246,82 @@ async fn messages_of_one_connection_are_stored_in_the_order_in_which_they_were_s
     let stored: Vec<usize> = site.stored().await.iter().map(|m| m.envelope.control_id.0.parse().expect("a number")).collect();
     let overtakers = stored.iter().zip(stored.iter().skip(1)).filter(|(one, next)| one > next).count();
     assert_eq!((stored.len(), overtakers), (MESSAGES, 0), "a later message was stored before an earlier one");
+    site.stop().await;
+}
+
+/// A message for each switch: what breaks the rule, and in what the message as it is read then differs from others.
+fn odd_messages() -> Vec<(Oddity, String)> {
+    let plain = adt("C1", "1", "DOE");
+    vec![
+        (Oddity::Leading, format!("\u{FEFF}\r\n{plain}")),
+        (Oddity::LineFeeds, plain.replace('\r', "\r\n")),
+        (Oddity::SegmentCase, plain.replace("EVN|", "evn|").replace("PID|", "Pid|")),
+        (Oddity::BrokenLines, plain.replace("^JOHN", "^JOHN\rMAXIMILIAN THE YOUNGER")),
+        (Oddity::Header, plain.replace("ADT^A08^ADT_A01", "")),
+        (
+            Oddity::Unescaped,
+            format!("{plain}OBX|1|ST|a^b^L||5|6 & 7|||||F|||20260309\r").replace("OBX|1|ST|a^b^L||5|6 & 7|||||F", "OBX|1|ST|a^b^L||5|6 & 7||||||F"),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn each_broken_rule_is_a_switch_that_takes_or_refuses() {
+    for (oddity, message) in odd_messages() {
+        let word = oddity.switch();
+        for on in [true, false] {
+            let mut plan = Plan::new();
+            plan.site.tolerate = Tolerate::all(on);
+            // One switch alone decides.
+            if !on {
+                plan.site.tolerate = Tolerate::all(true);
+                match oddity {
+                    Oddity::Leading => plan.site.tolerate.leading = false,
+                    Oddity::LineFeeds => plan.site.tolerate.line_feeds = false,
+                    Oddity::SegmentCase => plan.site.tolerate.segment_case = false,
+                    Oddity::BrokenLines => plan.site.tolerate.broken_lines = false,
+                    Oddity::Header => plan.site.tolerate.header = false,
+                    Oddity::Unescaped => plan.site.tolerate.unescaped = false,
+                    Oddity::Concatenated => plan.site.tolerate.concatenated = false,
+                }
+            }
+            let site = plan.start().await;
+            let ack = site.connect().await.ask(&message).await;
+            let counted = format!("kiln_tolerated_total{{listener=\"adt\",switch=\"{word}\"}} 1");
+            if on {
+                assert!(ack.contains("\rMSA|AA|C1"), "{word}: {}", ack.escape_debug());
+                assert!(site.counted(&counted), "{word}: {}", site.metrics.encode());
+                assert_eq!(site.stored().await[0].envelope.message_type, "ADT^A08", "{word}");
+                assert_eq!(site.stored().await[0].envelope.bytes.expose().as_ref(), message.as_bytes(), "{word}: what was received is kept as it is");
+            } else {
+                // What is not filled in or taken for text is as the sender wrote it.
+                let says = match oddity {
+                    Oddity::Header => "MSH-9 (message type) is empty".to_owned(),
+                    Oddity::Unescaped => "\rMSA|AA|C1".to_owned(),
+                    _ => format!("which this listener does not take (tolerate: {word})"),
+                };
+                assert!(ack.contains(&says), "{word}: {}", ack.escape_debug());
+                assert!(!site.counted(&counted), "{word}: {}", site.metrics.encode());
+            }
+            site.stop().await;
+        }
+    }
+    assert_eq!(Tolerate::default(), Tolerate { header: false, unescaped: false, ..Tolerate::all(true) });
+}
+
+#[tokio::test]
+async fn text_in_utf_16_cannot_come_over_mllp_and_is_told_so() {
+    let site = Plan::new().start().await;
+    let mut peer = site.connect().await;
+    let wide: Vec<u8> = adt("C1", "1", "DOE").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    peer.send(&wide).await;
+    let mut answer = vec![0; 64];
+    use tokio::io::AsyncReadExt;
+    peer.0.read_exact(&mut answer).await.expect("an answer comes");
+    // The answer is in the sender's encoding too.
+    assert!(answer.starts_with(b"\x0BM\0S\0H\0|\0"), "{}", answer.escape_ascii());
+    let stored = &site.stored().await[0];
+    let Disposition::Refused { code: 103, text } = &stored.disposition else { panic!("{:?}", stored.disposition) };
+    assert!(text.contains("UNICODE UTF-16, whose characters hold MLLP's framing bytes"), "{text}");
     site.stop().await;
 }

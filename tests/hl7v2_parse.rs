@@ -176,7 +176,7 @@ fn bytes_that_the_set_cannot_decode_are_a_fault_with_their_place() {
 
 #[test]
 fn the_listeners_set_overrides_msh_18() {
-    let options = ParseOptions { charset: Some(Charset::LATIN_1) };
+    let options = ParseOptions { charset: Some(Charset::LATIN_1), ..ParseOptions::default() };
     let m = Message::parse(Bytes::from(with_charset("UNICODE UTF-8", b"M\xFCller")), &options).expect("readable as Latin-1");
     assert_eq!((text(&m, 1, 5, 1).as_str(), m.charset_guessed()), ("Müller", false));
 }

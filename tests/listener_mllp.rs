@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use kiln::exchange::Phi;
-use kiln::listener::{AllowList, Intake, Listener, ListenerConfig, Received, Reply};
+use kiln::listener::{AllowList, Framing, Intake, Listener, ListenerConfig, Received, Reply};
 use kiln::metrics::Metrics;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -207,6 +207,84 @@ async fn noise_is_skipped_and_counted() {
     send(&mut peer, b"noise\x0Bone\x1C\r\n\n\x0Btwo\x1C").await;
     expect(&mut peer, b"\x0Bone\x1C\r\x0Btwo\x1C\r").await;
     assert!(running.counted("kiln_noise_bytes_total{listener=\"adt\"} 7"), "{}", running.metrics.encode());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn noise_that_is_not_tolerated_ends_the_connection_after_what_was_framed_is_answered() {
+    let running = start(|config| config.noise = false);
+    let mut peer = running.connect().await;
+    // Line ends are no noise.
+    send(&mut peer, b"\x0Bone\x1C\r\r\n\x0Btwo\x1C\rnoise").await;
+    expect(&mut peer, b"\x0Bone\x1C\r\x0Btwo\x1C\r").await;
+    expect_closed(&mut peer).await;
+    assert!(running.counted("kiln_frame_faults_total{listener=\"adt\",fault=\"noise\"} 1"), "{}", running.metrics.encode());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_peer_that_frames_wrongly_does_is_counted_by_its_kind() {
+    for (bytes, fault) in
+        [(&b"MSH|^~\\&|A"[..], "unframed"), (b"\x02MSH|^~\\&|A", "other-framing"), (b"\x16\x03\x01\x02\x00\x01", "tls"), (b"GET / HTTP/1.1\r\n", "http")]
+    {
+        let running = start(|_| {});
+        let mut peer = running.connect().await;
+        send(&mut peer, bytes).await;
+        running.until(fault, |r| r.counted(&format!("kiln_frame_faults_total{{listener=\"adt\",fault=\"{fault}\"}} 1"))).await;
+        running.stop().await;
+    }
+    // A frame that lacks its end alone, when the peer goes.
+    let running = start(|_| {});
+    let mut peer = running.connect().await;
+    send(&mut peer, b"\x0BMSH|^~\\&|A\r").await;
+    drop(peer);
+    running.until("no-end", |r| r.counted("kiln_frame_faults_total{listener=\"adt\",fault=\"no-end\"} 1")).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn messages_in_no_or_other_frames_are_answered_likewise_where_that_is_tolerated() {
+    let running = start(|config| {
+        config.tolerance.unframed = true;
+        config.tolerance.no_end = true;
+        config.tolerance.other = Framing::read("02 / 03");
+        config.quiet = Duration::from_millis(20);
+    });
+    // Each waits for its answer, as such peers do; so only a pause ends the message.
+    let mut peer = running.connect().await;
+    for n in 0..2 {
+        let message = format!("MSH|^~\\&|{n}\rPID|1\r");
+        send(&mut peer, message.as_bytes()).await;
+        expect(&mut peer, message.as_bytes()).await;
+    }
+    let mut peer = running.connect().await;
+    send(&mut peer, b"\x0BMSH|1\r").await;
+    expect(&mut peer, b"\x0BMSH|1\r\x1C\r").await;
+    send(&mut peer, b"\x02MSH|2\r\x03").await;
+    expect(&mut peer, b"\x02MSH|2\r\x03").await;
+    // The last segment's end is missing: only the end of the connection tells that nothing follows.
+    let mut peer = running.connect().await;
+    send(&mut peer, b"MSH|^~\\&|last").await;
+    peer.shutdown().await.expect("the socket is open");
+    expect(&mut peer, b"MSH|^~\\&|last").await;
+    for (switch, n) in [("unframed", 3), ("no-end", 1), ("framing", 1)] {
+        let line = format!("kiln_tolerated_total{{listener=\"adt\",switch=\"{switch}\"}} {n}");
+        assert!(running.counted(&line), "{line} is not in\n{}", running.metrics.encode());
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_pause_within_a_segment_ends_nothing() {
+    let running = start(|config| {
+        config.tolerance.no_end = true;
+        config.quiet = Duration::from_millis(1);
+        config.frame_timeout = Duration::from_millis(200);
+    });
+    let mut peer = running.connect().await;
+    send(&mut peer, b"\x0BMSH|1\rPID|1|").await;
+    expect_closed(&mut peer).await;
+    assert_eq!(running.echo.taken.load(Ordering::SeqCst), 0, "a message that is cut off is none");
     running.stop().await;
 }
 

@@ -200,6 +200,16 @@ fn python_hl7_in_enhanced_mode_with_a_listener_of_its_own() {
 }
 
 #[test]
+fn python_hl7_sends_a_batch_and_reads_ours() {
+    sends_and_reads_an_aa_for_each("python", "send.py", "batch");
+}
+
+#[test]
+fn python_hl7_sends_a_file_of_batches_and_reads_ours() {
+    sends_and_reads_an_aa_for_each("python", "send.py", "file");
+}
+
+#[test]
 fn a_client_that_sends_ahead_loses_nothing_though_it_reads_only_the_first_of_two_answers() {
     let Some(mut command) = client("node") else { return };
     let house = House::open();

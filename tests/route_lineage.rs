@@ -167,7 +167,8 @@ fn each_value_of_a_message_that_is_made_has_its_lineage() {
             assert_eq!((lineage.messages.len(), &lineage.findings), (output.drafts.len(), &output.findings), "{name}");
             for (told, draft) in lineage.messages.iter().zip(&output.drafts) {
                 drafts += 1;
-                let made = Message::parse(draft.bytes.clone().into(), &ParseOptions { charset: Some(message.charset()) }).expect("what is written can be read");
+                let made = Message::parse(draft.bytes.clone().into(), &ParseOptions { charset: Some(message.charset()), ..ParseOptions::default() })
+                    .expect("what is written can be read");
                 let mut there = Vec::new();
                 for segment in 0..made.segment_count() {
                     let leaves = made.valued_leaves(segment).into_iter().filter(|(field, _)| segment > 0 || *field > 2);

@@ -1,7 +1,7 @@
 //! The MLLP decoder through its front door: what peers send, cut in every way.
 
 use bytes::{Bytes, BytesMut};
-use kiln::wire::{FrameTooLarge, Mllp};
+use kiln::wire::{FrameTooLarge, Framing, Mllp, Style, Tolerance};
 use proptest::prelude::*;
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -112,5 +112,135 @@ proptest! {
         let mut codec = Mllp::default();
         codec.encode(Bytes::from(payload.clone()), &mut stream).expect("encoding cannot fail");
         prop_assert_eq!(codec.decode(&mut stream).expect("it fits").map(|f| f.payload.to_vec()), Some(payload));
+    }
+}
+
+/// Everything that can be tolerated.
+fn tolerant() -> Tolerance {
+    Tolerance { unframed: true, no_end: true, other: Framing::new(b"\x02", b"\x03\r") }
+}
+
+/// Frames with their styles, as letters: `m` MLLP, `n` MLLP without its end, `o` other bytes, `b` bare. `at_end`: the peer closes its side.
+fn decode_tolerantly<'a>(tolerance: Tolerance, parts: impl IntoIterator<Item = &'a [u8]>, at_end: bool) -> (Vec<(char, Vec<u8>)>, u64) {
+    let (mut mllp, mut buffer, mut frames) = (Mllp::default(), BytesMut::new(), Vec::new());
+    mllp.set_tolerance(tolerance);
+    let told = |frame: kiln::wire::Frame| {
+        let style = match frame.style {
+            Style::Mllp if frame.unended => 'n',
+            Style::Mllp => 'm',
+            Style::Other => 'o',
+            Style::Bare => 'b',
+        };
+        (style, frame.payload.to_vec())
+    };
+    for part in parts {
+        buffer.extend_from_slice(part);
+        while let Some(frame) = mllp.next_frame(&mut buffer).expect("no frame is over the default limit") {
+            frames.push(told(frame));
+        }
+    }
+    if at_end {
+        frames.extend(mllp.take_at_end(&mut buffer).map(told));
+    }
+    (frames, mllp.take_noise_bytes())
+}
+
+/// Bytes, and the frames in them when the peer closes its side behind them.
+type TolerantCase = (&'static [u8], &'static [(char, &'static [u8])], u64);
+
+#[test]
+fn what_peers_send_that_frame_wrongly() {
+    let cases: &[TolerantCase] = &[
+        // Proper frames stay proper frames.
+        (b"\x0BMSH|1\r\x1C\r\x0BMSH|2\r\x1C\r", &[('m', b"MSH|1\r"), ('m', b"MSH|2\r")], 0),
+        // No end block: the next frame, or the end of the connection.
+        (b"\x0BMSH|1\rPID|\r\x0BMSH|2\r", &[('n', b"MSH|1\rPID|\r"), ('n', b"MSH|2\r")], 0),
+        // One that breaks off within a segment is not whole: the peer began anew, or went away.
+        (b"\x0BMSH|1\rPI\x0BMSH|2\rPID\x1C\r", &[('m', b"MSH|2\rPID")], 9),
+        (b"\x0BMSH|1\rPI", &[], 0),
+        // No framing at all: the next message, an FS, or the end of the connection.
+        (b"MSH|1\rPID|\rMSH|2\rPID|MSH|\r", &[('b', b"MSH|1\rPID|\r"), ('b', b"MSH|2\rPID|MSH|\r")], 0),
+        (b"MSH|1\r\x1C\rMSH|2\r", &[('b', b"MSH|1\r"), ('b', b"MSH|2\r")], 0),
+        (b"\xEF\xBB\xBFMSH|1\n\nMSH|2", &[('b', b"MSH|1\n\n"), ('b', b"MSH|2")], 3),
+        (b"\r\nMSH|1\r\x0BMSH|2\r\x1C\r", &[('b', b"MSH|1\r"), ('m', b"MSH|2\r")], 2),
+        // A batch without framing holds messages; another file begins anew.
+        (b"FHS|1\rBHS|1\rMSH|1\rMSH|2\rBTS|2\rFHS|2\r", &[('b', b"FHS|1\rBHS|1\rMSH|1\rMSH|2\rBTS|2\r"), ('b', b"FHS|2\r")], 0),
+        // Words that look alike are noise.
+        (b"MSHX|1\rxMSH|1\r", &[], 14),
+        // Other bytes, also in a row and mixed.
+        (b"\x02MSH|1\r\x03\r\x02MSH|2\x03x\r\x03\r", &[('o', b"MSH|1\r"), ('o', b"MSH|2\x03x\r")], 0),
+        (b"noise\x02MSH|1\r\x03\rnoise\x0BMSH|2\x1C\r", &[('o', b"MSH|1\r"), ('m', b"MSH|2")], 10),
+    ];
+    for (bytes, frames, noise_bytes) in cases {
+        let expected: (Vec<_>, _) = (frames.iter().map(|(style, f)| (*style, f.to_vec())).collect(), *noise_bytes);
+        let shown = bytes.escape_ascii().to_string();
+        assert_eq!(decode_tolerantly(tolerant(), [*bytes], true), expected, "{shown:?} in one piece");
+        assert_eq!(decode_tolerantly(tolerant(), bytes.chunks(1), true), expected, "{shown:?} byte by byte");
+        for at in 0..bytes.len() {
+            let (head, tail) = bytes.split_at(at);
+            assert_eq!(decode_tolerantly(tolerant(), [head, tail], true), expected, "{shown:?} cut at {at}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_is_framed_as_the_message_was() {
+    for (bytes, answer) in [(&b"\x0BMSH|1\r\x1C\r"[..], &b"\x0BMSA\r\x1C\r"[..]), (b"\x02MSH|1\r\x03\r", b"\x02MSA\r\x03\r"), (b"MSH|1\r\x1C", b"MSA\r")] {
+        let (mut mllp, mut buffer, mut out) = (Mllp::default(), BytesMut::from(bytes), BytesMut::new());
+        mllp.set_tolerance(tolerant());
+        assert!(mllp.next_frame(&mut buffer).expect("it fits").is_some(), "{}", bytes.escape_ascii());
+        mllp.write_answer(b"MSA\r", &mut out);
+        assert_eq!(&out[..], answer, "{}", bytes.escape_ascii());
+    }
+}
+
+#[test]
+fn a_pause_ends_only_what_may_be_whole() {
+    for (bytes, whole) in
+        [(&b"\x0BMSH|1\r"[..], true), (b"\x0BMSH|1", false), (b"MSH|1\r", true), (b"MSH|1\rPID|", false), (b"\x02MSH|1\r", false), (b"", false)]
+    {
+        let (mut mllp, mut buffer) = (Mllp::default(), BytesMut::from(bytes));
+        mllp.set_tolerance(tolerant());
+        assert!(mllp.next_frame(&mut buffer).expect("it fits").is_none());
+        assert_eq!(mllp.may_end_here(&buffer), whole, "{}", bytes.escape_ascii());
+        assert_eq!(mllp.take_after_pause(&mut buffer).is_some(), whole, "{}", bytes.escape_ascii());
+    }
+    let (mut strict, mut buffer) = (Mllp::default(), BytesMut::from(&b"\x0BMSH|1\r"[..]));
+    assert!(strict.next_frame(&mut buffer).expect("it fits").is_none() && !strict.may_end_here(&buffer) && strict.lacks_end(&buffer));
+}
+
+fn wrongly_framed() -> impl Strategy<Value = Vec<u8>> {
+    let part = prop::sample::select(vec![
+        &b"MSH|1"[..],
+        b"PID|",
+        b"\r",
+        b"\n",
+        b"\x0B",
+        b"\x1C",
+        b"\x02",
+        b"\x03\r",
+        b"\x03",
+        b"MSH",
+        b"BHS|",
+        b"\xEF\xBB\xBF",
+        b"x",
+        b"\x1C\r",
+    ]);
+    prop::collection::vec(part, 0..24).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #[test]
+    fn cuts_never_change_what_is_found_of_wrong_frames(bytes in wrongly_framed(), cuts in prop::collection::vec(1usize..6, 0..40), no_end: bool, unframed: bool) {
+        let tolerance = Tolerance { no_end, unframed, ..tolerant() };
+        let whole = decode_tolerantly(tolerance.clone(), [&bytes[..]], true);
+        let (mut parts, mut rest) = (Vec::new(), &bytes[..]);
+        for cut in cuts {
+            let (head, tail) = rest.split_at(cut.min(rest.len()));
+            parts.push(head);
+            rest = tail;
+        }
+        parts.push(rest);
+        prop_assert_eq!(decode_tolerantly(tolerance, parts, true), whole);
     }
 }

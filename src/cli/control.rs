@@ -5,7 +5,7 @@
 use crate::console::Watch;
 use crate::engine::{Engine, Routes, deliveries};
 use crate::exchange::{MessageId, Timestamp};
-use crate::hl7v2::{Charset, Message, ParseOptions};
+use crate::hl7v2::{Message, ParseOptions};
 use crate::journal::{DeliveryState, Disposition, Journal, JournalError, MessageRecord, NewDelivery, Options, Reader, Settle, Settlement};
 use crate::site::words;
 use serde::{Deserialize, Serialize};
@@ -110,8 +110,8 @@ pub(crate) fn socket(folder: &Path) -> PathBuf {
 pub(crate) struct Rules {
     /// How old a settled message must be to go.
     pub keep: Option<Duration>,
-    /// The character sets of listeners whose messages do not name theirs.
-    pub charsets: HashMap<Arc<str>, Charset>,
+    /// How the messages of each listener are read.
+    pub manners: HashMap<Arc<str>, ParseOptions>,
 }
 
 /// Asks the daemon, which knows its site; does it here, by the rules, when none runs.
@@ -308,7 +308,7 @@ impl Hands<'_> {
         let listener = &record.envelope.listener;
         let options = match self {
             Self::Running(ears) => ears.engine.parse_options(listener),
-            Self::Alone(_, rules) => ParseOptions { charset: rules.charsets.get(listener).copied() },
+            Self::Alone(_, rules) => rules.manners.get(listener).copied().unwrap_or_default(),
         };
         let Ok(message) = Message::parse(record.envelope.bytes.expose().clone(), &options) else { return Ok(Vec::new()) };
         let taken = routes.set.matching(listener, &message).taken;

@@ -108,7 +108,7 @@ pub(crate) fn open_journal(site: &Site, metrics: &Arc<Metrics>) -> Result<Journa
     };
     let observed = Arc::clone(metrics);
     options.observer = Some(Arc::new(move |report| observed.commit(report.took)));
-    options.indexer = Some(patient_index::indexer(patient_index::charsets(site)));
+    options.indexer = Some(patient_index::indexer(patient_index::manners(site)));
     Journal::open(options).map_err(|e| e.to_string())
 }
 

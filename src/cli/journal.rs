@@ -66,7 +66,7 @@ impl Place {
         }
         match site_file::open_if_any(self.config.as_deref(), false) {
             Ok(Some(site)) => {
-                let rules = Rules { keep: Some(site.journal.keep), charsets: patient_index::charsets(&site) };
+                let rules = Rules { keep: Some(site.journal.keep), manners: patient_index::manners(&site) };
                 Some((self.journal.clone().unwrap_or(site.journal.path), rules))
             }
             Ok(None) => {

@@ -1,6 +1,6 @@
 //! The words that `kiln journal search --patient` finds a message by: every patient identifier in it.
 
-use crate::hl7v2::{Charset, Message, ParseOptions};
+use crate::hl7v2::{Message, ParseOptions};
 use crate::journal::Indexer;
 use crate::site::Site;
 use std::collections::HashMap;
@@ -9,16 +9,15 @@ use std::sync::Arc;
 /// Where patient identifiers stand: PID-2, -3, -4 and -18, and those that a merge gives up, MRG-1, -2, -3 and -4.
 const FIELDS: [(&str, &[usize]); 2] = [("PID", &[3, 2, 4, 18]), ("MRG", &[1, 2, 3, 4])];
 
-/// What each listener says about the character set of its messages.
-pub(crate) fn charsets(site: &Site) -> HashMap<Arc<str>, Charset> {
-    let of = |charset: &Option<String>| charset.as_deref().and_then(Charset::named);
-    site.listeners.iter().filter_map(|listener| Some((Arc::clone(&listener.socket.name), of(&listener.charset)?))).collect()
+/// How the messages of each listener are read.
+pub(crate) fn manners(site: &Site) -> HashMap<Arc<str>, ParseOptions> {
+    site.listeners.iter().map(|listener| (Arc::clone(&listener.socket.name), listener.parse_options())).collect()
 }
 
-/// Gives the first component of each; a message that cannot be read has none. `charsets` are the listeners'.
-pub(crate) fn indexer(charsets: HashMap<Arc<str>, Charset>) -> Indexer {
+/// Gives the first component of each; a message that cannot be read has none. `manners` are the listeners'.
+pub(crate) fn indexer(manners: HashMap<Arc<str>, ParseOptions>) -> Indexer {
     Arc::new(move |envelope| {
-        let options = ParseOptions { charset: charsets.get(&envelope.listener).copied() };
+        let options = manners.get(&envelope.listener).copied().unwrap_or_default();
         let Ok(message) = Message::parse(envelope.bytes.expose().clone(), &options) else { return Vec::new() };
         let mut words = Vec::new();
         for (name, fields) in FIELDS {
@@ -54,7 +53,7 @@ mod tests {
     fn a_message_is_read_in_its_listeners_character_set() {
         let text = b"MSH|^~\\&|A|B|C|D|2026||ADT^A08|1|P|2.5\rPID|1||\xC4-7^^^H^MR\r";
         let envelope = envelope(Bytes::from_static(text));
-        let latin = HashMap::from([("adt".into(), Charset::named("8859/1").expect("it is known"))]);
+        let latin = HashMap::from([("adt".into(), ParseOptions { charset_otherwise: crate::hl7v2::Charset::named("8859/1"), ..ParseOptions::default() })]);
         assert_eq!(indexer(latin)(&envelope), ["\u{c4}-7"]);
     }
 

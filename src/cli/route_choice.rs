@@ -6,7 +6,7 @@ use crate::cli::{daemon, route_set};
 use crate::diagnostic::{Severity, Sources, render};
 use crate::exchange::{MessageId, Timestamp};
 use crate::fhir::Answers;
-use crate::hl7v2::{Charset, Message, ParseOptions};
+use crate::hl7v2::{Message, ParseOptions};
 use crate::route::{Context, LoadOptions, RouteId, RouteSet};
 use crate::site::{ListenerSite, Site};
 use std::path::PathBuf;
@@ -115,7 +115,7 @@ impl Choice {
 
 /// How bytes that come by this listener are read.
 pub(crate) fn parse_options(listener: Option<&ListenerSite>) -> ParseOptions {
-    ParseOptions { charset: listener.and_then(|l| l.charset.as_deref()).and_then(Charset::named) }
+    listener.map(ListenerSite::parse_options).unwrap_or_default()
 }
 
 /// What a run may know, as if the message came by this listener.

@@ -187,7 +187,9 @@ impl Given {
         let take = |own: &Option<String>, from: Option<String>| own.clone().or(from);
         arrival.zone = take(&self.zone, arrival.zone);
         arrival.authority = take(&self.authority, arrival.authority);
-        arrival.charset = take(&self.charset, arrival.charset);
+        if let Some(charset) = self.charset.as_deref().and_then(crate::hl7v2::Charset::named) {
+            arrival.options.charset_otherwise = Some(charset);
+        }
         arrival.unrouted = self.unrouted.unwrap_or(arrival.unrouted);
         arrival.received = self.received.unwrap_or(RECEIVED);
         Ok(arrival)

@@ -77,7 +77,7 @@ fn read(value: &Value) -> Option<Message> {
     let mut whole = fields.join(&separator);
     whole.push(b'\r');
     whole.extend_from_slice(rest);
-    Message::parse(whole.into(), &ParseOptions { charset: crate::hl7v2::Charset::named("UNICODE UTF-8") }).ok()
+    Message::parse(whole.into(), &ParseOptions { charset: crate::hl7v2::Charset::named("UNICODE UTF-8"), ..ParseOptions::default() }).ok()
 }
 
 fn one(number: Option<usize>, old: &Value, new: &Value, found: &mut Vec<Difference>) {

@@ -6,7 +6,7 @@ use crate::diagnostic::suggest;
 use crate::engine::{Door, judge};
 use crate::exchange::{MessageId, Phi, Timestamp};
 use crate::fhir::{Answers, statements};
-use crate::hl7v2::{Charset, Fault, Message, ParseOptions};
+use crate::hl7v2::{Fault, Message, ParseOptions, Tolerate, Validation};
 use crate::journal::Disposition;
 use crate::route::{Context, Finding, Output, RouteId, RouteSet, Stop};
 use crate::site::{ListenerSite, Unrouted};
@@ -21,7 +21,10 @@ pub(crate) struct Arrival {
     pub(crate) listener: String,
     pub(crate) zone: Option<String>,
     pub(crate) authority: Option<String>,
-    pub(crate) charset: Option<String>,
+    /// How it is read.
+    pub(crate) options: ParseOptions,
+    pub(crate) tolerate: Tolerate,
+    pub(crate) validate: Option<Validation>,
     pub(crate) unrouted: Unrouted,
     pub(crate) frame_bytes_max: usize,
     pub(crate) received: Timestamp,
@@ -37,7 +40,9 @@ impl Arrival {
             listener: listener.map(|l| l.socket.name.to_string()).unwrap_or_default(),
             zone: listener.and_then(|l| l.zone.clone()),
             authority: listener.and_then(|l| l.authority.clone()),
-            charset: listener.and_then(|l| l.charset.clone()),
+            options: listener.map(ListenerSite::parse_options).unwrap_or_default(),
+            tolerate: listener.map(|l| l.tolerate).unwrap_or_default(),
+            validate: listener.and_then(|l| l.validate.clone()),
             unrouted: listener.map_or(Unrouted::Accept, |l| l.unrouted),
             frame_bytes_max: listener.map_or(usize::MAX, |l| l.socket.frame_bytes_max),
             received: Timestamp(0),
@@ -65,6 +70,8 @@ pub(crate) struct Ran {
     pub(crate) answers: bool,
     /// Why it is refused.
     pub(crate) fault: Option<Fault>,
+    /// What it does against what its listener holds it to.
+    pub(crate) invalid: Vec<Fault>,
     pub(crate) disposition: Disposition,
     /// `None` if it cannot be read.
     pub(crate) message: Option<Phi<Message>>,
@@ -76,8 +83,15 @@ pub(crate) struct Ran {
 
 /// Judges the message as intake does, and runs the routes that take it; or those of `only`, whether they match or not.
 pub(crate) fn run(bytes: &Bytes, arrival: &Arrival, set: &RouteSet, only: Option<&[RouteId]>) -> Ran {
-    let options = ParseOptions { charset: arrival.charset.as_deref().and_then(Charset::named) };
-    let door = Door { listener: &arrival.listener, options, unrouted: arrival.unrouted, frame_bytes_max: arrival.frame_bytes_max };
+    let door = Door {
+        listener: &arrival.listener,
+        options: arrival.options,
+        tolerate: arrival.tolerate,
+        validate: arrival.validate.as_ref(),
+        unrouted: arrival.unrouted,
+        frame_bytes_max: arrival.frame_bytes_max,
+        wide: true,
+    };
     let verdict = judge(bytes, bytes.len() > arrival.frame_bytes_max, &door, set);
     let mut source = arrival.answers.clone().map_or(Source::Nobody, Source::Canned);
     let (mut routes, mut found) = (Vec::new(), Vec::new());
@@ -88,7 +102,7 @@ pub(crate) fn run(bytes: &Bytes, arrival: &Arrival, set: &RouteSet, only: Option
             found.push(answers);
         }
     }
-    Ran { answers: verdict.answers, fault: verdict.fault, disposition: verdict.disposition, message: verdict.message, routes, found }
+    Ran { answers: verdict.answers, fault: verdict.fault, invalid: verdict.invalid, disposition: verdict.disposition, message: verdict.message, routes, found }
 }
 
 /// A panic is a defect of Kiln and must not end what looks at a thousand messages.
@@ -104,6 +118,10 @@ impl Ran {
     pub(crate) fn ack(&self) -> Value {
         match &self.fault {
             _ if self.answers => json!("none"),
+            None if !self.invalid.is_empty() => {
+                let err: Vec<Value> = self.invalid.iter().map(|fault| json!({ "code": fault.code, "at": fault.location.path() })).collect();
+                json!({ "code": "AE", "err": err })
+            }
             None => json!("AA"),
             Some(fault) => json!({ "code": "AR", "err": [{ "code": fault.code, "at": fault.location.path() }] }),
         }

@@ -25,10 +25,16 @@ const show = (data, at) => {
   if (data.routes.lastReloadError) told.push("The route files as they are now were not applied; the last good ones go on.\n" + data.routes.lastReloadError);
   $("notice").hidden = told.length === 0;
   $("notice").textContent = told.join("\n");
-  $("listeners").replaceChildren(...data.listeners.map((l) => row([
-    [l.name], [l.address, "faint"], [number(l.accepted), "n"], [rate("listeners", l.name, "accepted", l.accepted, at), "n"],
-    [number(l.filtered), "n"], [number(l.unrouted), l.unrouted ? "n warn" : "n"], [number(l.refused), l.refused ? "n bad" : "n"],
-  ])));
+  $("listeners").replaceChildren(...data.listeners.flatMap((l) => {
+    const told = [row([
+      [l.name], [l.address, "faint"], [number(l.accepted), "n"], [rate("listeners", l.name, "accepted", l.accepted, at), "n"],
+      [number(l.filtered), "n"], [number(l.unrouted), l.unrouted ? "n warn" : "n"], [number(l.refused), l.refused ? "n bad" : "n"],
+    ])];
+    // Peers that frame wrongly have no messages to be counted by; the log says what they sent.
+    const faults = Object.entries(l.frameFaults).filter(([fault]) => fault !== "idle").map(([fault, n]) => `${number(n)} ${fault}`);
+    if (faults.length) told.push(row([[""], [`frames and connections: ${faults.join(", ")}`, "", 6]], "error"));
+    return told;
+  }));
   const rows = [];
   for (const t of data.targets) {
     rows.push(row([

@@ -4,6 +4,7 @@ use crate::exchange::{DeliveryId, Timestamp};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A listener, for people.
@@ -112,6 +113,9 @@ struct ListenerStats {
     filtered: u64,
     unrouted: u64,
     refused: u64,
+    /// What was wrong with frames and connections, and how often.
+    #[serde(rename = "frameFaults")]
+    frame_faults: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Serialize)]
@@ -202,7 +206,14 @@ impl Watch {
         let site = self.site();
         let listeners = site.listeners.iter().map(|facts| {
             let of = |word: &str| counted.messages.iter().filter(|m| m.listener == facts.name && m.disposition == word).map(|m| m.count).sum();
-            ListenerStats { facts: facts.clone(), accepted: of("accepted"), filtered: of("filtered"), unrouted: of("unrouted"), refused: of("refused") }
+            ListenerStats {
+                facts: facts.clone(),
+                accepted: of("accepted"),
+                filtered: of("filtered"),
+                unrouted: of("unrouted"),
+                refused: of("refused"),
+                frame_faults: self.metrics.frame_faults(&facts.name).into_iter().collect(),
+            }
         });
         let listeners = listeners.collect();
         let mut targets = Vec::new();

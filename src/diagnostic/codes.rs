@@ -132,6 +132,7 @@ pub const CODES: &[Code] = &[
     code!("K730", "no such folder"),
     code!("K731", "two listeners with one address"),
     code!("K732", "a certificate or a key that can't be used"),
+    code!("K733", "a conformance profile that can't be used"),
     code!("K740", "a server can't be asked"),
     code!("K741", "a server can't do what a route wants"),
 ];

@@ -4,6 +4,7 @@
 
 use crate::engine::acknowledgement::{Acknowledgement, Own};
 use crate::engine::answering;
+use crate::engine::batch::Together;
 use crate::engine::judge::{Door, Verdict, judge};
 use crate::engine::mapping::{self, Mapped};
 use crate::engine::pacts::Refusal;
@@ -12,16 +13,21 @@ use crate::engine::terms::{Outcome, Terms};
 use crate::engine::{Routes, courier, keys};
 use crate::exchange::{ControlId, Envelope, Format, MessageId, Phi};
 use crate::fhir::Answers;
-use crate::hl7v2::{AckCode, Acknowledged, Answer, Charset, Condition, Fault, Header, Location, Version, event_structure, recode, recode_answer};
+use crate::hl7v2::{
+    AckCode, Acknowledged, Answer, BatchItem, Charset, Condition, Fault, Header, Location, Oddity, Version, batch_items, batch_segment, event_structure,
+    holds_several, recode, recode_answer,
+};
 use crate::journal::{Append, AppendFault, Correspondent, Disposition, JournalError, NewDelivery, OwedState, Place, Stored, Telling, Told};
-use crate::listener::{Intake, Received, Reply, WayBack};
+use crate::listener::{Intake, Kind, Received, Reply, SMALL_BYTES, WayBack};
 use crate::metrics::Telling as Count;
 use crate::route::RouteId;
-use crate::site::{Acknowledge, ListenerSite, ReturnTo, WhenFull};
+use crate::site::{Acknowledge, BatchAnswer, ListenerSite, ReturnTo, WhenFull};
 use arc_swap::ArcSwap;
+use futures_util::stream::{self, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::coop::unconstrained;
 use tokio_util::sync::CancellationToken;
 
 /// The intake of one listener.
@@ -105,15 +111,28 @@ impl Gate {
     fn judge(&self, received: &Received, site: &ListenerSite, unwritable: Option<Fault>) -> Judged {
         let routes = self.shared.routes();
         let options = routes.manner(&received.listener).parse_options();
-        let door = Door { listener: &received.listener, options, unrouted: site.unrouted, frame_bytes_max: site.socket.frame_bytes_max };
+        let door = Door {
+            listener: &received.listener,
+            options,
+            tolerate: site.tolerate,
+            validate: site.validate.as_ref(),
+            wide: matches!(site.socket.kind, Kind::Http(_)),
+            unrouted: site.unrouted,
+            frame_bytes_max: site.socket.frame_bytes_max,
+        };
         let mut verdict = judge(received.bytes.expose(), received.oversize, &door, &routes.set);
         if let Some(fault) = unwritable {
             verdict.refuse_unread(fault);
         }
-        let Verdict { header, message, disposition, taken, fault, answers } = verdict;
+        let Verdict { header, message, disposition, taken, fault, answers, invalid, tolerated } = verdict;
+        tolerated.iter().for_each(|oddity| self.shared.metrics.tolerated(&received.listener, oddity.switch()));
         let mut envelope = envelope(received, header.as_ref());
         let mut deliveries = Vec::new();
         if let Some(message) = &message {
+            // What MSH-9 lacks may have been filled in.
+            if !envelope.message_type.contains('^') {
+                envelope.message_type = message.expose().message_type();
+            }
             let secret = self.shared.journal.secret();
             deliveries = keys::deliveries(&routes, &taken, message.expose(), &received.listener, secret);
             envelope.order_keys = keys::order_keys(message.expose(), site.authority.as_deref(), &received.listener, secret);
@@ -133,6 +152,15 @@ impl Gate {
             answers,
             question: None,
         };
+        if !invalid.is_empty() {
+            self.shared.metrics.finding("not-conformant");
+            let told = Refusal { code: AckCode::ApplicationError, faults: invalid };
+            if judged.terms.has_two_stages() && judged.terms.wants_application() {
+                judged.outcome = Outcome::Failed(told.clone());
+            }
+            judged.unmapped = Some(told);
+            return judged;
+        }
         if judged.fault.is_none() && !judged.answers {
             let replies = |route: &&RouteId| routes.set.info(**route).reply.is_some();
             judged.question = taken.iter().find(replies).map(|route| (Arc::clone(&routes), *route));
@@ -302,7 +330,9 @@ impl Gate {
                     return self.accept(&stored, &accepting, &site, received.back.as_ref()).await;
                 }
                 let wait = match &site.acknowledge {
-                    Acknowledge::Delivered { wait, .. } if judged.fault.is_none() && judged.terms.wants_application() => Some(*wait),
+                    Acknowledge::Delivered { wait, .. } if judged.fault.is_none() && judged.unmapped.is_none() && judged.terms.wants_application() => {
+                        Some(*wait)
+                    }
                     _ => None,
                 };
                 let later = match wait {
@@ -417,16 +447,65 @@ impl Gate {
     }
 }
 
-impl Intake for Gate {
-    async fn take(&self, received: Received) -> Reply {
+impl Gate {
+    /// Takes one message.
+    async fn take_one(&self, received: Received) -> (Reply, &'static str) {
         let began = std::time::Instant::now();
         let (listener, wanted, mut own) = (Arc::clone(&received.listener), received.charset, None);
         let (reply, code) = self.answer(received, &mut own).await;
         self.shared.metrics.acknowledged(&listener, code, began.elapsed());
         match (reply, own, wanted) {
-            (Reply::Ack(bytes), Some(own), Some(wanted)) => Reply::Ack(Phi::new(recode_answer(bytes.expose(), own, wanted))),
-            (reply, ..) => reply,
+            (Reply::Ack(bytes), Some(own), Some(wanted)) => (Reply::Ack(Phi::new(recode_answer(bytes.expose(), own, wanted))), code),
+            (reply, ..) => (reply, code),
         }
+    }
+
+    /// Takes what a frame holds, each message for itself: stored in order, many in one commit.
+    async fn take_several(&self, received: Received, manner: BatchAnswer) -> Reply {
+        /// So many messages of a long frame are under way at once.
+        const AT_ONCE: usize = 256;
+        let items = batch_items(received.bytes.expose());
+        let listener = &*received.listener;
+        let is_batch = items.iter().any(|item| matches!(item, BatchItem::Opened(..) | BatchItem::Closed(_)));
+        let part = |item: &BatchItem| match item {
+            BatchItem::Message(part) | BatchItem::Stray(part) => Some(Received { bytes: Phi::new(part.bytes.clone()), ..received.clone() }),
+            BatchItem::Opened(..) | BatchItem::Closed(_) => None,
+        };
+        let parts: Vec<Received> = items.iter().filter_map(part).collect();
+        // At its first turn each goes as far as the journal's queue, so that they are stored in their order, and before those of the next frame:
+        // that comes at once behind a short one, and behind a long one only after its reply.
+        let at_once = if received.bytes.expose().len() < SMALL_BYTES { items.len().max(1) } else { AT_ONCE };
+        let answered: Vec<_> = stream::iter(parts.into_iter().map(|part| unconstrained(self.take_one(part)))).buffered(at_once).collect().await;
+        if !is_batch {
+            answered.iter().skip(1).for_each(|_| self.shared.metrics.tolerated(listener, Oddity::Concatenated.switch()));
+        }
+        for closed in items.iter().filter_map(|item| if let BatchItem::Closed(closed) = item { Some(closed) } else { None }) {
+            for flaw in &closed.flaws {
+                self.shared.metrics.finding(flaw.kind());
+                tracing::warn!(listener, peer = %received.peer, messages = answered.len(), "a batch is not what it says: {}", flaw.fault(closed.wrapper).sentence());
+            }
+        }
+        Together { items: &items, manner, own: &self.own }.put_together(answered)
+    }
+}
+
+impl Intake for Gate {
+    async fn take(&self, received: Received) -> Reply {
+        let (manner, concatenated) = {
+            let site = self.site.load();
+            (site.batch, site.tolerate.concatenated)
+        };
+        let bytes = received.bytes.expose();
+        let several = !received.oversize
+            && match batch_segment(bytes) {
+                Some(_) => manner != BatchAnswer::Refuse,
+                None => concatenated && holds_several(bytes),
+            };
+        if several {
+            // A frame with one message is the rule, and its future shall not be larger for those with several.
+            return Box::pin(self.take_several(received, manner)).await;
+        }
+        self.take_one(received).await.0
     }
 
     fn has_room(&self) -> bool {

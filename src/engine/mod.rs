@@ -7,6 +7,7 @@ mod answering;
 mod asking;
 mod attempt_asks;
 mod backoff;
+mod batch;
 mod breaker;
 mod config;
 mod courier;

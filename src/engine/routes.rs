@@ -35,16 +35,36 @@ pub(super) struct Manner {
     zone: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     authority: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    force_charset: Option<String>,
+    /// `tolerate: { header: on }`.
+    #[serde(default, skip_serializing_if = "is_off")]
+    header: bool,
+    /// `tolerate: { unescaped: on }`.
+    #[serde(default, skip_serializing_if = "is_off")]
+    unescaped: bool,
+}
+
+fn is_off(switch: &bool) -> bool {
+    !switch
 }
 
 impl Manner {
     fn of(site: &ListenerSite) -> Self {
-        Self { charset: site.charset.clone(), zone: site.zone.clone(), authority: site.authority.clone() }
+        Self {
+            charset: site.charset.clone(),
+            zone: site.zone.clone(),
+            authority: site.authority.clone(),
+            force_charset: site.force_charset.clone(),
+            header: site.tolerate.header,
+            unescaped: site.tolerate.unescaped,
+        }
     }
 
     /// How its frames are to be read.
     pub(super) fn parse_options(&self) -> ParseOptions {
-        ParseOptions { charset: self.charset.as_deref().and_then(Charset::named) }
+        let named = |name: &Option<String>| name.as_deref().and_then(Charset::named);
+        ParseOptions { charset: named(&self.force_charset), charset_otherwise: named(&self.charset), header: self.header, unescaped: self.unescaped }
     }
 
     pub(super) fn zone(&self) -> Option<&str> {

@@ -86,7 +86,11 @@ const TEXT_CHARACTERS_MAX: usize = 250;
 /// The acknowledgement's bytes, without framing. Sender and receiver are swapped; delimiters, version, character set and
 /// processing ID are the sender's; MSA-2 is MSH-10 as sent, also when it is empty or odd.
 pub fn acknowledge(request: &AckRequest<'_>) -> Vec<u8> {
-    begin(request, None).finish()
+    let bytes = begin(request, None).finish();
+    match request.header {
+        Some(header) => header.in_its_encoding(bytes),
+        None => bytes,
+    }
 }
 
 /// The answer to a question that cannot be answered (chapter 5, section 5.4): an acknowledgement of the type `kind` (`RSP^K22^RSP_K21`) with QAK,

@@ -511,12 +511,18 @@ impl Splitter {
 }
 
 /// So many characters of a line tell what it is.
-const HEAD: usize = 4;
+const HEAD: usize = 5;
 
 /// What a line is, by its first characters. A wrapper's name may stand alone, or be followed by a separator.
 fn classify(head: &[u8]) -> Line {
     let Some((name, after)) = head.split_first_chunk::<3>() else { return if head.is_empty() { Line::Blank } else { Line::Other } };
-    if after.first().is_some_and(|b| !b.is_ascii_punctuation()) {
+    let is_separator = match *after {
+        [] => true,
+        // A line of a document in base64 may begin like that.
+        [b'+' | b'/', next, ..] => next.is_ascii_punctuation(),
+        [separator, ..] => separator.is_ascii_punctuation(),
+    };
+    if !is_separator {
         return Line::Other;
     }
     match &name.map(|b| b.to_ascii_uppercase()) {

@@ -1,5 +1,7 @@
 //! Character sets: the names of HL7 table 0211 and of real senders, and what decodes them.
 
+use crate::hl7v2::japanese;
+use crate::hl7v2::wide::Wide;
 use encoding_rs::{DecoderResult, Encoding};
 use std::borrow::Cow;
 
@@ -19,6 +21,10 @@ enum Kind {
     Single(&'static Encoding),
     /// A delimiter byte may be part of a character: decoded to UTF-8 before the scan.
     Multiple(&'static Encoding),
+    /// ISO IR14, IR87 and IR159 with ISO 2022 between them, by the table's name; decoded before the scan.
+    Japanese(&'static str),
+    /// UTF-16 or UTF-32; decoded before the scan.
+    Wide(Wide),
 }
 
 /// What a name in MSH-18 means.
@@ -38,6 +44,13 @@ impl Charset {
     pub const UTF_8: Charset = Charset(Kind::Utf8);
     /// ISO 8859-1, every byte a character.
     pub const LATIN_1: Charset = Charset(Kind::Latin1);
+    /// JIS X 0201, for the escape sequences that change to it.
+    pub(in crate::hl7v2) const KATAKANA: Charset = Charset(Kind::Japanese("ISO IR14"));
+
+    /// UTF-16 or UTF-32, which the bytes tell and no name.
+    pub(in crate::hl7v2) fn wide(wide: Wide) -> Charset {
+        Charset(Kind::Wide(wide))
+    }
 
     /// By a name of table 0211 (`8859/1`, `UNICODE UTF-8`, `BIG-5` ...) or a common one (`UTF-8`, `ISO-8859-1`, `windows-1252`), in any case.
     pub fn named(name: &str) -> Option<Charset> {
@@ -54,13 +67,20 @@ impl Charset {
             Kind::Utf8 => "UNICODE UTF-8",
             Kind::Latin1 => "8859/1",
             Kind::Latin5 => "8859/9",
+            Kind::Japanese(name) => name,
+            Kind::Wide(wide) => wide.name(),
             Kind::Single(e) | Kind::Multiple(e) => TABLE_0211.iter().find(|(_, named)| *named == Some(e)).map_or(e.name(), |(name, _)| name),
         }
     }
 
+    /// Is it UTF-16 or UTF-32?
+    pub(in crate::hl7v2) fn is_wide(self) -> bool {
+        matches!(self.0, Kind::Wide(_))
+    }
+
     /// True when bytes of this set must become UTF-8 before delimiters are looked for.
     pub(in crate::hl7v2) fn hides_delimiters(self) -> bool {
-        matches!(self.0, Kind::Multiple(_))
+        matches!(self.0, Kind::Multiple(_) | Kind::Japanese(_) | Kind::Wide(_))
     }
 
     /// Bytes to text; what cannot be decoded becomes U+FFFD (a message with such bytes was refused when it was parsed).
@@ -68,10 +88,26 @@ impl Charset {
         match self.0 {
             // Nearly always valid: the message was checked as a whole. The lossy reader is several times slower.
             Kind::Ascii | Kind::Utf8 => std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed),
-            _ if bytes.is_ascii() && !self.has_shifts() => String::from_utf8_lossy(bytes),
+            Kind::Japanese(_) | Kind::Wide(_) => Cow::Owned(self.lossy(bytes)),
+            _ if bytes.is_ascii() => String::from_utf8_lossy(bytes),
             Kind::Latin1 => Cow::Owned(bytes.iter().map(|b| char::from(*b)).collect()),
             Kind::Latin5 => Cow::Owned(bytes.iter().map(|b| latin5(*b)).collect()),
             Kind::Single(encoding) | Kind::Multiple(encoding) => encoding.decode_without_bom_handling(bytes).0,
+        }
+    }
+
+    /// What can be read; each byte that cannot is U+FFFD.
+    fn lossy(self, mut bytes: &[u8]) -> String {
+        let mut text = String::new();
+        loop {
+            match self.to_utf8(bytes) {
+                Ok(rest) => return text + &rest,
+                Err(at) => {
+                    text.push_str(&self.to_utf8(bytes.get(..at).unwrap_or_default()).unwrap_or_default());
+                    text.push(char::REPLACEMENT_CHARACTER);
+                    bytes = bytes.get(at + 1..).unwrap_or_default();
+                }
+            }
         }
     }
 
@@ -81,7 +117,16 @@ impl Charset {
             out.extend_from_slice(text.as_bytes());
             return true;
         }
-        let (Kind::Single(encoding) | Kind::Multiple(encoding)) = self.0 else {
+        if let Kind::Wide(wide) = self.0 {
+            wide.encode(text, out);
+            return true;
+        }
+        let encoding = match self.0 {
+            Kind::Japanese(_) => Some(encoding_rs::ISO_2022_JP),
+            Kind::Single(encoding) | Kind::Multiple(encoding) => Some(encoding),
+            _ => None,
+        };
+        let Some(encoding) = encoding else {
             let mut well = true;
             for c in text.chars() {
                 let byte = u8::try_from(u32::from(c)).ok().filter(|b| b.is_ascii() || self.0 != Kind::Ascii);
@@ -140,7 +185,7 @@ impl Charset {
 
     /// True when pure ASCII bytes may still stand for other characters (ISO 2022 shifts with escape sequences).
     pub(in crate::hl7v2) fn has_shifts(self) -> bool {
-        self.0 == Kind::Multiple(encoding_rs::ISO_2022_JP)
+        matches!(self.0, Kind::Japanese(_))
     }
 
     /// The offset of the first byte that this set cannot decode.
@@ -150,12 +195,17 @@ impl Charset {
             Kind::Ascii => bytes.iter().position(|b| !b.is_ascii()),
             Kind::Utf8 => std::str::from_utf8(bytes).err().map(|e| e.valid_up_to()),
             Kind::Single(_) if bytes.is_ascii() => None,
-            Kind::Single(_) | Kind::Multiple(_) => self.to_utf8(bytes).err(),
+            Kind::Single(_) | Kind::Multiple(_) | Kind::Japanese(_) | Kind::Wide(_) => self.to_utf8(bytes).err(),
         }
     }
 
     /// All bytes as UTF-8, or the offset of the first that cannot be decoded.
     pub(in crate::hl7v2) fn to_utf8(self, bytes: &[u8]) -> Result<String, usize> {
+        match self.0 {
+            Kind::Japanese(_) => return japanese::decode(bytes),
+            Kind::Wide(wide) => return wide.decode(bytes),
+            _ => {}
+        }
         let (Kind::Single(encoding) | Kind::Multiple(encoding)) = self.0 else {
             return self.first_undecodable(bytes).map_or_else(|| Ok(self.decode(bytes).into_owned()), Err);
         };
@@ -234,12 +284,24 @@ static TABLE_0211: &[(&str, Option<&Encoding>)] = &[
     ("GB 18030-2000", Some(encoding_rs::GB18030)),
     ("KS X 1001", Some(encoding_rs::EUC_KR)),
     ("BIG-5", Some(encoding_rs::BIG5)),
-    ("ISO IR87", Some(encoding_rs::ISO_2022_JP)),
-    ("ISO IR14", None),
-    ("ISO IR159", None),
     ("CNS 11643-1992", None),
     ("UNICODE UTF-16", None),
     ("UNICODE UTF-32", None),
+];
+
+/// Numbers of ISO's register that are no codes of the table, but names that senders know; as [`key`] makes them.
+const ALIASES: &[(&str, &str)] = &[
+    ("IR101", "88592"),
+    ("IR109", "88593"),
+    ("IR110", "88594"),
+    ("IR144", "88595"),
+    ("IR127", "88596"),
+    ("IR126", "88597"),
+    ("IR138", "88598"),
+    ("IR203", "885915"),
+    ("IR149", "KSX1001"),
+    ("GB18030", "GB180302000"),
+    ("CNS11643", "CNS116431992"),
 ];
 
 /// Letters and digits only, upper case: `ISO-8859-1`, `iso 8859/1` and `ISO_8859-1` are one name.
@@ -258,20 +320,32 @@ pub(in crate::hl7v2) fn lookup(name: &str) -> Named {
     match short {
         "ASCII" | "USASCII" | "IR6" => return Named::Readable(Charset::ASCII),
         "UNICODEUTF8" | "UTF8" => return Named::Readable(Charset::UTF_8),
+        // The table's `UNICODE` is kept for old senders; what names an encoding replaced it.
+        "UNICODE" => return Named::Readable(Charset::UTF_8),
+        "IR13" | "IR14" => return Named::Readable(Charset(Kind::Japanese("ISO IR14"))),
+        "IR87" => return Named::Readable(Charset(Kind::Japanese("ISO IR87"))),
+        "IR159" => return Named::Readable(Charset(Kind::Japanese("ISO IR159"))),
         "88591" | "LATIN1" | "IR100" => return Named::Readable(Charset::LATIN_1),
-        "88599" | "LATIN5" => return Named::Readable(Charset(Kind::Latin5)),
-        "UTF16" => return Named::Refused("UNICODE UTF-16"),
-        "UTF32" => return Named::Refused("UNICODE UTF-32"),
+        "88599" | "LATIN5" | "IR148" => return Named::Readable(Charset(Kind::Latin5)),
+        "UTF16" | "UTF16LE" | "UTF16BE" => return Named::Refused("UNICODE UTF-16"),
+        "UTF32" | "UTF32LE" | "UTF32BE" => return Named::Refused("UNICODE UTF-32"),
         "" => return Named::Unknown,
         _ => {}
     }
+    let short = ALIASES.iter().find(|(alias, _)| *alias == short).map_or(short, |(_, name)| name);
     for (table_name, encoding) in TABLE_0211 {
         let key_of_table = key(table_name);
         if key_of_name == key_of_table || short == key_of_table {
             return encoding.map_or(Named::Refused(table_name), |e| Named::Readable(of(e)));
         }
     }
-    Encoding::for_label(name.trim().as_bytes()).map_or(Named::Unknown, |e| Named::Readable(of(e)))
+    match Encoding::for_label_no_replacement(name.trim().as_bytes()) {
+        Some(e) if e == encoding_rs::UTF_16LE || e == encoding_rs::UTF_16BE => Named::Refused("UNICODE UTF-16"),
+        Some(e) if e == encoding_rs::X_USER_DEFINED => Named::Unknown,
+        Some(e) if e == encoding_rs::ISO_2022_JP => Named::Readable(Charset(Kind::Japanese("ISO IR87"))),
+        Some(e) => Named::Readable(of(e)),
+        None => Named::Unknown,
+    }
 }
 
 fn of(encoding: &'static Encoding) -> Charset {
@@ -284,24 +358,26 @@ fn of(encoding: &'static Encoding) -> Charset {
     }
 }
 
-/// What MSH-18 says: the first repetition is the message's set, further ones are shifted to with ISO 2022 escape sequences.
-pub(in crate::hl7v2) fn declared<'a>(repetitions: impl Iterator<Item = &'a str>) -> Named {
-    let mut first = Named::Unknown;
+/// What MSH-18 says: the first repetition is the message's set (empty: ASCII), further ones are shifted to with escape sequences: those of ISO 2022
+/// in the bytes for the Japanese ones, `\C..\` and `\M..\` for all (chapter 2, section 2.7.2). Bytes are read as Japanese where there are no other sets
+/// beside, or where there are escape sequences of ISO 2022.
+pub(in crate::hl7v2) fn declared<'a>(repetitions: impl Iterator<Item = &'a str>, has_escapes: bool) -> Named {
+    let (mut first, mut japanese, mut others) = (Named::Unknown, None, false);
     for (n, name) in repetitions.enumerate() {
-        let named = lookup(name);
+        let named = if n == 0 && name.trim().is_empty() { Named::Readable(Charset::ASCII) } else { lookup(name) };
+        match named {
+            Named::Readable(charset) if charset.has_shifts() => japanese = japanese.or(Some(named)),
+            Named::Readable(charset) if charset == Charset::ASCII => {}
+            _ => others = true,
+        }
         if n == 0 {
             first = named;
-        } else if let Named::Readable(charset) = named
-            && charset.has_shifts()
-        {
-            return named;
-        } else if let Named::Refused(name) = named
-            && name.starts_with("ISO IR")
-        {
-            return named;
         }
     }
-    first
+    match japanese {
+        Some(japanese) if first == Named::Readable(Charset::ASCII) && (has_escapes || !others) => japanese,
+        _ => first,
+    }
 }
 
 #[cfg(test)]
@@ -325,7 +401,13 @@ mod tests {
         }
         assert_eq!(lookup("CNS 11643-1992"), Named::Refused("CNS 11643-1992"));
         assert_eq!(lookup("ISO IR 999"), Named::Unknown);
-        assert_eq!(declared(["", "ISO IR87"].into_iter()), lookup("ISO IR87"));
+        assert_eq!(declared(["", "ISO IR87"].into_iter(), false), lookup("ISO IR87"));
+        assert_eq!(declared(["UNICODE UTF-8", "ISO IR87"].into_iter(), true), lookup("UTF-8"));
+        assert_eq!(declared(["ASCII", "8859/1", "ISO IR87"].into_iter(), false), lookup("ASCII"));
+        assert_eq!(declared(["ASCII", "8859/1", "ISO IR87"].into_iter(), true), lookup("ISO IR87"));
+        assert_eq!(lookup("unicode"), lookup("UTF-8"), "a browser would read that label as UTF-16");
+        assert_eq!(lookup("UTF-16LE"), Named::Refused("UNICODE UTF-16"));
+        assert_eq!(lookup("ISO IR 101"), lookup("8859/2"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Does a finished message keep to the abstract syntax and the segment definitions of the release that it names?
 
 use crate::hl7v2::dictionary::{FieldDef, SegmentDef, Usage, nearest};
-use crate::hl7v2::{ClockTime, Message, Moment, NodeId, Part, Placement, Structure, datatype, segment, structure};
+use crate::hl7v2::{Address, ClockTime, Fault, Level, Location, Message, Moment, NodeId, Part, Placement, Structure, datatype, segment, structure, table};
 use std::collections::HashMap;
 
 /// Something that a message does and its release does not allow. It names places and never contents.
@@ -11,6 +11,24 @@ pub struct Breach {
     pub place: String,
     /// A sentence that names the place.
     pub text: String,
+    /// What it is to a sender: a code of table 0357.
+    pub code: u16,
+}
+
+impl Breach {
+    /// The same for the message's sender, with its place as ERR-2 has it.
+    pub fn fault(&self) -> Fault {
+        let number = |n: Option<u16>| u32::from(n.unwrap_or(0));
+        let location = Address::read(&self.place).map_or_else(Location::default, |place| Location {
+            sequence: place.occurrence.unwrap_or(1),
+            field: number(place.field),
+            repetition: place.repetition.unwrap_or(0),
+            component: number(place.component),
+            subcomponent: number(place.subcomponent),
+            segment: place.segment,
+        });
+        Fault::new(location, self.code, self.text.clone())
+    }
 }
 
 /// What is looked at.
@@ -20,6 +38,8 @@ pub enum Conformance {
     Structure,
     /// That, the fields that each segment must have (usage R), how often fields repeat, and that numbers, dates and times are such.
     Everything,
+    /// That, codes of the tables that HL7 defines, and lengths: what a listener's `validate: dictionary` asks.
+    Validation,
 }
 
 /// A message that breaks every rule must not fill the memory.
@@ -35,9 +55,9 @@ impl Message {
             self.segments_in_place(structure, &placement, &mut found);
             groups_in_full(structure, &placement, &mut found);
         }
-        if what == Conformance::Everything {
+        if what != Conformance::Structure {
             for n in 0..self.segment_count() {
-                self.fields(n, &mut found);
+                self.fields(n, what, &mut found);
             }
         }
         found.truncate(MOST);
@@ -60,7 +80,7 @@ impl Message {
             if place.node.is_none() && !name.starts_with('Z') {
                 let place = self.address_of_segment(n).to_string();
                 let text = format!("{place} has no place there in {} of {}", structure.id(), structure.version().name());
-                found.push(Breach { place, text });
+                found.push(Breach { place, text, code: Fault::SEGMENT_SEQUENCE });
             }
             if found.len() >= MOST {
                 return;
@@ -68,7 +88,7 @@ impl Message {
         }
     }
 
-    fn fields(&self, n: usize, found: &mut Vec<Breach>) {
+    fn fields(&self, n: usize, what: Conformance, found: &mut Vec<Breach>) {
         let name = self.segment_name(n).to_ascii_uppercase();
         let Some(definition) = nearest(self.version(), |v| segment(v, &name)) else { return };
         if found.len() >= MOST {
@@ -91,10 +111,14 @@ impl Message {
                 found.push(Breach {
                     place: place(),
                     text: format!("{} has {repetitions} repetitions, and at most {most} are allowed in {}", place(), self.version().name()),
+                    code: Fault::DATA_TYPE,
                 });
             }
             for repetition in self.repetitions(whole) {
                 self.value(repetition, def.datatype(), &place(), found);
+                if what == Conformance::Validation {
+                    self.length_and_code(repetition, &def, &place(), found);
+                }
             }
         }
     }
@@ -138,7 +162,42 @@ impl Message {
                 "DT" => "a date",
                 _ => "a date, with or without a time",
             };
-            found.push(Breach { place: place.to_owned(), text: format!("{place} is a {wanted}, {kind}, and its value is none") });
+            found.push(Breach { place: place.to_owned(), text: format!("{place} is a {wanted}, {kind}, and its value is none"), code: Fault::DATA_TYPE });
+        }
+    }
+
+    /// The length that the release gives, which from 2.7 on only primitive types have, and the code of a table that HL7 defines; in a composite those of
+    /// each component.
+    fn length_and_code(&self, part: Part, def: &FieldDef, place: &str, found: &mut Vec<Breach>) {
+        if !self.is_valued(part) || found.len() >= MOST {
+            return;
+        }
+        let release = self.version().name();
+        if let Some(longest) = def.length() {
+            let characters = self.text(part).chars().count();
+            if characters > longest as usize {
+                let text = format!("{place} has {characters} characters, and at most {longest} are allowed in {release}");
+                found.push(Breach { place: place.to_owned(), text, code: Fault::VALUE_TOO_LONG });
+            }
+        }
+        let composite = nearest(self.version(), |v| datatype(v, def.datatype())).filter(|d| !d.is_primitive());
+        if let Some(table) = def.table().and_then(|id| table(self.version(), id)).filter(|table| table.is_hl7() && table.codes().next().is_some()) {
+            let code = self.text(self.first_leaf(part));
+            if !code.trim().is_empty() && !table.contains(code.trim()) {
+                let text = format!("{place} has a code that table {} ({}) of {release} does not have", table.id(), table.name());
+                found.push(Breach { place: place.to_owned(), text, code: Fault::TABLE_VALUE });
+            }
+        }
+        if part.level >= Level::Component {
+            return;
+        }
+        for c in (1..=composite.map_or(0, |d| d.component_count())).take(self.component_count(part)) {
+            if let Some(component) = composite.and_then(|d| d.component(c)) {
+                // The code of the whole is that of its first component.
+                if c > 1 || component.table().is_none() || component.table() != def.table() {
+                    self.length_and_code(self.component(part, c), &component, &format!("{place}.{c}"), found);
+                }
+            }
         }
     }
 
@@ -149,7 +208,7 @@ impl Message {
 
 fn required(definition: &SegmentDef, def: &FieldDef, place: String, message: &Message) -> Breach {
     let text = format!("{place} ({}) is required in {} of {}, and empty", def.name(), definition.id(), message.version().name());
-    Breach { place, text }
+    Breach { place, text, code: Fault::REQUIRED_FIELD_MISSING }
 }
 
 /// Releases differ in whether a field repeats, and senders do as the newer ones say.
@@ -178,7 +237,11 @@ fn groups_in_full(structure: Structure, placement: &Placement, found: &mut Vec<B
         let within = if instance.parent.is_none() { structure.id().to_owned() } else { format!("the group {} of {}", group.name, structure.id()) };
         if group.is_choice {
             if structure.children(instance.node).all(|child| count(child) == 0) {
-                found.push(Breach { place: group.name.to_owned(), text: format!("{within} has none of what it is a choice of") });
+                found.push(Breach {
+                    place: group.name.to_owned(),
+                    text: format!("{within} has none of what it is a choice of"),
+                    code: Fault::SEGMENT_SEQUENCE,
+                });
             }
             continue;
         }
@@ -190,11 +253,13 @@ fn groups_in_full(structure: Structure, placement: &Placement, found: &mut Vec<B
                 found.push(Breach {
                     place: node.name.to_owned(),
                     text: format!("{what} is required in {within} of {}, and missing", structure.version().name()),
+                    code: Fault::SEGMENT_SEQUENCE,
                 });
             } else if let Some(most) = node.max.filter(|most| there > *most) {
                 found.push(Breach {
                     place: node.name.to_owned(),
                     text: format!("{} stands {there} times in {within}, and at most {most} are allowed", node.name),
+                    code: Fault::SEGMENT_SEQUENCE,
                 });
             }
             if found.len() >= MOST {

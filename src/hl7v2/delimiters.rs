@@ -59,6 +59,13 @@ impl Delimiters {
         Ok((delimiters, 4 + encoding.len()))
     }
 
+    /// For an MSH whose MSH-2 is empty, `MSH||`: those of the standard around its field separator. Gives also where MSH-2 ends.
+    pub(in crate::hl7v2) fn assumed(bytes: &[u8]) -> Option<(Delimiters, usize)> {
+        let (_, (field, encoding)) = header_start(bytes).ok()?;
+        let is_one_of_them = Self::STANDARD.encoding_characters().contains(&field);
+        (encoding.is_empty() && is_delimiter(field) && !is_one_of_them).then_some((Delimiters { field, ..Self::STANDARD }, 4))
+    }
+
     /// MSH-2 as it is written for these delimiters.
     pub fn encoding_characters(&self) -> Vec<u8> {
         let mut out = vec![self.component];

@@ -1,5 +1,6 @@
 //! Escape sequences (HL7 chapter 2, section 2.7): to text, and back.
 
+use crate::hl7v2::japanese::{self, Set};
 use crate::hl7v2::{Charset, Delimiters};
 use memchr::memchr;
 use nom::bytes::complete::take_while_m_n;
@@ -27,8 +28,37 @@ enum Sequence {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shift {
-    Ascii,
-    Kanji,
+    /// The message's own set.
+    Own,
+    /// One with a byte for each character, or with ASCII in its lower half.
+    To(Charset),
+    Japanese(Set),
+}
+
+impl Shift {
+    /// `\Cxxyy\` (section 2.7.2) and `\Mxxyyzz\` (2.7.3): the bytes of an ISO 2022 escape sequence in hexadecimal.
+    fn read(body: &[u8]) -> Option<Shift> {
+        let named = |name| Charset::named(name).map(Shift::To);
+        match body {
+            b"C2842" | b"C284A" => Some(Shift::Own),
+            b"C2949" | b"C2849" => Some(Shift::To(Charset::KATAKANA)),
+            b"C2D41" => named("8859/1"),
+            b"C2D42" => named("8859/2"),
+            b"C2D43" => named("8859/3"),
+            b"C2D44" => named("8859/4"),
+            b"C2D4C" => named("8859/5"),
+            b"C2D47" => named("8859/6"),
+            b"C2D46" => named("8859/7"),
+            b"C2D48" => named("8859/8"),
+            b"C2D4D" => named("8859/9"),
+            b"C2D62" => named("8859/15"),
+            b"M2442" | b"M2440" => Some(Shift::Japanese(Set::Kanji)),
+            b"M242844" => Some(Shift::Japanese(Set::Supplementary)),
+            b"M242943" => named("KS X 1001"),
+            b"M242941" => named("GB2312"),
+            _ => None,
+        }
+    }
 }
 
 /// Text as a person reads it. Sequences that are not known stay as they were sent, so that nothing is lost.
@@ -37,7 +67,7 @@ pub(in crate::hl7v2) fn unescape<'a>(bytes: &'a [u8], delimiters: &Delimiters, c
     let Some(escape) = delimiters.escape else { return charset.decode(bytes) };
     let Some(first) = memchr(escape, bytes) else { return charset.decode(bytes) };
     let mut out = String::with_capacity(bytes.len() + 8);
-    let mut shift = Shift::Ascii;
+    let mut shift = Shift::Own;
     // Hexadecimal bytes side by side may be the halves of one character, so they are decoded together.
     let mut pending = Vec::new();
     let (mut at, mut open) = (0, Some(first));
@@ -94,13 +124,49 @@ fn flush(pending: &mut Vec<u8>, declared: Charset, out: &mut String) {
 
 fn push_run(run: &[u8], shift: Shift, charset: Charset, out: &mut String) {
     match shift {
-        Shift::Ascii => out.push_str(&charset.decode(run)),
-        Shift::Kanji => {
-            let mut shifted = b"\x1B$B".to_vec();
-            shifted.extend_from_slice(run);
-            out.push_str(&encoding_rs::ISO_2022_JP.decode_without_bom_handling(&shifted).0);
-        }
+        // Where the message is UTF-8, also because it was decoded before, that is what its letters are.
+        Shift::To(set) if !(charset == Charset::UTF_8 && charset.first_undecodable(run).is_none()) => out.push_str(&set.decode(run)),
+        Shift::Japanese(set) => match japanese::decode_from(set, run) {
+            Ok(text) => out.push_str(&text),
+            Err(_) => out.push_str(&charset.decode(run)),
+        },
+        Shift::Own | Shift::To(_) => out.push_str(&charset.decode(run)),
     }
+}
+
+/// The offset of the first byte of a message that neither its set can read, nor one that an escape sequence before it in the same value changes to.
+pub(in crate::hl7v2) fn first_unreadable(text: &[u8], delimiters: &Delimiters, charset: Charset) -> Option<usize> {
+    let ends_value = |b: &u8| delimiters.separates(*b) || matches!(b, b'\r' | b'\n');
+    let mut start = 0;
+    for value in text.split(ends_value) {
+        if charset.first_undecodable(value).is_some()
+            && let Some(at) = unreadable_in_value(value, delimiters.escape, charset)
+        {
+            return Some(start + at);
+        }
+        start += value.len() + 1;
+    }
+    None
+}
+
+fn unreadable_in_value(value: &[u8], escape: Option<u8>, charset: Charset) -> Option<usize> {
+    let (mut set, mut at) = (charset, 0);
+    let mut pieces = value.split(|b| Some(*b) == escape).peekable();
+    while let Some(piece) = pieces.next() {
+        match Shift::read(piece).filter(|_| at > 0 && pieces.peek().is_some()) {
+            Some(Shift::Own) => set = charset,
+            Some(Shift::To(to)) => set = to,
+            // Its characters are of seven bits, which every set can read.
+            Some(Shift::Japanese(_)) => set = Charset::ASCII,
+            None => {
+                if let Some(bad) = set.first_undecodable(piece) {
+                    return Some(at + bad);
+                }
+            }
+        }
+        at += piece.len() + 1;
+    }
+    None
 }
 
 fn read(body: &[u8], delimiters: &Delimiters) -> Option<Sequence> {
@@ -114,8 +180,7 @@ fn read(body: &[u8], delimiters: &Delimiters) -> Option<Sequence> {
         b"H" | b"N" => Sequence::Text(""),
         [b'X', hexadecimal @ ..] => Sequence::Bytes(all_consuming(hex_bytes).parse(hexadecimal).ok()?.1),
         [b'.', command @ ..] => formatting(command)?,
-        b"C2842" | b"C284A" => Sequence::Shift(Shift::Ascii),
-        b"M2442" | b"M2440" => Sequence::Shift(Shift::Kanji),
+        [b'C' | b'M', ..] => Sequence::Shift(Shift::read(body)?),
         [b'Z', ..] => Sequence::Local,
         _ => return None,
     })
@@ -206,6 +271,7 @@ mod tests {
             (r"\XC3BC\\XC3\\XBC\", "üü"),
             (r"\XE4\", "ä"),
             (r"\M2442\4A\C2842\ x", "漢 x"),
+            (r"\M242844\0!\C2842\ x", "丂 x"),
         ] {
             assert_eq!(read(sent), want, "{sent}");
         }

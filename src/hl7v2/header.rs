@@ -2,6 +2,7 @@
 
 use crate::exchange::ControlId;
 use crate::hl7v2::charset::{Named, declared};
+use crate::hl7v2::wide::Wide;
 use crate::hl7v2::{Charset, Delimiters, Fault, Version};
 use memchr::memchr2;
 use std::borrow::Cow;
@@ -19,6 +20,8 @@ pub struct Header {
     delimiters: Delimiters,
     /// Offsets in `line` of the field separators, MSH-1 first.
     separators: Vec<u32>,
+    /// The encoding that it was written in, if that is UTF-16 or UTF-32; then `line` is its text in UTF-8.
+    wide: Option<Wide>,
 }
 
 impl std::fmt::Debug for Header {
@@ -30,17 +33,32 @@ impl std::fmt::Debug for Header {
 impl Header {
     /// Reads the MSH segment that a frame begins with; the rest is not looked at.
     pub fn read(frame: &[u8]) -> Result<Header, Fault> {
+        Self::read_filled(frame, false)
+    }
+
+    /// The same. `fill`: an empty MSH-2 is read as `^~\&`.
+    pub fn read_filled(frame: &[u8], fill: bool) -> Result<Header, Fault> {
+        let wide = Wide::detect(frame).map(|(wide, _)| wide);
+        let decoded = wide.map(|wide| {
+            let frame = frame.get(..HEADER_BYTES_MAX * wide.unit_bytes()).unwrap_or(frame);
+            // What cannot be read is told by who reads the whole message; here it ends what there is.
+            wide.decode(frame).or_else(|at| wide.decode(frame.get(..at).unwrap_or_default())).unwrap_or_default()
+        });
+        let frame = decoded.as_ref().map_or(frame, String::as_bytes);
         let frame = frame.get(message_start(frame)..).unwrap_or_default();
         let frame = frame.get(..HEADER_BYTES_MAX).unwrap_or(frame);
-        let (delimiters, encoding_end) = Delimiters::read(frame)?;
+        let (delimiters, encoding_end) = Delimiters::read(frame).or_else(|fault| if fill { Delimiters::assumed(frame).ok_or(fault) } else { Err(fault) })?;
         let mut line = frame.get(..memchr2(b'\r', b'\n', frame).unwrap_or(frame.len())).unwrap_or_default();
         while let [rest @ .., 0x1C | 0x0B] = line {
             line = rest;
         }
         let separators = separators(line, delimiters.field, encoding_end, |_| false);
-        let mut header = Header { line: line.into(), delimiters, separators };
-        if header.names_hiding_charset() {
-            let mut hidden = Hidden::default();
+        let mut header = Header { line: line.into(), delimiters, separators, wide };
+        if wide.is_some() {
+            return Ok(header);
+        }
+        if let Some(charset) = header.names_hiding_charset() {
+            let mut hidden = Hidden { has_leads: !charset.has_shifts(), ..Hidden::default() };
             header.separators = self::separators(line, delimiters.field, encoding_end, |byte| hidden.hides(byte));
         }
         Ok(header)
@@ -48,9 +66,22 @@ impl Header {
 
     /// True when the segment holds characters that a delimiter byte may be part of, in a set that MSH-18 names. Such bytes may
     /// have been taken for separators, so that MSH-18 seems to stand further to the right than it does.
-    fn names_hiding_charset(&self) -> bool {
-        let suspicious = self.line.iter().any(|b| !b.is_ascii() || *b == ESC);
-        suspicious && (18..=FIELDS_MAX).any(|n| hiding_charset(self.raw(n), self.delimiters).is_some())
+    fn names_hiding_charset(&self) -> Option<Charset> {
+        let has_escapes = self.line.contains(&ESC);
+        if self.line.is_ascii() && !has_escapes {
+            return None;
+        }
+        // However many bytes of letters look like separators before it. The segment's name and MSH-2 are the first two.
+        let mut fields = self.line.split(|b| *b == self.delimiters.field).skip(17);
+        fields.find_map(|field| hiding_charset(field, self.delimiters, has_escapes))
+    }
+
+    /// Bytes of an answer as this message's sender reads them: in UTF-16 or UTF-32 if that is what it wrote.
+    pub(in crate::hl7v2) fn in_its_encoding(&self, answer: Vec<u8>) -> Vec<u8> {
+        let Some(wide) = self.wide else { return answer };
+        let mut out = Vec::with_capacity(answer.len() * wide.unit_bytes());
+        wide.encode(&String::from_utf8_lossy(&answer), &mut out);
+        out
     }
 
     /// What MSH-1 and MSH-2 declare.
@@ -148,9 +179,10 @@ impl Header {
 const ESC: u8 = 0x1B;
 
 /// The set that a field names, if delimiter bytes may be part of its characters (the last repetition may name one to shift to).
-pub(in crate::hl7v2) fn hiding_charset(field: &[u8], delimiters: Delimiters) -> Option<Charset> {
+/// `has_escapes`: there are escape sequences of ISO 2022 around.
+pub(in crate::hl7v2) fn hiding_charset(field: &[u8], delimiters: Delimiters, has_escapes: bool) -> Option<Charset> {
     let names = field.split(|b| Some(*b) == delimiters.repetition).filter_map(|name| std::str::from_utf8(name).ok());
-    match declared(names) {
+    match declared(names, has_escapes) {
         Named::Readable(charset) if charset.hides_delimiters() => Some(charset),
         _ => None,
     }
@@ -174,6 +206,8 @@ fn separators(line: &[u8], field: u8, from: usize, mut hides: impl FnMut(u8) -> 
 /// Tells which bytes are the second of a character (BIG-5, GB 18030, KS X 1001) or stand in a shifted run (ISO 2022).
 #[derive(Default)]
 struct Hidden {
+    /// False where bytes beyond ASCII stand alone.
+    has_leads: bool,
     lead: bool,
     escape: [u8; 3],
     shifted: bool,
@@ -193,7 +227,7 @@ impl Hidden {
                 self.shifted = false;
                 return true;
             }
-            _ => self.lead = byte >= 0x81,
+            _ => self.lead = self.has_leads && byte >= 0x81,
         }
         self.shifted || self.lead
     }

@@ -61,6 +61,10 @@ pub struct Message {
     pub(in crate::hl7v2) charset: Charset,
     pub(in crate::hl7v2) text_charset: Charset,
     pub(in crate::hl7v2) charset_guessed: bool,
+    /// What MSH lacked and was filled in: the type with its event; empty if it was MSH-2 alone.
+    pub(in crate::hl7v2) filled: Option<String>,
+    /// True if delimiters in OBX-5 were taken for text: `text` has them escaped.
+    pub(in crate::hl7v2) unescaped: bool,
 }
 
 impl std::fmt::Debug for Message {
@@ -295,6 +299,9 @@ impl Message {
 
     /// `ADT^A01`; without an event only the type; empty when MSH-9 is.
     pub fn message_type(&self) -> String {
+        if let Some(filled) = self.filled.as_ref().filter(|filled| !filled.is_empty()) {
+            return filled.clone();
+        }
         let field = self.field(0, 9);
         let part = |n| self.text(self.component(field, n)).trim().to_owned();
         match (part(1), part(2)) {

@@ -16,7 +16,7 @@ fn own(text: &[u8], options: &ParseOptions) -> Charset {
         Some(repetition) => field.split(char::from(repetition)).collect(),
         None => vec![&field],
     };
-    match declared(repetitions.into_iter()) {
+    match declared(repetitions.into_iter(), text.contains(&0x1B)) {
         Named::Readable(charset) => charset,
         Named::Refused(_) | Named::Unknown => Charset::UTF_8,
     }

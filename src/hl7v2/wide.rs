@@ -83,7 +83,6 @@ impl Wide {
     }
 
     /// Appends text in this encoding, without a byte order mark.
-    #[cfg(test)]
     pub(in crate::hl7v2) fn encode(self, text: &str, out: &mut Vec<u8>) {
         match self {
             Wide::Utf16Le => text.encode_utf16().for_each(|unit| out.extend(unit.to_le_bytes())),
@@ -92,6 +91,11 @@ impl Wide {
             Wide::Utf32Be => text.chars().for_each(|c| out.extend(u32::from(c).to_be_bytes())),
         }
     }
+}
+
+/// `UNICODE UTF-16` or `UNICODE UTF-32` if that is what the bytes are written in. MLLP cannot carry these: its framing bytes are parts of their characters.
+pub fn wide_encoding(bytes: &[u8]) -> Option<&'static str> {
+    Wide::detect(bytes).map(|(wide, _)| wide.name())
 }
 
 #[cfg(test)]

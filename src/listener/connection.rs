@@ -6,7 +6,7 @@ use crate::listener::line::Push;
 use crate::listener::mllp::Live;
 use crate::listener::{Intake, Line, Opened, Received, Reply, WayBack};
 use crate::metrics::{FrameFault, Metrics};
-use crate::wire::Mllp;
+use crate::wire::{Frame, Looks, Mllp, Sample, Style};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
@@ -29,8 +29,9 @@ const READ_BYTES: usize = 16 * 1_024;
 /// After the last reply, how long the peer may take to close its side before we do.
 const LINGER: Duration = Duration::from_secs(1);
 /// A connection may hold so many bytes of frames, whole or not, without asking; for more it takes one of the listener's places for
-/// large frames, so that many connections with long frames cannot fill the memory.
-const SMALL_BYTES: usize = 256 * 1_024;
+/// large frames, so that many connections with long frames cannot fill the memory. While a frame of so many bytes waits for its reply, no further one of
+/// the connection is taken.
+pub const SMALL_BYTES: usize = 256 * 1_024;
 /// How many frames that others ask to be sent may wait for answers that go first.
 const PUSHED_MAX: usize = 256;
 /// A time that never comes, for "no limit".
@@ -59,10 +60,11 @@ pub(super) async fn serve<I: Intake>(
     closing: CancellationToken,
 ) {
     let config = live.config();
-    let mllp = Mllp::new(config.frame_bytes_max);
+    let mut mllp = Mllp::new(config.frame_bytes_max);
+    mllp.set_tolerance(config.tolerance.clone());
     let (line, mut pushes) = Line::new();
     let mut connection =
-        Connection { peer, live: &live, config, metrics: &metrics, large_frames: &large_frames, mllp, noisy: false, line, frames: 0, answered: 0 };
+        Connection { peer, live: &live, config, metrics: &metrics, large_frames: &large_frames, mllp, lacks_end: false, line, frames: 0, answered: 0 };
     let end = match &mut stream {
         Either::Left(plain) => {
             let (reader, writer) = plain.split();
@@ -74,9 +76,10 @@ pub(super) async fn serve<I: Intake>(
         }
     };
     drop(pushes);
-    connection.count_noise();
+    connection.count_noise(true);
     if connection.mllp.inside_frame() && !matches!(end, End::GivenUp) {
         metrics.frame_fault(&connection.config.name, FrameFault::Truncated);
+        connection.say_if_only_the_end_is_missing();
         tracing::warn!(listener = %connection.config.name, %peer, "the connection ended within a frame; the peer has no acknowledgement for it");
     }
     if !matches!(end, End::Broken) {
@@ -119,8 +122,8 @@ struct Connection<'a> {
     metrics: &'a Metrics,
     large_frames: &'a Semaphore,
     mllp: Mllp,
-    /// True once skipped bytes were reported, so that a peer that frames wrongly makes one log line.
-    noisy: bool,
+    /// True if the frame that the connection's end or a time limit cut off lacks its end block alone.
+    lacks_end: bool,
     /// By which others send on it.
     line: Line,
     /// Frames that were handed over, and those of them that have been answered.
@@ -159,7 +162,7 @@ impl Connection<'_> {
                     Ok(Some(frame)) => {
                         waiting.push_back(frame.payload.len());
                         waiting_bytes += frame.payload.len();
-                        let received = self.hand_over(frame.payload, false);
+                        let received = self.hand_over_frame(frame);
                         replies.push_back(in_turn(intake.take(received)));
                     }
                     Ok(None) => more_frames = false,
@@ -175,13 +178,21 @@ impl Connection<'_> {
                     }
                 }
             }
-            self.count_noise();
+            if self.count_noise(false) && reading {
+                self.metrics.frame_fault(&self.config.name, FrameFault::Noise);
+                tracing::warn!(listener = %self.config.name, peer = %self.peer, "closed a connection: bytes came outside of frames, and `tolerate` of this listener has noise: off");
+                (reading, more_frames, last) = (false, false, End::GivenUp);
+                buffer.clear();
+            }
             if !reading && !more_frames && replies.is_empty() {
                 return last;
             }
             if !more_frames && self.mllp.inside_frame() {
                 let began = *frame_began.get_or_insert(last_byte);
-                let deadline = began + self.config.frame_timeout;
+                let mut deadline = began + self.config.frame_timeout;
+                if self.mllp.may_end_here(&buffer) {
+                    deadline = deadline.min(last_byte + self.config.quiet);
+                }
                 if deadline < timer.deadline() {
                     timer.as_mut().reset(deadline);
                 }
@@ -217,7 +228,14 @@ impl Connection<'_> {
                 }
                 () = closing.cancelled(), if reading => (reading, last) = (false, End::Closing),
                 read = reader.read_buf(&mut room), if may_read => match read {
-                    Ok(0) => reading = false,
+                    Ok(0) => {
+                        reading = false;
+                        self.lacks_end = self.mllp.lacks_end(&buffer);
+                        if let Some(frame) = self.mllp.take_at_end(&mut buffer) {
+                            waiting.push_back(frame.payload.len());
+                            replies.push_back(in_turn(intake.take(self.hand_over_frame(frame))));
+                        }
+                    }
                     Ok(_) => {
                         last_byte = Instant::now();
                         more_frames = true;
@@ -242,6 +260,12 @@ impl Connection<'_> {
                 }
                 () = timer.as_mut(), if may_read => {
                     let now = Instant::now();
+                    let paused = now >= last_byte + self.config.quiet;
+                    if let Some(frame) = if paused { self.mllp.take_after_pause(&mut buffer) } else { None } {
+                        waiting.push_back(frame.payload.len());
+                        replies.push_back(in_turn(intake.take(self.hand_over_frame(frame))));
+                        continue;
+                    }
                     let idle = last_byte + self.config.idle_timeout.unwrap_or(NEVER);
                     let (deadline, fault) = match frame_began {
                         Some(began) => (began + self.config.frame_timeout, FrameFault::SlowFrame),
@@ -251,6 +275,8 @@ impl Connection<'_> {
                         timer.as_mut().reset(deadline);
                     } else if replies.is_empty() {
                         self.metrics.frame_fault(&self.config.name, fault);
+                        self.lacks_end = self.mllp.lacks_end(&buffer);
+                        self.say_if_only_the_end_is_missing();
                         tracing::info!(listener = %self.config.name, peer = %self.peer, fault = fault.word(), "closed a connection");
                         return End::GivenUp;
                     } else {
@@ -268,6 +294,7 @@ impl Connection<'_> {
             && let Some(config) = self.live.other_than(&self.config)
         {
             self.mllp.set_limit(config.frame_bytes_max);
+            self.mllp.set_tolerance(config.tolerance.clone());
             self.config = config;
         }
     }
@@ -275,6 +302,16 @@ impl Connection<'_> {
     /// Whether a further message may wait for its reply besides those that do.
     fn takes_more(&self, waiting: usize, waiting_bytes: usize) -> bool {
         waiting < self.config.in_flight_max && waiting_bytes < SMALL_BYTES
+    }
+
+    fn hand_over_frame(&mut self, frame: Frame) -> Received {
+        match frame.style {
+            Style::Mllp if frame.unended => self.metrics.tolerated(&self.config.name, "no-end"),
+            Style::Mllp => {}
+            Style::Other => self.metrics.tolerated(&self.config.name, "framing"),
+            Style::Bare => self.metrics.tolerated(&self.config.name, "unframed"),
+        }
+        self.hand_over(frame.payload, false)
     }
 
     fn hand_over(&mut self, payload: Bytes, oversize: bool) -> Received {
@@ -302,7 +339,8 @@ impl Connection<'_> {
         while let Some(reply) = next.take() {
             self.answered += 1;
             match reply {
-                Reply::Ack(bytes) => Mllp::write_frame(bytes.expose(), out),
+                Reply::Ack(bytes) => self.mllp.write_answer(bytes.expose(), out),
+                Reply::Acks(all) => all.iter().for_each(|bytes| self.mllp.write_answer(bytes.expose(), out)),
                 Reply::Silent => {}
                 Reply::Close => {
                     end = Some(End::GivenUp);
@@ -321,7 +359,7 @@ impl Connection<'_> {
     async fn push(&self, pushed: &mut Vec<Push>, writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut) -> Option<End> {
         let (due, later): (Vec<_>, Vec<_>) = pushed.drain(..).partition(|push| push.after <= self.answered);
         *pushed = later;
-        due.iter().for_each(|push| Mllp::write_frame(push.bytes.expose(), out));
+        due.iter().for_each(|push| self.mllp.write_answer(push.bytes.expose(), out));
         if !out.is_empty()
             && let Err(end) = self.write(writer, out).await
         {
@@ -349,19 +387,48 @@ impl Connection<'_> {
         }
     }
 
-    fn count_noise(&mut self) {
+    /// Counts what stood outside of frames, and says once what it looks like. True if the listener does not take it.
+    fn count_noise(&mut self, at_end: bool) -> bool {
         for _ in 0..self.mllp.take_restarts() {
             self.metrics.frame_fault(&self.config.name, FrameFault::Restarted);
         }
         let bytes = self.mllp.take_noise_bytes();
-        if bytes == 0 {
-            return;
+        if bytes > 0 {
+            self.metrics.noise(&self.config.name, bytes);
         }
-        self.metrics.noise(&self.config.name, bytes);
-        if !self.noisy {
-            self.noisy = true;
-            tracing::warn!(listener = %self.config.name, peer = %self.peer, bytes,
-                "skipped bytes outside of MLLP frames (0x0B payload 0x1C 0x0D); further ones of this connection are only counted");
+        if let Some(sample) = self.mllp.take_sample(at_end) {
+            self.tell(&sample);
+        }
+        !self.config.noise && self.mllp.has_skipped_text()
+    }
+
+    /// One line for a peer that frames wrongly: what came, what should have come, and what would take it.
+    fn tell(&self, sample: &Sample) {
+        let (fault, what) = match sample.looks() {
+            Looks::Unframed => (Some(FrameFault::Unframed), "a message without framing; `tolerate: { unframed: on }` would take it".to_owned()),
+            Looks::Framed(byte) => {
+                let what = format!(
+                    "a message behind the byte {byte:02X}; `tolerate: {{ framing: {byte:02X} / END }}` would take it, with the bytes that the peer ends a message with for END"
+                );
+                (Some(FrameFault::OtherFraming), what)
+            }
+            Looks::Tls => (Some(FrameFault::Tls), "the beginning of TLS, which this listener does not speak".to_owned()),
+            Looks::Http => (Some(FrameFault::Http), "an HTTP request; this listener speaks MLLP".to_owned()),
+            Looks::Blank | Looks::Unknown => (None, "no message that Kiln knows".to_owned()),
+        };
+        if let Some(fault) = fault {
+            self.metrics.frame_fault(&self.config.name, fault);
+        }
+        let first_bytes = sample.masked();
+        tracing::warn!(listener = %self.config.name, peer = %self.peer, first_bytes, expected = "0B",
+            "skipped bytes outside of MLLP frames (0x0B payload 0x1C 0x0D): {what}. Letters and digits are not shown; further bytes of this connection are only counted");
+    }
+
+    fn say_if_only_the_end_is_missing(&self) {
+        if self.lacks_end {
+            self.metrics.frame_fault(&self.config.name, FrameFault::NoEnd);
+            tracing::warn!(listener = %self.config.name, peer = %self.peer, expected = "1C 0D",
+                "a message came whole but for the end of its frame; `tolerate: {{ no-end: on }}` would take it");
         }
     }
 }

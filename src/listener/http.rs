@@ -132,6 +132,11 @@ impl<I: Intake> Conversation<I> {
                 }
                 response
             }
+            // The body held several messages: their acknowledgements follow each other as they did.
+            Reply::Acks(all) => {
+                let bytes: Bytes = all.iter().flat_map(|bytes| bytes.expose().iter().copied()).collect::<Vec<u8>>().into();
+                respond(status(&bytes, http.status), &content_type(media_type, charset_name, &bytes), bytes)
+            }
             Reply::Silent => respond(StatusCode::NO_CONTENT, "", Bytes::new()),
             Reply::Close => unavailable(),
         })

@@ -8,7 +8,7 @@ use crate::listener::http::{self, Conversation};
 use crate::listener::tls::HeldTls;
 use crate::listener::{AllowList, HttpAuth, Network, ServerTls, WayBack, connection};
 use crate::metrics::{FrameFault, Metrics};
-use crate::wire::FRAME_BYTES_MAX;
+use crate::wire::{FRAME_BYTES_MAX, Tolerance};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use std::future::Future;
@@ -80,6 +80,12 @@ pub struct ListenerConfig {
     pub tls: Option<ServerTls>,
     /// A connection must have come in within this time: header of the PROXY protocol, and handshake of TLS.
     pub handshake_timeout: Duration,
+    /// What is taken besides MLLP's frames.
+    pub tolerance: Tolerance,
+    /// Whether bytes between frames are skipped; else they end the connection.
+    pub noise: bool,
+    /// After so long without a byte a message is whole, where messages are taken that nothing else ends.
+    pub quiet: Duration,
 }
 
 impl ListenerConfig {
@@ -99,6 +105,9 @@ impl ListenerConfig {
             proxies: Vec::new(),
             tls: None,
             handshake_timeout: Duration::from_secs(10),
+            tolerance: Tolerance::default(),
+            noise: true,
+            quiet: Duration::from_millis(500),
         }
     }
 }
@@ -163,8 +172,10 @@ pub struct Received {
 /// What becomes of a frame.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// These bytes are sent back, in a frame.
+    /// These bytes are sent back, framed as the message was.
     Ack(Phi<Bytes>),
+    /// These are sent back, each in a frame of its own: the frame held several messages.
+    Acks(Vec<Phi<Bytes>>),
     /// No answer is due; the connection goes on.
     Silent,
     /// No answer can be given: the connection is closed, so that the peer keeps the message and sends it again.

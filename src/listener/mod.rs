@@ -12,8 +12,10 @@ mod line;
 mod mllp;
 mod tls;
 
+pub use crate::wire::{Framing, Tolerance};
 pub use allow::{AllowList, Network, NetworkError};
 pub use client_name::ClientName;
+pub use connection::SMALL_BYTES;
 pub use guard::{HttpAuth, Password, User};
 pub use line::{Line, LineClosed, WayBack};
 pub use mllp::{Http, HttpStatus, Intake, Kind, Listener, ListenerConfig, Opened, Received, Reins, Reply, Socket};

@@ -34,6 +34,18 @@ pub enum FrameFault {
     BadRequest,
     /// A request over HTTP without the right credentials.
     Unauthorized,
+    /// A peer that sent messages without any framing.
+    Unframed,
+    /// A peer that sent messages in other framing bytes.
+    OtherFraming,
+    /// A frame that came whole but for its end block.
+    NoEnd,
+    /// A peer that spoke TLS where none is.
+    Tls,
+    /// A peer that spoke HTTP.
+    Http,
+    /// Bytes outside of frames, on a listener that takes none.
+    Noise,
 }
 
 /// How an attempt at a delivery ended; the value of label `outcome`.
@@ -88,6 +100,9 @@ macro_rules! closed_list {
             pub fn word(self) -> &'static str {
                 match self { $(Self::$case => $word),+ }
             }
+
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$case),+];
         }
 
         impl EncodeLabelValue for $name {
@@ -103,6 +118,7 @@ closed_list!(FrameFault {
     Idle => "idle", SlowReader => "slow-reader", NotAllowed => "not-allowed",
     ProxyHeader => "proxy-header", Handshake => "handshake", ClientName => "client-name",
     BadRequest => "bad-request", Unauthorized => "unauthorized",
+    Unframed => "unframed", OtherFraming => "other-framing", NoEnd => "no-end", Tls => "tls", Http => "http", Noise => "noise",
 });
 closed_list!(Telling { Sent => "sent", Accepted => "accepted", Failed => "failed", GivenUp => "given-up" });
 closed_list!(Outcome { Delivered => "delivered", Transient => "transient", Ambiguous => "ambiguous", Race => "race", Accepted => "accepted", DeadLetter => "dead-letter", Refused => "refused" });
@@ -128,6 +144,12 @@ struct ByListenerAndCode {
 struct ByListenerAndFault {
     listener: String,
     fault: FrameFault,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByListenerAndSwitch {
+    listener: String,
+    switch: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -189,6 +211,7 @@ pub struct Metrics {
     connections: Family<ByListener, Gauge>,
     noise_bytes: Family<ByListener, Counter>,
     frame_faults: Family<ByListenerAndFault, Counter>,
+    tolerated: Family<ByListenerAndSwitch, Counter>,
     ack_seconds: Histogram,
     deliveries: Family<ByTargetAndOutcome, Counter>,
     delivery_seconds: Family<ByTarget, Histogram, fn() -> Histogram>,
@@ -232,6 +255,7 @@ impl Metrics {
             connections: add!(Family::default(), "connections", "Open connections"),
             noise_bytes: add!(Family::default(), "noise_bytes", "Bytes outside of MLLP frames that were skipped"),
             frame_faults: add!(Family::default(), "frame_faults", "Frames and connections that were given up, by reason"),
+            tolerated: add!(Family::default(), "tolerated", "Messages that break a rule and were taken all the same, by the switch of `tolerate`"),
             ack_seconds: add!(fine_seconds(), "ack_seconds", "From the last byte of a frame to its acknowledgement's hand-over to the socket"),
             deliveries: add!(Family::default(), "deliveries", "Attempts at deliveries, by target and outcome"),
             delivery_seconds: add!(
@@ -306,6 +330,17 @@ impl Metrics {
     /// A frame or connection was given up.
     pub fn frame_fault(&self, listener: &str, fault: FrameFault) {
         self.frame_faults.get_or_create(&ByListenerAndFault { listener: listener.to_owned(), fault }).inc();
+    }
+
+    /// How often each fault of frames and connections was counted for a listener; those that never were are left out.
+    pub fn frame_faults(&self, listener: &str) -> Vec<(&'static str, u64)> {
+        let count = |fault: &FrameFault| self.frame_faults.get(&ByListenerAndFault { listener: listener.to_owned(), fault: *fault }).map(|n| n.get());
+        FrameFault::ALL.iter().filter_map(|fault| Some((fault.word(), count(fault)?))).collect()
+    }
+
+    /// A message broke a rule and was taken all the same, as this switch of the listener's `tolerate` says.
+    pub fn tolerated(&self, listener: &str, switch: &'static str) {
+        self.tolerated.get_or_create(&ByListenerAndSwitch { listener: listener.to_owned(), switch }).inc();
     }
 
     /// An attempt at a delivery ended.

@@ -112,7 +112,22 @@ pub(crate) const LISTENER: &[SiteKey] = &[
     key("unrouted", Takes::Choice(&["accept", "reject"]), "what a message that no route takes is answered; accept"),
     key("duplicates", Takes::Duration(&["off", "0"]), "for how long a repeated message is known; 24h"),
     key("when-full", Takes::Choice(&["close", "nak"]), "what a sender sees while nothing can be stored; close"),
-    key("charset", Takes::Text, "the character set of messages with an empty MSH-18: `UTF-8`, `8859/1`, or another code of table 0211"),
+    key(
+        "batch",
+        Takes::Choice(&["all", "errors", "single", "refuse"]),
+        "how a file or batch (FHS, BHS) in a frame is answered: by a batch with an acknowledgement for each message, with one for each that is refused, by acknowledgements alone, or not taken; all",
+    ),
+    key(
+        "validate",
+        Takes::Section(VALIDATE, &["dictionary", "none"]),
+        "what messages are held to; one that does not conform is answered AE with an ERR for each fault, and kept as refused: `dictionary`, that of MSH-12; none",
+    ),
+    key("tolerate", Takes::Section(TOLERATE, &["all", "none"]), "which broken rules are taken: each a switch"),
+    key(
+        "charset",
+        Takes::TextOr(CHARSET),
+        "the character set of messages whose MSH-18 says none, or none that is known: `UTF-8`, `8859/1`, or another code of table 0211; UTF-8 if the bytes are, else 8859/1",
+    ),
     key("zone", Takes::Text, "the zone of times without an offset, an IANA name: `Europe/Berlin`; UTC"),
     key("authority", Takes::Text, "the assigning authority of identifiers without CX.4: `HOSP` or `HOSP&1.2.3&ISO`"),
     key("allow", Takes::Texts, "addresses and ranges that may connect; left out, all"),
@@ -147,6 +162,7 @@ pub(crate) const LIMITS: &[SiteKey] = &[
     key("frame-time", Takes::Duration(&[]), "a frame that takes longer closes its connection"),
     key("keep-alive", Takes::Duration(&[]), "how often TCP asks whether a silent peer is there"),
     key("handshake", Takes::Duration(&[]), "a connection whose PROXY header and TLS handshake take longer is closed; 10s"),
+    key("quiet", Takes::Duration(&[]), "with `tolerate: { unframed: on }` or `no-end: on`, after how long without a byte a message is whole; 500ms"),
 ];
 
 /// `auth:` of a listener.
@@ -178,6 +194,51 @@ pub(crate) const CLIENTS: &[SiteKey] = &[
         "names of certificates (host, common name, e-mail, URI, address) that may come in: `lab.example`, `*.ward.example`; left out, all",
     ),
     key("revoked", Takes::Text, "a file of PEM revocation lists, one of each authority"),
+];
+
+/// `charset:` of a listener, for senders whose MSH-18 is wrong.
+pub(crate) const CHARSET: &[SiteKey] = &[key("force", Takes::Text, "the character set of all messages, whatever MSH-18 says; needed")];
+
+/// `validate:` of a listener.
+pub(crate) const VALIDATE: &[SiteKey] = &[
+    key("dictionary", SWITCH, "structure, required fields, repetitions, data types, codes of HL7's tables and lengths of the release that MSH-12 names; off"),
+    key("profile", Takes::Texts, "files of conformance profiles, from the folder of this file"),
+];
+
+/// A conformance profile, in a file of its own.
+pub(crate) const PROFILE: &[SiteKey] = &[
+    key("profile", Takes::Text, "its name; needed"),
+    key("messages", Takes::Texts, "the types that it is for: `ADT^A01`, or `ADT` for all of them; left out, all messages"),
+    key("rules", Takes::Named(RULE), "places, each with its usage (R, RE, O, C, X) or with the keys below"),
+];
+
+/// One place of a profile.
+pub(crate) const RULE: &[SiteKey] = &[
+    key("usage", Takes::Choice(&["R", "RE", "O", "C", "X"]), "required, required or empty, optional, conditional, not supported (chapter 2.B); O"),
+    key("when", Takes::Text, "the place that must be valued for the usage to count; with C, and else it must be empty"),
+    key("in", Takes::Texts, "the codes that the place of `when` must hold one of"),
+    key("min", Takes::Number(0, 1_000_000), "at least so many segments or repetitions, if there are any; 0"),
+    key("max", Takes::Number(0, 1_000_000), "at most so many; left out, no limit"),
+    key("length", Takes::Number(0, 1_000_000), "the longest value, in characters"),
+    key("codes", Takes::Texts, "the codes that are allowed; left out, all"),
+    key("table", Takes::Text, "an HL7 table that has the codes: `\"0001\"`"),
+];
+
+const SWITCH: Takes = Takes::Choice(&["on", "off"]);
+
+/// `tolerate:` of a listener.
+pub(crate) const TOLERATE: &[SiteKey] = &[
+    key("noise", SWITCH, "bytes between frames are skipped; off: they end the connection; on"),
+    key("leading", SWITCH, "a byte order mark, blanks or blank lines before MSH; on"),
+    key("line-feeds", SWITCH, "segments that end with LF or CRLF, not with CR; on"),
+    key("segment-case", SWITCH, "names of segments in small letters; on"),
+    key("broken-lines", SWITCH, "line breaks within a value: a line that begins like no segment belongs to the segment before it; on"),
+    key("concatenated", SWITCH, "several messages in one frame: each is stored and answered for itself; on"),
+    key("no-end", SWITCH, "frames without 1C: the next frame, or a pause after a segment's end, ends one; off"),
+    key("unframed", SWITCH, "messages without any framing, answered without any; off"),
+    key("framing", Takes::Text, "other framing bytes besides MLLP's, in hexadecimal: `02 / 03 0D`; none"),
+    key("header", SWITCH, "MSH-2 is taken as `^~\\&` where it is empty, and the event from EVN-1 where MSH-9 has none; off"),
+    key("unescaped", SWITCH, "delimiters in OBX-5 of type ST, TX or FT that are not escaped, where OBX-11 tells how many; off"),
 ];
 
 /// One target.

@@ -9,12 +9,14 @@ mod files;
 mod keys;
 mod load;
 mod model;
+mod profile;
 mod reader;
 mod receiver;
 mod reference;
 mod schema;
 mod sections;
 mod target;
+mod tolerate;
 mod unit;
 mod yaml;
 
@@ -22,7 +24,8 @@ pub use environment::Override;
 pub use files::{read_folders, route_sources, shipped, words};
 pub use load::{LoadedSite, SiteOptions, load};
 pub use model::{
-    Acknowledge, Console, Enhanced, Journal, ListenerSite, Log, LowWater, Mode, OnRemoval, Reload, ReturnTo, Site, TargetKind, TargetSite, Unrouted, WhenFull,
+    Acknowledge, BatchAnswer, Console, Enhanced, Journal, ListenerSite, Log, LowWater, Mode, OnRemoval, Reload, ReturnTo, Site, TargetKind, TargetSite,
+    Unrouted, WhenFull,
 };
 pub use reference::reference;
 pub use schema::schema;

@@ -2,7 +2,7 @@
 
 use crate::diagnostic::Span;
 use crate::exchange::Secret;
-use crate::hl7v2::{Condition, Conditions};
+use crate::hl7v2::{Charset, Condition, Conditions, ParseOptions, Tolerate, Validation};
 use crate::listener::ListenerConfig;
 use crate::target::{Auth, FhirConfig, FolderConfig, Layout, PatchFormat, Proxy, Rate, SecretSource, Sending, TargetConfig, Tls, V2Config, V2Way};
 use std::net::SocketAddr;
@@ -93,12 +93,61 @@ pub struct ListenerSite {
     pub duplicates: Option<Duration>,
     /// `when-full:`.
     pub when_full: WhenFull,
-    /// `charset:`, an HL7 table 0211 code or a name such as `UTF-8`, for messages with an empty MSH-18.
+    /// `charset:`, an HL7 table 0211 code or a name such as `UTF-8`, for messages with an empty or unknown MSH-18.
     pub charset: Option<String>,
+    /// `charset: { force }`, the same for all messages, whatever MSH-18 says.
+    pub force_charset: Option<String>,
     /// `zone:`, the IANA name for times without an offset.
     pub zone: Option<String>,
     /// `authority:`, an HD in v2 form for identifiers without CX.4.
     pub authority: Option<String>,
+    /// `batch:`.
+    pub batch: BatchAnswer,
+    /// `tolerate:`, what of it a message says; what its framing says is in the socket's.
+    pub tolerate: Tolerate,
+    /// `validate:`; `None` where messages are not held to anything.
+    pub validate: Option<Validation>,
+}
+
+impl ListenerSite {
+    /// What the file says with an address alone.
+    pub fn new(socket: ListenerConfig) -> Self {
+        Self {
+            socket,
+            acknowledge: Acknowledge::Stored,
+            enhanced: Enhanced::default(),
+            unrouted: Unrouted::Accept,
+            duplicates: Some(Duration::from_secs(86_400)),
+            when_full: WhenFull::Close,
+            charset: None,
+            force_charset: None,
+            zone: None,
+            authority: None,
+            batch: BatchAnswer::All,
+            tolerate: Tolerate::default(),
+            validate: None,
+        }
+    }
+
+    /// How bytes that come by it are read.
+    pub fn parse_options(&self) -> ParseOptions {
+        let named = |name: &Option<String>| name.as_deref().and_then(Charset::named);
+        let (charset, charset_otherwise) = (named(&self.force_charset), named(&self.charset));
+        ParseOptions { charset, charset_otherwise, header: self.tolerate.header, unescaped: self.tolerate.unescaped }
+    }
+}
+
+/// `batch:`, how a file or batch in a frame is answered (chapter 2, section 2.10.3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchAnswer {
+    /// A batch with the acknowledgement of each message.
+    All,
+    /// A batch with the acknowledgements of those that are not accepted; an empty one if all are.
+    Errors,
+    /// Acknowledgements alone, as if each message had come alone.
+    Single,
+    /// It is not taken.
+    Refuse,
 }
 
 /// `acknowledge:`.

@@ -5,10 +5,12 @@ use crate::hl7v2::Charset;
 use crate::listener::{AllowList, ListenerConfig, Network};
 use crate::site::door::{kind, server_tls};
 use crate::site::enhanced::enhanced;
-use crate::site::keys::{JOURNAL, LIMITS, LISTEN, LISTENER, LOG, ROOT};
-use crate::site::model::{Acknowledge, Console, Journal, ListenerSite, Log, LowWater, OnRemoval, Reload, Site, Unrouted, WhenFull};
+use crate::site::keys::{CHARSET, JOURNAL, LIMITS, LISTEN, LISTENER, LOG, ROOT};
+use crate::site::model::{Acknowledge, BatchAnswer, Console, Journal, ListenerSite, Log, LowWater, OnRemoval, Reload, Site, Unrouted, WhenFull};
+use crate::site::profile::validate;
 use crate::site::reader::{Entry, Keys, Reader};
 use crate::site::target::targets;
+use crate::site::tolerate::{quiet, tolerate};
 use crate::site::unit;
 use config::Value;
 use std::net::SocketAddr;
@@ -154,7 +156,7 @@ fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Vec<Li
         let when_full = k.get("when-full").and_then(|e| r.word(&e, &words)).unwrap_or(WhenFull::Close);
         let acknowledge = acknowledge(r, &k, &target_names);
         let enhanced = enhanced(r, &k, k.get("acknowledge").map(|_| &acknowledge));
-        let charset = k.get("charset").and_then(|e| r.parsed(&e, charset, "a character set", "write `ASCII`, `UTF-8`, `8859/1` or another code of table 0211"));
+        let (charset, force_charset) = k.get("charset").map(|e| charsets(r, &e)).unwrap_or_default();
         let zone = k.get("zone").and_then(|e| {
             r.parsed(&e, |t| jiff::tz::TimeZone::get(t).ok().map(|_| t.to_owned()), "a time zone", "write an IANA name such as `Europe/Berlin`, or `UTC`")
         });
@@ -171,8 +173,26 @@ fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Vec<Li
         let proxies = k.get("proxy-protocol").map(|e| r.list(&e)).unwrap_or_default();
         socket.proxies = proxies.iter().filter_map(|e| network(r, e)).collect();
         socket.tls = k.get("tls").and_then(|e| server_tls(r, &e, around));
+        let tolerate = tolerate(r, &k, &mut socket);
+        let validate = validate(r, &k, around.folder);
         limits(r, &k, &mut socket);
-        all.push(ListenerSite { socket, acknowledge, enhanced, unrouted, duplicates, when_full, charset, zone, authority });
+        let words = [("all", BatchAnswer::All), ("errors", BatchAnswer::Errors), ("single", BatchAnswer::Single), ("refuse", BatchAnswer::Refuse)];
+        let batch = k.get("batch").and_then(|e| r.word(&e, &words)).unwrap_or(BatchAnswer::All);
+        all.push(ListenerSite {
+            socket,
+            acknowledge,
+            enhanced,
+            unrouted,
+            duplicates,
+            when_full,
+            charset,
+            force_charset,
+            zone,
+            authority,
+            batch,
+            tolerate,
+            validate,
+        });
     }
     all
 }
@@ -219,6 +239,7 @@ fn limits(r: &mut Reader<'_>, k: &Keys<'_>, socket: &mut ListenerConfig) {
     socket.frame_timeout = k.get("frame-time").and_then(|e| r.duration(&e)).unwrap_or(socket.frame_timeout);
     socket.handshake_timeout = k.get("handshake").and_then(|e| r.duration(&e)).unwrap_or(socket.handshake_timeout);
     socket.keep_alive = k.get("keep-alive").and_then(|e| r.duration(&e)).unwrap_or(socket.keep_alive);
+    quiet(r, &k, socket);
 }
 
 fn log(r: &mut Reader<'_>, keys: &Keys<'_>) -> Log {
@@ -245,6 +266,20 @@ pub(crate) fn name(r: &mut Reader<'_>, e: &Entry<'_>) {
     if !fine {
         r.faults.push(Diagnostic::error("K725", e.key, format!("`{}` is not a name", e.name())).help("up to 64 letters, digits, dashes and underscores"));
     }
+}
+
+/// What holds where MSH-18 says nothing, and what holds whatever it says.
+fn charsets(r: &mut Reader<'_>, e: &Entry<'_>) -> (Option<String>, Option<String>) {
+    const HELP: &str = "write `ASCII`, `UTF-8`, `8859/1` or another code of table 0211";
+    if e.scalar().is_some() {
+        return (r.parsed(e, charset, "a character set", HELP), None);
+    }
+    let k = r.keys(e, CHARSET);
+    let Some(force) = k.get("force") else {
+        r.missing(k.key, "`charset` says no character set", "write `charset: UTF-8`, or `charset: { force: UTF-8 }` for a sender whose MSH-18 is wrong");
+        return (None, None);
+    };
+    (None, r.parsed(&force, charset, "a character set", HELP))
 }
 
 fn charset(text: &str) -> Option<String> {

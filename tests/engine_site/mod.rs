@@ -13,7 +13,7 @@ use kiln::journal::{Counts, Journal, MessageRecord, Options, Query};
 use kiln::listener::{Listener, ListenerConfig};
 use kiln::metrics::Metrics;
 use kiln::route::LoadOptions;
-use kiln::site::{Acknowledge, ListenerSite, Unrouted, WhenFull};
+use kiln::site::ListenerSite;
 use kiln::target::{FhirConfig, Target, TargetConfig};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -92,17 +92,7 @@ impl Plan {
         Self {
             folder: Arc::new(tempfile::tempdir().expect("there is a temporary folder")),
             routes: routes_text(""),
-            site: ListenerSite {
-                socket,
-                acknowledge: Acknowledge::Stored,
-                enhanced: kiln::site::Enhanced::default(),
-                unrouted: Unrouted::Accept,
-                duplicates: Some(Duration::from_secs(24 * 3_600)),
-                when_full: WhenFull::Close,
-                charset: None,
-                zone: None,
-                authority: Some("HOSP".to_owned()),
-            },
+            site: ListenerSite { authority: Some("HOSP".to_owned()), ..ListenerSite::new(socket) },
             parallel: 8,
             window: 10_000,
             keep: Duration::from_secs(24 * 3_600),

@@ -69,6 +69,8 @@ fn frames_with_several_messages_are_told_from_others() {
         ("MSH|1\rPID|\r", false),
         ("MSH|1\rNTE|1||MSH|\r", false),
         ("MSH|1\rNTE|1||\rMSH - a shift of teeth\r", false),
+        ("MSH|1\rOBX|1|ED|||^^^Base64^JVBE\r\nMSH/Rw0KG\r\nMSH+goAAA\r", false),
+        ("MSH|1\rPID|\rMSH+^~\\&+A\r", true),
         ("\u{feff}\r\nMSH|1\r", false),
         ("MSH|1\rPID|\rMSH|2\r", true),
         ("MSH|1\rPID|\n \u{feff}msh|2\r", true),

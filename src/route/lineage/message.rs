@@ -21,7 +21,7 @@ pub struct MessageLineage {
 
 pub(crate) fn messages(trace: &Trace, stopped: bool, fields: &Fields<'_>) -> Vec<MessageLineage> {
     let all = &trace.drafts.messages;
-    let options = ParseOptions { charset: Some(fields.message.charset()) };
+    let options = ParseOptions { charset: Some(fields.message.charset()), ..ParseOptions::default() };
     let one = |(n, notes): (usize, &crate::route::run::DraftNotes)| {
         let name = if all.len() > 1 { format!("message[{}]", n + 1) } else { "message".to_owned() };
         let made = Message::parse(notes.bytes.clone().into(), &options).ok();

@@ -91,10 +91,10 @@ impl<'m> Run<'m> {
             return;
         }
         let extra: Vec<(&str, &str)> = self.code.segment_places.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-        let options = ParseOptions { charset: Some(self.message.charset()) };
+        let options = ParseOptions { charset: Some(self.message.charset()), ..ParseOptions::default() };
         let mut breaches = match Message::parse(bytes.to_vec().into(), &options) {
             Ok(message) => message.breaches(Conformance::Everything, &extra),
-            Err(fault) => vec![Breach { place: fault.location.path(), text: fault.text.to_string() }],
+            Err(fault) => vec![Breach { place: fault.location.path(), text: fault.text.to_string(), code: fault.code }],
         };
         if !refuse {
             breaches.into_iter().for_each(|b| self.finding("invalid", b.text, &b.place, &x.line));
@@ -102,7 +102,7 @@ impl<'m> Run<'m> {
         }
         if !well {
             let text = "a letter has no place in the character set of the message, or a component none in its field".to_owned();
-            breaches.push(Breach { place: "MSH-18".to_owned(), text });
+            breaches.push(Breach { place: "MSH-18".to_owned(), text, code: crate::hl7v2::Fault::DATA_TYPE });
         }
         if breaches.is_empty() {
             return;

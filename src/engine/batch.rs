@@ -1,0 +1,116 @@
+//! A frame that holds several messages: a file, a batch, or messages in a row. Each is judged, stored and answered for itself.
+
+use crate::engine::acknowledgement::{Own, hl7_time};
+use crate::engine::shared::now;
+use crate::exchange::Phi;
+use crate::hl7v2::{BatchItem, Closed, Fault, Header, Wrapper, WrapperAnswer, wrap_answer};
+use crate::listener::Reply;
+use crate::site::BatchAnswer;
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// What became of one message: what is sent back, and MSA-1 of it.
+pub(super) type Answered = (Reply, &'static str);
+
+/// What the frame holds, and in which way its answer is put together.
+pub(super) struct Together<'a> {
+    /// Its items, in order.
+    pub(super) items: &'a [BatchItem],
+    /// `batch:`.
+    pub(super) manner: BatchAnswer,
+    /// Who answers where no header says to whom.
+    pub(super) own: &'a Own,
+}
+
+impl Together<'_> {
+    /// Puts the answers of the messages together, in their order. If one message could not be stored, there is no answer at all: the sender sends the
+    /// whole again, and what was stored of it is known then.
+    pub(super) fn put_together(&self, answered: Vec<Answered>) -> Reply {
+        if answered.iter().any(|(reply, _)| matches!(reply, Reply::Close)) {
+            return Reply::Close;
+        }
+        let messages = answered.len();
+        let mut acks: VecDeque<(Vec<Phi<Bytes>>, &str)> = answered.into_iter().map(|(reply, code)| (bytes_of(reply), code)).collect();
+        let are_answers = messages > 0 && acks.iter().all(|(bytes, _)| bytes.is_empty());
+        let has_wrapper = self.items.iter().any(|item| matches!(item, BatchItem::Opened(..) | BatchItem::Closed(_)));
+        match self.manner {
+            // A batch of acknowledgements is not acknowledged.
+            _ if are_answers => Reply::Silent,
+            BatchAnswer::All | BatchAnswer::Errors if has_wrapper => Reply::Ack(Phi::new(self.wrapped(&mut acks).into())),
+            _ => Reply::Acks(acks.into_iter().flat_map(|(bytes, _)| bytes).collect()),
+        }
+    }
+
+    fn wrapped(&self, acks: &mut VecDeque<(Vec<Phi<Bytes>>, &str)>) -> Vec<u8> {
+        let mut out = Parts::default();
+        for item in self.items {
+            match item {
+                BatchItem::Opened(..) => {}
+                BatchItem::Message(_) | BatchItem::Stray(_) => {
+                    let Some((bytes, code)) = acks.pop_front() else { continue };
+                    if self.manner == BatchAnswer::All || !matches!(code, "AA" | "CA") {
+                        out.acks += bytes.len();
+                        bytes.iter().for_each(|bytes| out.loose.extend_from_slice(bytes.expose()));
+                    }
+                }
+                BatchItem::Closed(closed) => {
+                    let faults: Vec<Fault> = closed.flaws.iter().map(|flaw| flaw.fault(closed.wrapper)).collect();
+                    out.close(closed, |header, count, inner| self.wrap(closed.wrapper, header, count, &faults, inner));
+                }
+            }
+        }
+        // Batches without a file around, and messages after the last wrapper's end.
+        out.done.append(&mut out.batches);
+        out.done.append(&mut out.loose);
+        out.done
+    }
+
+    fn wrap(&self, wrapper: Wrapper, header: Option<&Header>, count: usize, faults: &[Fault], inner: &[u8]) -> Vec<u8> {
+        let at = now();
+        let (time, control_id) = (hl7_time(at), format!("K{}{}", wrapper.header(), at.0));
+        let answer =
+            WrapperAnswer { header, count, faults, time: &time, control_id: &control_id, application: &self.own.application, facility: &self.own.facility };
+        wrap_answer(wrapper, &answer, inner)
+    }
+}
+
+fn bytes_of(reply: Reply) -> Vec<Phi<Bytes>> {
+    match reply {
+        Reply::Ack(bytes) => vec![bytes],
+        Reply::Acks(all) => all,
+        Reply::Silent | Reply::Close => Vec::new(),
+    }
+}
+
+/// An answer that grows.
+#[derive(Default)]
+struct Parts {
+    /// What no wrapper is around any more.
+    done: Vec<u8>,
+    /// Batches of the file that is not closed yet, and how many.
+    batches: Vec<u8>,
+    batch_count: usize,
+    /// Acknowledgements that no batch is around yet, and how many.
+    loose: Vec<u8>,
+    acks: usize,
+}
+
+impl Parts {
+    fn close(&mut self, closed: &Closed, wrap: impl FnOnce(Option<&Header>, usize, &[u8]) -> Vec<u8>) {
+        let header = closed.header.as_deref();
+        match closed.wrapper {
+            Wrapper::Batch => {
+                let inner = std::mem::take(&mut self.loose);
+                self.batches.extend(wrap(header, std::mem::take(&mut self.acks), &inner));
+                self.batch_count += 1;
+            }
+            Wrapper::File => {
+                // Acknowledgements of messages that no BHS heads stand in the file as those did.
+                let mut inner = std::mem::take(&mut self.batches);
+                let count = std::mem::take(&mut self.batch_count) + usize::from(std::mem::take(&mut self.acks) > 0);
+                inner.append(&mut self.loose);
+                self.done.extend(wrap(header, count, &inner));
+            }
+        }
+    }
+}
