@@ -3,8 +3,8 @@
 mod engine_site;
 
 use engine_site::{Mood, Plan, adt, again, routes_text};
-use kiln::exchange::ControlId;
-use kiln::journal::{DeliveryState, Query};
+use kiln::exchange::{ControlId, Timestamp};
+use kiln::journal::{DeliveryState, Query, Replay};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ async fn what_waits_behind_a_dead_letter_is_what_order_by_says() {
     assert_eq!((site.server.saved("1"), site.server.saved("2")), (vec!["N3".to_owned()], Vec::new()));
     site.server.mood(Mood::Well);
     let stored = site.stored().await;
-    site.engine.replay(&[stored[0].deliveries[0].id]).await.expect("the journal takes it");
+    site.engine.replay(&[stored[0].deliveries[0].id], &Replay::at(Timestamp(0))).await.expect("the journal takes it");
     site.until_delivered(3).await;
     assert_eq!(site.server.saved("2"), ["N2"]);
     site.stop().await;
@@ -159,7 +159,7 @@ async fn after_a_dead_letter_the_patient_goes_on_or_waits_as_the_route_says() {
     // The server's fault is mended; an operator replays the dead letter, and what waits goes on behind it.
     site.server.mood(Mood::Well);
     let stored = site.stored().await;
-    site.engine.replay(&[stored[0].deliveries[0].id]).await.expect("the journal takes it");
+    site.engine.replay(&[stored[0].deliveries[0].id], &Replay::at(Timestamp(0))).await.expect("the journal takes it");
     site.until_delivered(5).await;
     assert_eq!(site.server.saved("1"), ["REFUSE", "DOE", "POE", "LOE"]);
     site.stop().await;
@@ -204,7 +204,7 @@ async fn one_patient_that_waits_behind_a_dead_letter_holds_up_nobody() {
     site.server.mood(Mood::Well);
     let dead = site.journal.newest_dead_letter("main").await.expect("the journal can be read").expect("there is one");
     let dead = site.journal.show(dead).await.expect("it is there").deliveries[0].id;
-    site.engine.replay(&[dead]).await.expect("the journal takes it");
+    site.engine.replay(&[dead], &Replay::at(Timestamp(0))).await.expect("the journal takes it");
     site.until_delivered((waiting + 1 + others + 100) as u64).await;
     let saved = site.server.saved("1");
     assert_eq!(saved.len(), waiting + 1);
@@ -426,7 +426,7 @@ async fn dead_letters_and_what_is_parked_behind_them_hold_up_no_change_and_are_m
     let site = Plan { routes: other, ..engine_site::again(&folder, &server) }.start().await;
     site.server.mood(Mood::Well);
     let dead = site.stored().await[0].deliveries[0].id;
-    site.engine.replay(&[dead]).await.expect("the journal takes it");
+    site.engine.replay(&[dead], &Replay::at(Timestamp(0))).await.expect("the journal takes it");
     site.until_delivered(3).await;
     assert_eq!(site.server.saved("1"), ["REFUSE", "DOE", "ROE"]);
     site.stop().await;
@@ -478,7 +478,7 @@ async fn what_has_been_kept_for_long_enough_goes_by_itself_and_what_waits_stays(
     // New ones are taken as before, and what was carried over can be replayed.
     site.server.mood(Mood::Well);
     peer.accepted(&adt("C4", "4", "POE")).await;
-    site.engine.replay(&[left[0].deliveries[0].id]).await.expect("the journal takes it");
+    site.engine.replay(&[left[0].deliveries[0].id], &Replay::at(Timestamp(0))).await.expect("the journal takes it");
     site.until("the replayed one is saved", |s| s.server.saved("2").contains(&"REFUSE".to_owned())).await;
     site.stop().await;
 }

@@ -151,7 +151,7 @@ fn power_fails(sabotage: Option<&str>) -> Vec<String> {
         let found = reader.search(&Query { control_id: Some(ControlId(control.clone())), ..Query::default() }).unwrap();
         if found.len() != 1 {
             faults.push(format!("{control} got AA and is there {} times", found.len()));
-        } else if !found[0].deliveries.iter().all(|(_, state)| *state == DeliveryState::Delivered) {
+        } else if !found[0].deliveries.iter().all(|d| d.state == DeliveryState::Delivered) {
             faults.push(format!("{control} got AA and is not delivered"));
         }
     }

@@ -7,8 +7,8 @@ mod journal_support;
 use journal_support::{NEW_YEAR, append, dead, delivered, envelope, fill, open, options, outcome, until};
 use kiln::exchange::{ControlId, DeliveryId, MessageId, OrderKey, Phi, Timestamp};
 use kiln::journal::{
-    Append, AppendFault, Correspondent, DeliveryState, Depends, Disposition, Journal, JournalError, Learned, OpenError, Options, Owed, OwedState, Place,
-    Program, Query, Reader, ServerId, SettleFault, Settlement, Telling, Told, Wanted,
+    Append, AppendFault, Correspondent, DeliveryState, Depends, Disposition, Edit, Journal, JournalError, Learned, OpenError, Options, Owed, OwedState, Place,
+    Program, Query, Reader, Replay, ServerId, SettleFault, Settlement, Telling, Told, Wanted,
 };
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -216,7 +216,7 @@ async fn what_waits_behind_a_dead_letter_is_parked_and_resumed() {
     assert_eq!(journal.resume_parked("main", &[OrderKey(1)], Timestamp(NEW_YEAR)).await.unwrap(), 2);
     tokio::time::timeout(Duration::from_secs(5), arrivals.notified()).await.expect("dispatch is told");
     assert_eq!(blocked().await, [(behind, true), (other, false), (merged, false)], "the dead letter goes on blocking");
-    assert_eq!(journal.replay(&[poison], Timestamp(NEW_YEAR)).await.unwrap(), 1);
+    assert_eq!(journal.replay(&[poison], &Replay::at(Timestamp(NEW_YEAR))).await.unwrap(), 1);
     assert_eq!(blocked().await.first(), Some(&(poison, false)), "a replayed one is back in its old place");
     assert!(blocked().await.iter().all(|(_, blocked)| !blocked), "and blocks no more");
     assert_eq!(journal.verify().await.unwrap().faults, Vec::<String>::new());
@@ -236,7 +236,7 @@ async fn of_two_dead_letters_each_blocks_until_it_is_replayed_itself() {
     journal.settle(dead(other, true)).await.unwrap();
     journal.settle(outcome(behind, Settlement::Parked { reason: "waits".into() })).await.unwrap();
     for (replayed, still_blocked) in [(one, true), (other, false)] {
-        assert_eq!(journal.replay(&[replayed], Timestamp(NEW_YEAR)).await.unwrap(), 1);
+        assert_eq!(journal.replay(&[replayed], &Replay::at(Timestamp(NEW_YEAR))).await.unwrap(), 1);
         journal.resume_parked("main", &[OrderKey(1)], Timestamp(NEW_YEAR)).await.unwrap();
         assert_eq!(journal.is_blocked("main", behind, &[OrderKey(1), OrderKey(3)]).await.unwrap(), still_blocked);
         if still_blocked {
@@ -649,5 +649,104 @@ async fn what_a_sender_is_owed_is_decided_with_the_delivery_and_outlives_its_seg
     journal.settle(delivered(delivery(0, 1))).await.unwrap();
     let due: Vec<_> = journal.due(&whom, None, 10).await.unwrap().into_iter().map(|owed| (owed.message, owed.positive)).collect();
     assert_eq!(due, [(ids[0], Some(true)), (ids[2], Some(false)), (ids[3], Some(true))]);
+}
+
+#[tokio::test]
+async fn a_journal_that_is_too_large_gives_its_oldest_settled_messages_up_and_keeps_what_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let most = 4 << 20;
+    let journal = Journal::open(Options { keep_bytes: Some(most), segment_bytes: 256 << 10, wal_bytes_max: 1 << 20, ..options(folder.path()) }).unwrap();
+    let waits = journal.append(append(envelope("WAITS", 1), &["slow"])).await.unwrap().id();
+    let mut settled = 0;
+    for round in 0..8 {
+        let stored = fill(&journal, round * 2000, (round + 1) * 2000, "main", |n| n).await;
+        futures_util::future::join_all(stored.iter().map(|s| journal.settle(delivered(first(s.id()))))).await.into_iter().for_each(|r| r.unwrap());
+        settled += stored.len();
+        let pruned = journal.prune(Timestamp(NEW_YEAR + 1000)).await.unwrap();
+        assert!(round < 3 || pruned.segments > 0, "round {round}: nothing went");
+    }
+    let left = journal.search(Query { limit: 100_000, ..Query::default() }).await.unwrap();
+    assert!(left.len() < settled / 2, "{} of {settled} are there", left.len());
+    assert_eq!(left.first().unwrap().id, journal.newest(), "the newest stay");
+    assert_eq!(journal.payload(waits).await.unwrap().control_id.0, "WAITS");
+    assert_eq!(journal.counts("slow").backlog, 1);
+    assert!(journal.verify().await.unwrap().faults.is_empty());
+    let bytes: u64 = std::fs::read_dir(folder.path()).unwrap().flatten().map(|f| f.metadata().unwrap().len()).sum();
+    assert!(bytes < 2 * most, "{bytes} bytes are on the disk");
+}
+
+#[tokio::test]
+async fn what_was_carried_over_goes_once_it_is_settled() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(Options { keep: Duration::from_secs(60), segment_bytes: 64 << 10, ..options(folder.path()) }).unwrap();
+    let stored = fill(&journal, 0, 300, "main", |n| n).await;
+    for (n, one) in stored.iter().enumerate() {
+        journal.settle(if n < 100 { dead(first(one.id()), false) } else { delivered(first(one.id())) }).await.unwrap();
+    }
+    let later = Timestamp(NEW_YEAR + 3_600_000);
+    journal.prune(later).await.unwrap();
+    assert_eq!((journal.search(Query { limit: 1000, ..Query::default() }).await.unwrap().len(), journal.counts("main").dead_letters), (100, 100));
+    for one in &stored[..99] {
+        journal.settle(outcome(first(one.id()), Settlement::Skipped { reason: "given up".into() })).await.unwrap();
+    }
+    journal.prune(later).await.unwrap();
+    let left = journal.search(Query::default()).await.unwrap();
+    assert_eq!(left.iter().map(|found| found.control_id.0.as_str()).collect::<Vec<_>>(), ["C99"]);
+    assert_eq!(journal.counts("main").dead_letters, 1);
+    assert_eq!(journal.verify().await.unwrap().faults, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_backlog_that_was_too_long_must_shrink_to_the_lower_mark_before_messages_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(Options { backlog_max: Some(10), backlog_resume: Some(4), ..options(folder.path()) }).unwrap();
+    let stored = fill(&journal, 0, 10, "main", |n| n).await;
+    assert!(journal.has_room());
+    assert_eq!(journal.append(append(envelope("MORE", 1), &["main"])).await.unwrap_err(), AppendFault::TooMuchBacklog);
+    for (n, one) in stored.iter().enumerate().take(6) {
+        assert!(!journal.has_room(), "{} are left", 10 - n);
+        journal.settle(delivered(first(one.id()))).await.unwrap();
+    }
+    assert!(journal.has_room(), "four are left");
+    journal.append(append(envelope("MORE", 1), &["main"])).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_next_process_knows_whether_deliveries_came_to_their_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    assert!(!journal.begin_deliveries().await.unwrap());
+    journal.close().await;
+    let journal = open(folder.path());
+    assert!(journal.begin_deliveries().await.unwrap(), "the one before never said that it ended");
+    journal.end_deliveries().await;
+    assert!(!journal.begin_deliveries().await.unwrap());
+}
+
+#[tokio::test]
+async fn an_edit_is_what_is_delivered_and_waits_until_nothing_is_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    let id = journal.append(append(envelope("C1", 7), &["main"])).await.unwrap().id();
+    let edit = |text: &'static str, key: u64| Edit {
+        at: Timestamp(NEW_YEAR),
+        by: "ann".into(),
+        bytes: Phi::new(bytes::Bytes::from_static(text.as_bytes())),
+        keys: vec![(0, vec![OrderKey(key)])],
+    };
+    assert_eq!(journal.edit(id, edit("MSH|", 8)).await, Err(JournalError::Missing), "it waits for its turn");
+    assert_eq!(journal.edit(MessageId(99), edit("MSH|", 8)).await, Err(JournalError::Missing));
+    journal.settle(dead(first(id), true)).await.unwrap();
+    journal.edit(id, edit("MSH|1", 8)).await.unwrap();
+    journal.edit(id, edit("MSH|2", 9)).await.unwrap();
+    let record = journal.show(id).await.unwrap();
+    assert_eq!((record.edits.len(), record.deliveries[0].keys.clone()), (2, vec![OrderKey(7), OrderKey(8), OrderKey(9)]));
+    assert_eq!(journal.payload(id).await.unwrap().bytes.expose(), "MSH|2");
+    assert_ne!(record.envelope.bytes.expose(), "MSH|2", "what was received stays");
+    // The dead letter blocks those of its new keys, too.
+    let other = journal.append(append(envelope("C2", 9), &["main"])).await.unwrap().id();
+    assert!(journal.is_blocked("main", first(other), &[OrderKey(9)]).await.unwrap());
+    journal.replay(&[first(id)], &Replay::at(Timestamp(NEW_YEAR))).await.unwrap();
+    assert!(!journal.is_blocked("main", first(other), &[OrderKey(9)]).await.unwrap());
     assert_eq!(journal.verify().await.unwrap().faults, Vec::<String>::new());
 }

@@ -226,7 +226,7 @@ fn check_journal(site: &Path, senders: &[Sender]) {
         let Some(last) = page.last() else { break };
         before = Some(last.id);
         for found in page {
-            stored.entry(found.control_id).or_default().extend(found.deliveries.into_iter().map(|(_, state)| state));
+            stored.entry(found.control_id).or_default().extend(found.deliveries.into_iter().map(|d| d.state));
         }
     }
     for control_id in senders.iter().flat_map(|s| &s.accepted) {

@@ -127,7 +127,7 @@ fn exchange(stream: &mut Option<TcpStream>, to: SocketAddr, text: &str) -> bool 
 fn ends(folder: &Path) -> BTreeMap<String, Vec<DeliveryState>> {
     let reader = Reader::open(&folder.join("journal")).expect("the journal can be read");
     let all = reader.search(&Query { limit: 10_000, ..Query::default() }).expect("the journal can be searched");
-    all.into_iter().map(|found| (found.control_id.0, found.deliveries.into_iter().map(|(_, state)| state).collect())).collect()
+    all.into_iter().map(|found| (found.control_id.0, found.deliveries.into_iter().map(|d| d.state).collect())).collect()
 }
 
 /// Waits grow to a minute while a server is away; so this may take longer than other waits.

@@ -44,6 +44,9 @@ fn target(server: &MockServer) -> Target {
 async fn answering(template: ResponseTemplate) -> MockServer {
     let server = MockServer::start().await;
     Mock::given(method("POST")).and(path("/fhir")).respond_with(template).mount(&server).await;
+    // As long as nothing has gone well, a refusal makes Kiln look whether this is a FHIR server's base at all.
+    let statement = json!({"resourceType": "CapabilityStatement", "status": "active", "fhirVersion": "4.0.1"});
+    Mock::given(method("GET")).and(path("/fhir/metadata")).respond_with(fhir(200, &statement)).mount(&server).await;
     server
 }
 

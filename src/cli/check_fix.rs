@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 const ROUNDS_MAX: usize = 20;
 
 /// A file as it is on the disk and as it is to be.
-struct Text {
-    before: String,
-    now: String,
+pub(crate) struct Text {
+    /// What is on the disk.
+    pub before: String,
+    /// What is to be there.
+    pub now: String,
 }
 
 /// The files of a check, with what has been mended so far.
@@ -147,7 +149,7 @@ impl Files {
 }
 
 /// The difference as `diff -u` shows it.
-fn show(path: &Path, text: &Text) {
+pub(crate) fn show(path: &Path, text: &Text) {
     let name = path.display().to_string();
     let diff = similar::TextDiff::from_lines(&text.before, &text.now);
     for line in diff.unified_diff().header(&name, &name).to_string().lines() {
@@ -162,7 +164,7 @@ fn show(path: &Path, text: &Text) {
 }
 
 /// Whole or not at all: beside the file, then in its place. A file that has changed meanwhile is left alone.
-fn write(path: &Path, text: &Text) -> std::io::Result<()> {
+pub(crate) fn write(path: &Path, text: &Text) -> std::io::Result<()> {
     let path = std::fs::canonicalize(path)?;
     if std::fs::read_to_string(&path)? != text.before {
         return Err(std::io::Error::other("was changed by somebody else meanwhile; nothing was written to it"));

@@ -2,11 +2,11 @@
 //!
 //! One JSON object each way, a line each. The socket's permissions (0600, in a folder of 0700) are the whole access control.
 
+use crate::cli::control_hands;
 use crate::console::Watch;
-use crate::engine::{Engine, Routes, deliveries};
-use crate::exchange::{MessageId, Timestamp};
-use crate::hl7v2::{Message, ParseOptions};
-use crate::journal::{DeliveryState, Disposition, Journal, JournalError, MessageRecord, NewDelivery, Options, Reader, Settle, Settlement};
+use crate::engine::Engine;
+use crate::hl7v2::ParseOptions;
+use crate::journal::{Journal, Options, Reader};
 use crate::site::words;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -31,19 +31,70 @@ pub(crate) enum Request {
     /// How the last reload went.
     Status,
     /// Try dead letters, skipped and superseded deliveries again.
-    Replay {
-        /// Message numbers.
-        messages: Vec<u64>,
-        /// Only to this target.
-        target: Option<String>,
-    },
+    Replay(Wish),
     /// Give dead letters up.
-    Skip {
-        /// Message numbers.
-        messages: Vec<u64>,
-        /// Only to this target.
-        target: Option<String>,
+    Skip(Wish),
+    /// Forget unknown codes that are known now.
+    Known {
+        /// A table; `None` for the naming systems.
+        table: Option<String>,
+        /// The codes.
+        codes: Vec<String>,
     },
+}
+
+/// Which deliveries an operator means, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Wish {
+    /// The messages, each once.
+    pub items: Vec<Item>,
+    /// Only to this target.
+    pub target: Option<String>,
+    /// Who wishes it.
+    pub by: String,
+    /// By the route set of their first attempt, not by that of the day.
+    pub as_received: bool,
+    /// What becomes of those behind which later messages were delivered.
+    pub superseded: Superseded,
+    /// What the one message is to be, in Base64.
+    pub edit: Option<String>,
+}
+
+/// A message that is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Item {
+    /// Its number.
+    pub message: u64,
+    /// Only these of its deliveries; `None` for all that were given up.
+    pub deliveries: Option<Vec<u16>>,
+}
+
+/// What a replay does with a delivery behind which later ones of the same patient, visit or order were delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Superseded {
+    /// Leaves it out, and marks it as superseded
+    #[default]
+    Skip,
+    /// Sends it all the same, over the newer state
+    Send,
+    /// Sends it, and after it everything later of the same keys once more, in order
+    Key,
+}
+
+/// A delivery behind which later ones were delivered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Overridden {
+    /// Its message.
+    pub message: u64,
+    /// Its target.
+    pub target: String,
+    /// How many later messages were delivered.
+    pub later: u64,
+    /// The newest of them.
+    pub newest: u64,
 }
 
 /// What came of it.
@@ -60,6 +111,8 @@ pub(crate) struct Done {
     pub carried: u64,
     /// What a reload changed, or why the last one was refused.
     pub said: Vec<String>,
+    /// Deliveries behind which later ones were delivered: left out, or sent all the same, as was wished.
+    pub superseded: Vec<Overridden>,
 }
 
 /// Somebody asks the daemon for a reload and wants to hear what changed, or why nothing did.
@@ -97,8 +150,8 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 const CONNECTIONS_MAX: usize = 8;
 /// How long to wait after a client could not be let in.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// A request is a few thousand numbers at most.
-const REQUEST_BYTES_MAX: u64 = 4 << 20;
+/// A request is a hundred thousand numbers at most, or one edited message.
+const REQUEST_BYTES_MAX: u64 = 128 << 20;
 
 /// The socket in the journal's folder.
 pub(crate) fn socket(folder: &Path) -> PathBuf {
@@ -110,6 +163,8 @@ pub(crate) fn socket(folder: &Path) -> PathBuf {
 pub(crate) struct Rules {
     /// How old a settled message must be to go.
     pub keep: Option<Duration>,
+    /// How large the journal may be before the oldest go.
+    pub keep_bytes: Option<u64>,
     /// How the messages of each listener are read.
     pub manners: HashMap<Arc<str>, ParseOptions>,
 }
@@ -126,13 +181,13 @@ pub(crate) async fn ask_or_do(folder: &Path, request: &Request, rules: &Rules) -
             Reader::open(folder).map_err(|e| e.to_string())?;
             let mut options = Options::at(folder);
             match (request, rules.keep) {
-                (_, Some(keep)) => options.keep = keep,
+                (_, Some(keep)) => (options.keep, options.keep_bytes) = (keep, rules.keep_bytes),
                 // The default may be shorter than what the site promises to keep.
                 (Request::Prune, None) => return Err("how long to keep is in the site file: say --config FILE".to_owned()),
                 (_, None) => {}
             }
             let journal = Journal::open(options).map_err(|e| e.to_string())?;
-            let done = Hands::Alone(&journal, rules).apply(request).await;
+            let done = control_hands::Hands::Alone(&journal, rules).apply(request).await;
             journal.close().await;
             done
         }
@@ -214,132 +269,11 @@ async fn answer(stream: UnixStream, ears: &Ears, turn: &Mutex<()>) -> std::io::R
         Ok(request) => {
             // Whoever is silent holds up nobody; what changes the journal goes one after the other.
             let _turn = turn.lock().await;
-            Hands::Running(ears).apply(&request).await.map_or_else(Answer::Fault, Answer::Done)
+            control_hands::Hands::Running(ears).apply(&request).await.map_or_else(Answer::Fault, Answer::Done)
         }
         Err(_) => Answer::Fault("the request makes no sense; is the command of another version?".to_owned()),
     };
     let mut line = serde_json::to_vec(&answer).unwrap_or_default();
     line.push(b'\n');
     write.write_all(&line).await
-}
-
-/// Who changes the journal: a running engine keeps its queues in order meanwhile, a journal alone has none.
-enum Hands<'a> {
-    Running(&'a Ears),
-    Alone(&'a Journal, &'a Rules),
-}
-
-impl Hands<'_> {
-    async fn apply(&self, request: &Request) -> Result<Done, String> {
-        match request {
-            Request::Prune => self.prune().await,
-            Request::Reload => self.reload().await,
-            Request::Status => Ok(Done::default()),
-            Request::Replay { messages, target } => self.replay(messages, target.as_deref()).await,
-            Request::Skip { messages, target } => self.skip(messages, target.as_deref()).await,
-        }
-    }
-
-    fn journal(&self) -> &Journal {
-        match self {
-            Self::Running(ears) => ears.engine.journal(),
-            Self::Alone(journal, _) => journal,
-        }
-    }
-
-    async fn record(&self, number: u64) -> Result<MessageRecord, String> {
-        self.journal().show(MessageId(number)).await.map_err(|e| format!("message {number}: {e}"))
-    }
-
-    async fn reload(&self) -> Result<Done, String> {
-        let Self::Running(ears) = self else { return Err("no daemon runs on this journal".to_owned()) };
-        let (ask, answer) = oneshot::channel();
-        let deaf = |_| "this daemon has no site file to read again";
-        ears.reloads.send(ask).await.map_err(|_| deaf(()))?;
-        let said = answer.await.map_err(|_| "the daemon stopped before it answered")??;
-        Ok(Done { said, ..Done::default() })
-    }
-
-    async fn prune(&self) -> Result<Done, String> {
-        let pruned = self.journal().prune(now()).await.map_err(|e| e.to_string())?;
-        tracing::info!(segments = pruned.segments, messages = pruned.messages, "pruned on request");
-        Ok(Done { segments: pruned.segments, messages: pruned.messages, carried: pruned.carried, ..Done::default() })
-    }
-
-    async fn replay(&self, messages: &[u64], target: Option<&str>) -> Result<Done, String> {
-        let mut done = Done::default();
-        let mut again = Vec::new();
-        for number in messages {
-            let record = self.record(*number).await?;
-            if record.deliveries.is_empty() && matches!(record.disposition, Disposition::Unrouted | Disposition::Filtered) {
-                let ways: Vec<_> = self.ways(&record).await?.into_iter().filter(|w| target.is_none_or(|t| t == &*w.target)).collect();
-                if !ways.is_empty() {
-                    done.deliveries += self.add(record.id, ways).await.map_err(|e| e.to_string())?;
-                }
-            }
-            let given_up = |s| matches!(s, DeliveryState::DeadLetter | DeliveryState::Skipped | DeliveryState::Superseded);
-            again.extend(record.deliveries.iter().filter(|d| given_up(d.state) && target.is_none_or(|t| t == &*d.target)).map(|d| d.id));
-        }
-        done.deliveries += match self {
-            Self::Running(ears) => ears.engine.replay(&again).await,
-            Self::Alone(journal, _) => journal.replay(&again, now()).await,
-        }
-        .map_err(|e| e.to_string())?;
-        tracing::info!(deliveries = done.deliveries, "replayed on request");
-        Ok(done)
-    }
-
-    async fn add(&self, id: MessageId, ways: Vec<NewDelivery>) -> Result<u64, JournalError> {
-        match self {
-            Self::Running(ears) => ears.engine.add_deliveries(id, ways).await,
-            Self::Alone(journal, _) => journal.add_deliveries(id, ways).await.map(|ids| ids.len() as u64),
-        }
-    }
-
-    /// Where the routes in force would send it.
-    async fn ways(&self, record: &MessageRecord) -> Result<Vec<NewDelivery>, String> {
-        let routes = match self {
-            Self::Running(ears) => ears.engine.routes(),
-            Self::Alone(journal, _) => match Routes::last_applied(journal).await.map_err(|e| e.to_string())? {
-                Some(routes) => Arc::new(routes),
-                None => return Ok(Vec::new()),
-            },
-        };
-        let listener = &record.envelope.listener;
-        let options = match self {
-            Self::Running(ears) => ears.engine.parse_options(listener),
-            Self::Alone(_, rules) => rules.manners.get(listener).copied().unwrap_or_default(),
-        };
-        let Ok(message) = Message::parse(record.envelope.bytes.expose().clone(), &options) else { return Ok(Vec::new()) };
-        let taken = routes.set.matching(listener, &message).taken;
-        Ok(deliveries(&routes, &taken, &message, listener, self.journal().secret()))
-    }
-
-    async fn skip(&self, messages: &[u64], target: Option<&str>) -> Result<Done, String> {
-        let mut done = Done::default();
-        for number in messages {
-            let record = self.record(*number).await?;
-            for d in record.deliveries.iter().filter(|d| d.state == DeliveryState::DeadLetter && target.is_none_or(|t| t == &*d.target)) {
-                let outcome = Settlement::Skipped { reason: "given up by an operator".to_owned() };
-                let settle = Settle { delivery: d.id, at: now(), program: None, outcome };
-                self.journal().settle(settle).await.map_err(|e| e.to_string())?;
-                // What waited behind it goes on.
-                let resumed = match self {
-                    Self::Running(ears) => ears.engine.resume_parked(&d.target, &d.keys).await,
-                    Self::Alone(journal, _) => journal.resume_parked(&d.target, &d.keys, now()).await,
-                };
-                match resumed {
-                    // The site has this target no more; what is parked for it stays so.
-                    Ok(_) | Err(JournalError::Missing) => done.deliveries += 1,
-                    Err(e) => return Err(e.to_string()),
-                }
-            }
-        }
-        tracing::info!(deliveries = done.deliveries, "skipped on request");
-        Ok(done)
-    }
-}
-
-fn now() -> Timestamp {
-    Timestamp(jiff::Timestamp::now().as_millisecond())
 }

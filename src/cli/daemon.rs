@@ -5,6 +5,7 @@ use crate::cli::patient_index;
 use crate::cli::route_set;
 use crate::cli::server_watch;
 use crate::cli::site_change;
+use crate::cli::site_memory::Origin;
 use crate::console::{self, ListenerFacts, Pages, RouteState, TargetFacts, Watch};
 use crate::diagnostic::{Diagnostic, Severity, Sources, Style, render};
 use crate::engine::{Change, Engine, EngineConfig, ListenerSetup, Routes, Shutdown, TargetSetup};
@@ -13,7 +14,7 @@ use crate::journal::{Journal, Options};
 use crate::listener::{Listener, Opened, Socket};
 use crate::metrics::Metrics;
 use crate::route::LoadOptions;
-use crate::site::{LowWater, Site, TargetKind, TargetSite, words};
+use crate::site::{LowWater, OnRemoval, Site, TargetKind, TargetSite, words};
 use crate::target::Target;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub(crate) struct Daemon {
     engine: Arc<Engine>,
     /// The site in force, and the site file as it stood when it was applied.
     site: Mutex<Site>,
+    /// Where the site came from at the start; its text is that of the start.
+    origin: Option<Origin>,
     /// Reloads that somebody asks for.
     asks: Mutex<Option<mpsc::Receiver<Ask>>>,
     /// The journal, open.
@@ -97,19 +100,35 @@ fn first(sources: &Sources, diagnostics: &[Diagnostic]) -> String {
     text
 }
 
+/// However little is to be kept, a file of messages is not smaller.
+const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+
 /// Opens the journal as the site says.
 pub(crate) fn open_journal(site: &Site, metrics: &Arc<Metrics>) -> Result<Journal, String> {
     let mut options = Options::at(&site.journal.path);
     options.keep = site.journal.keep;
-    options.low_water = match site.journal.low_water {
-        LowWater::Default => None,
-        LowWater::Bytes(bytes) => Some(bytes),
-        LowWater::Percent(percent) => Some(share_of_disk(&site.journal.path, percent)),
-    };
+    options.low_water = free_bytes(site.journal.low_water, &site.journal.path);
+    options.high_water = site.journal.high_water.and_then(|mark| free_bytes(mark, &site.journal.path));
+    (options.backlog_max, options.backlog_resume) = (site.journal.backlog_max, site.journal.backlog_resume);
+    options.keep_bytes = site.journal.keep_bytes;
+    if let Some(most) = site.journal.keep_bytes {
+        // Whole segments go, so they must be much smaller than what may stay.
+        options.segment_bytes = options.segment_bytes.min((most / 8).max(SEGMENT_BYTES_MIN));
+        options.wal_bytes_max = options.wal_bytes_max.min((most / 8).max(SEGMENT_BYTES_MIN));
+    }
     let observed = Arc::clone(metrics);
     options.observer = Some(Arc::new(move |report| observed.commit(report.took)));
     options.indexer = Some(patient_index::indexer(patient_index::manners(site)));
     Journal::open(options).map_err(|e| e.to_string())
+}
+
+/// A mark of free space in bytes; `None` for the journal's own default.
+fn free_bytes(mark: LowWater, folder: &Path) -> Option<u64> {
+    match mark {
+        LowWater::Default => None,
+        LowWater::Bytes(bytes) => Some(bytes),
+        LowWater::Percent(percent) => Some(share_of_disk(folder, percent)),
+    }
 }
 
 /// So many percent of the disk that the folder, or the nearest folder above that exists, is on.
@@ -120,15 +139,19 @@ fn share_of_disk(folder: &Path, percent: u8) -> u64 {
 
 impl Daemon {
     /// Binds everything, then starts; what fails is told in a sentence, and nothing runs then.
-    pub(crate) async fn start(site: &Site, journal: Journal, routes: Routes, reload_error: Option<String>, metrics: Arc<Metrics>) -> Result<Self, String> {
+    /// `origin` is the file that the site was read from, if from any.
+    pub(crate) async fn start(
+        site: &Site,
+        origin: Option<Origin>,
+        journal: Journal,
+        routes: Routes,
+        reload_error: Option<String>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, String> {
         let mut targets = Vec::new();
         for t in &site.targets {
             let target = Target::open(t.config(journal.secret())).map_err(|e| format!("target {}: {e}", t.name))?;
             targets.push(setup(t, Arc::new(target)));
-        }
-        for name in journal.targets_with_pending().into_iter().filter(|name| !site.targets.iter().any(|t| *t.name == **name)) {
-            let waiting = journal.counts(&name);
-            tracing::warn!(target_name = %name, pending = waiting.backlog, parked = waiting.parked, "deliveries wait for a target that the site no longer has: they stay in the journal until it is back, or become dead letters with `on-removal: dead-letter`");
         }
         let mut listeners = Vec::new();
         for l in &site.listeners {
@@ -150,6 +173,10 @@ impl Daemon {
         let count = routes.set.routes().count();
         let engine = Engine::start(config, journal.clone(), targets, listeners, routes, Arc::clone(&metrics)).await.map_err(|e| e.to_string())?;
         let engine = Arc::new(engine);
+        if let Some(origin) = &origin {
+            origin.remember(&journal, site).await;
+        }
+        tell_or_drain(&engine, origin.as_ref(), site).await;
         let state = RouteState { last_reload_error: reload_error, ..route_state(&engine, count) };
         metrics.reloaded((!bad).then(|| now().0 as f64 / 1_000.0));
         let watch = Arc::new(Watch::new(metrics, journal.clone(), listener_facts(&engine), target_facts(site), state, now()));
@@ -171,7 +198,7 @@ impl Daemon {
         let control = (commands, stop_control);
         let (console, probes) = (bound.first().copied().flatten(), bound.get(1).copied().flatten());
         let (site, folder) = (Mutex::new(site.clone()), site.journal.path.clone());
-        Ok(Self { engine, site, asks: Mutex::new(Some(asks)), journal, watch, console, probes, closing, tasks, control, folder, servers })
+        Ok(Self { engine, site, origin, asks: Mutex::new(Some(asks)), journal, watch, console, probes, closing, tasks, control, folder, servers })
     }
 
     /// Each listener's name and address.
@@ -190,7 +217,8 @@ impl Daemon {
     }
 
     /// Puts a site with its routes in the place of the one in force, whole, and says what changed; or says why not, and nothing has changed.
-    pub(crate) async fn reload(&self, new: Site) -> Result<Vec<String>, String> {
+    /// `text` is the site file's.
+    pub(crate) async fn reload(&self, new: Site, text: String) -> Result<Vec<String>, String> {
         let began = std::time::Instant::now();
         let loaded = {
             let new = new.clone();
@@ -225,6 +253,9 @@ impl Daemon {
         }
         if !restart.is_empty() {
             tracing::warn!("these keys of the site file count after a restart only: {}", restart.join(", "));
+        }
+        if let Some(origin) = &self.origin {
+            Origin { text, ..origin.clone() }.remember(&self.journal, &new).await;
         }
         // What did not become live is compared with again.
         let site = Site { journal: old.journal, console: old.console, metrics: old.metrics, log: old.log, ..new };
@@ -300,6 +331,33 @@ impl Daemon {
         let _ = tokio::time::timeout(Duration::from_secs(2), self.tasks.wait()).await;
         let _ = std::fs::remove_file(control::socket(&self.folder));
         stopped.answered && stopped.delivered
+    }
+}
+
+/// Deliveries that wait for targets which the site no longer has: they are told of, or made as if the targets were still there.
+async fn tell_or_drain(engine: &Engine, origin: Option<&Origin>, site: &Site) {
+    let journal = engine.journal();
+    for name in journal.targets_with_pending().into_iter().filter(|name| !site.targets.iter().any(|t| *t.name == **name)) {
+        let waiting = journal.counts(&name);
+        let last = match origin {
+            Some(origin) if site.on_removal == OnRemoval::Drain && waiting.backlog > 0 => origin.gone(journal, &name).await,
+            _ => None,
+        };
+        if let Some(last) = last {
+            let opened = Target::open(last.config(journal.secret())).map_err(|e| e.to_string());
+            let drained = match opened {
+                Ok(target) => engine.drain(setup(&last, Arc::new(target))).await.map_err(|e| e.to_string()),
+                Err(what) => Err(what),
+            };
+            match drained {
+                Ok(()) => {
+                    tracing::info!(target_name = %name, pending = waiting.backlog, "the site no longer has a target: what waits for it is still delivered")
+                }
+                Err(error) => tracing::warn!(target_name = %name, error, "what waits for a target that the site no longer has cannot be delivered"),
+            }
+            continue;
+        }
+        tracing::warn!(target_name = %name, pending = waiting.backlog, parked = waiting.parked, "deliveries wait for a target that the site no longer has: they stay in the journal until it is back, or become dead letters with `on-removal: dead-letter`");
     }
 }
 

@@ -51,7 +51,7 @@ pub(crate) fn subject(number: u64, folder: Option<&Path>, chosen: &Chosen) -> Re
     };
     let listener = listener(&record, chosen);
     let name = format!("message {number}");
-    let message = Message::parse(record.envelope.bytes.expose().clone(), &route_choice::parse_options(listener)).map_err(|fault| {
+    let message = Message::parse(record.content().expose().clone(), &route_choice::parse_options(listener)).map_err(|fault| {
         err!("kiln: {name} cannot be read: {}: {}", fault.location.path(), fault.text);
         Exit::Found
     })?;

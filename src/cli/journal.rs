@@ -3,6 +3,7 @@
 use crate::cli::Exit;
 use crate::cli::control::Rules;
 use crate::cli::journal_change;
+use crate::cli::journal_dead;
 use crate::cli::journal_show;
 use crate::cli::paint::{BAD, FAINT, GOOD, NAME, STRONG, WARN, bytes, count, err, out, paint, plain, plural, rfc3339, table, time};
 use crate::cli::patient_index;
@@ -13,12 +14,12 @@ use clap::Subcommand;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Look into the message store: search, show, stats, verify, prune, replay, skip
+/// Look into the message store; replay or skip dead letters
 #[derive(clap::Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Examples:
   kiln journal search --patient 4711 --type ADT
-  kiln journal search --state dead-letter --target main --json
+  kiln journal dead-letters --target main
   kiln journal show 1042
   kiln journal stats
 
@@ -31,6 +32,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     Search(SearchArgs),
+    DeadLetters(journal_dead::Args),
     Show(journal_show::Args),
     Stats(StatsArgs),
     Verify(VerifyArgs),
@@ -66,7 +68,7 @@ impl Place {
         }
         match site_file::open_if_any(self.config.as_deref(), false) {
             Ok(Some(site)) => {
-                let rules = Rules { keep: Some(site.journal.keep), manners: patient_index::manners(&site) };
+                let rules = Rules { keep: Some(site.journal.keep), keep_bytes: site.journal.keep_bytes, manners: patient_index::manners(&site) };
                 Some((self.journal.clone().unwrap_or(site.journal.path), rules))
             }
             Ok(None) => {
@@ -190,6 +192,7 @@ struct VerifyArgs {
 pub(crate) fn run(args: &Args) -> Exit {
     match &args.command {
         Command::Search(a) => search(a),
+        Command::DeadLetters(a) => journal_dead::run(a),
         Command::Show(a) => journal_show::run(a),
         Command::Stats(a) => stats(a),
         Command::Verify(a) => verify(a),
@@ -222,6 +225,7 @@ fn search(args: &SearchArgs) -> Exit {
         disposition: args.disposition.clone(),
         before: args.before.map(MessageId),
         limit: args.limit as usize,
+        ..Query::default()
     };
     let found = match reader.search(&query) {
         Ok(found) => found,
@@ -247,7 +251,7 @@ fn search(args: &SearchArgs) -> Exit {
 }
 
 fn found_row(f: &Found) -> Vec<String> {
-    let deliveries: Vec<_> = f.deliveries.iter().map(|(target, state)| format!("{target} {}", state_painted(*state))).collect();
+    let deliveries: Vec<_> = f.deliveries.iter().map(|d| format!("{} {}", d.target, state_painted(d.state))).collect();
     let sender = match (f.sending_application.as_str(), f.sending_facility.as_str()) {
         (a, "") => a.to_owned(),
         (a, b) => format!("{a}/{b}"),
@@ -265,7 +269,7 @@ fn found_row(f: &Found) -> Vec<String> {
 }
 
 fn found_json(f: &Found) -> serde_json::Value {
-    let deliveries: Vec<_> = f.deliveries.iter().map(|(target, state)| json!({ "target": &**target, "state": state_word(*state) })).collect();
+    let deliveries: Vec<_> = f.deliveries.iter().map(|d| json!({ "target": &*d.target, "state": state_word(d.state) })).collect();
     json!({
         "id": f.id.0, "received": rfc3339(f.received), "listener": &*f.listener, "type": f.message_type, "sendingApplication": f.sending_application,
         "sendingFacility": f.sending_facility, "controlId": f.control_id.0, "disposition": disposition_word(&f.disposition), "bytes": f.bytes, "deliveries": deliveries,

@@ -4,6 +4,7 @@ mod answers;
 mod check;
 mod check_fix;
 mod control;
+mod control_hands;
 mod coverage;
 mod coverage_count;
 mod coverage_guide;
@@ -22,6 +23,9 @@ mod fhir;
 mod fhir_target;
 mod journal;
 mod journal_change;
+mod journal_dead;
+mod journal_edit;
+mod journal_filter;
 mod journal_show;
 mod jwks;
 mod lsp;
@@ -42,6 +46,7 @@ mod server_watch;
 mod servers;
 mod site_change;
 mod site_file;
+mod site_memory;
 mod test;
 mod test_changes;
 mod test_compare;
@@ -52,6 +57,8 @@ mod test_messages;
 mod test_report;
 mod test_run;
 mod try_it;
+mod unmapped;
+mod unmapped_row;
 mod watch_files;
 
 use clap::{Parser, Subcommand};
@@ -98,6 +105,7 @@ enum Command {
     Check(check::Args),
     Send(send::Args),
     Journal(journal::Args),
+    Unmapped(unmapped::Args),
     Explain(explain::Args),
     Schema(schema::Args),
     Test(test::Args),
@@ -127,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args).into(),
         Command::Send(args) => send::run(&args).into(),
         Command::Journal(args) => journal::run(&args).into(),
+        Command::Unmapped(args) => unmapped::run(&args).into(),
         Command::Explain(args) => explain::run(&args).into(),
         Command::Schema(args) => schema::run(&args).into(),
         Command::Test(args) => test::run(&args).into(),

@@ -3,13 +3,15 @@
 use crate::cli::control::Ask;
 use crate::cli::daemon::{Daemon, NoRoutes, first_faults, load_routes, open_journal};
 use crate::cli::paint::{err, out, plain};
-use crate::cli::site_file::{self, NoSite};
+use crate::cli::site_file;
+use crate::cli::site_memory::{self, Origin};
 use crate::cli::watch_files::Watched;
 use crate::cli::{Exit, process};
 use crate::diagnostic::render;
 use crate::engine::Routes;
 use crate::metrics::Metrics;
 use crate::site::{Override, Reload, Site, words};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,23 +54,23 @@ impl Args {
     }
 }
 
+/// What a start begins with.
+struct Begin {
+    site: Site,
+    origin: Origin,
+    /// Why the site file as it is now cannot be applied; then the one that was applied last is in its place.
+    refused: Option<String>,
+}
+
 pub(crate) fn run(args: &Args) -> Exit {
-    let site = match site_file::open(&args.config, args.flags(), true) {
-        Ok(site) => site,
-        Err(NoSite::Told) => return Exit::CouldNot,
-        Err(NoSite::Missing) => {
-            err!("kiln: there is no file {}. `kiln serve --help` shows one to begin with; `kiln try` needs none.", args.config.display());
-            return Exit::CouldNot;
-        }
-    };
-    process::start_log(&site.log);
+    let Some(begin) = begin(args) else { return Exit::CouldNot };
+    process::start_log(&begin.site.log);
     process::harden();
-    if site.listeners.is_empty() {
-        err!("kiln: {} names no listener, so nothing could ever come in", args.config.display());
-        return Exit::CouldNot;
+    if begin.refused.is_some() {
+        tracing::error!("the site file has faults; starting with the one that was applied last");
     }
     match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("kiln").build() {
-        Ok(runtime) => runtime.block_on(serve(args, site)),
+        Ok(runtime) => runtime.block_on(serve(args, begin)),
         Err(e) => {
             err!("kiln: {}", words(&e));
             Exit::CouldNot
@@ -76,7 +78,42 @@ pub(crate) fn run(args: &Args) -> Exit {
     }
 }
 
-async fn serve(args: &Args, site: Site) -> Exit {
+/// The site file, or the one that was applied last where it has faults. `None` after the reason was printed.
+fn begin(args: &Args) -> Option<Begin> {
+    let config = &args.config;
+    let text = match std::fs::read_to_string(config) {
+        Ok(text) => text,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            err!("kiln: there is no file {}. `kiln serve --help` shows one to begin with; `kiln try` needs none.", config.display());
+            return None;
+        }
+        Err(e) => {
+            err!("kiln: {}: {}", config.display(), words(&e));
+            return None;
+        }
+    };
+    let mut loaded = site_file::of_text(config, &text, args.flags(), true);
+    let told = render(&loaded.sources, &loaded.diagnostics, site_file::style());
+    if !told.is_empty() {
+        err!("{}", told.trim_end());
+    }
+    let origin = |text: String| Origin { config: config.clone(), flags: args.flags(), text };
+    let what = match loaded.site.take() {
+        Some(site) if !site.listeners.is_empty() => return Some(Begin { site, origin: origin(text), refused: None }),
+        Some(_) => {
+            let what = format!("{} names no listener, so nothing could ever come in", config.display());
+            err!("kiln: {what}");
+            what
+        }
+        None => first_faults(&loaded.sources, &loaded.diagnostics),
+    };
+    let (site, last) = site_memory::last_applied(config, &text, &loaded, &args.flags())?;
+    err!("kiln: starting with the site file that was applied last; mend {}, and it is live at once", config.display());
+    Some(Begin { site, origin: origin(last), refused: Some(what) })
+}
+
+async fn serve(args: &Args, begin: Begin) -> Exit {
+    let Begin { site, origin, refused } = begin;
     let metrics = Arc::new(Metrics::new());
     let journal = match open_journal(&site, &metrics) {
         Ok(journal) => journal,
@@ -125,7 +162,11 @@ async fn serve(args: &Args, site: Site) -> Exit {
         err!("kiln: signals cannot be handled here");
         return Exit::CouldNot;
     };
-    let daemon = match Daemon::start(&site, journal.clone(), routes, reload_error, metrics).await {
+    let reload_error = match (refused, reload_error) {
+        (Some(site), Some(routes)) => Some(format!("{site}\n{routes}")),
+        (site, routes) => site.or(routes),
+    };
+    let daemon = match Daemon::start(&site, Some(origin), journal.clone(), routes, reload_error, metrics).await {
         Ok(daemon) => daemon,
         Err(what) => {
             err!("kiln: {}", plain(&what));
@@ -196,12 +237,15 @@ fn watched_paths<'s>(config: &Path, sites: impl IntoIterator<Item = &'s Site>) -
 /// Reads everything again and puts it in force, or says why not. What is looked at from now on is what is named now; after a refusal
 /// also what the files name that were refused, so that mending any of them is noticed.
 async fn reload(args: &Args, daemon: &Daemon, watched: &mut Watched) -> Result<Vec<String>, String> {
-    let read = match site_file::read(&args.config, args.flags(), true) {
-        Ok(loaded) => loaded.site.ok_or_else(|| first_faults(&loaded.sources, &loaded.diagnostics)),
+    let read = match std::fs::read_to_string(&args.config) {
+        Ok(text) => {
+            let loaded = site_file::of_text(&args.config, &text, args.flags(), true);
+            loaded.site.map(|site| (site, text)).ok_or_else(|| first_faults(&loaded.sources, &loaded.diagnostics))
+        }
         Err(e) => Err(format!("{}: {}", args.config.display(), words(&e))),
     };
-    let site = read.map_err(|what| daemon.refuse(what))?;
-    let result = daemon.reload(site.clone()).await;
+    let (site, text) = read.map_err(|what| daemon.refuse(what))?;
+    let result = daemon.reload(site.clone(), text).await;
     let running = daemon.site();
     watched.watch(watched_paths(&args.config, if result.is_ok() { vec![&running] } else { vec![&running, &site] }));
     result

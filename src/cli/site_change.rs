@@ -44,7 +44,11 @@ pub(crate) fn after_restart(running: &Site, new: &Site) -> Vec<&'static str> {
     let keys = [
         ("journal.path", running.journal.path != new.journal.path),
         ("journal.keep", running.journal.keep != new.journal.keep),
+        ("journal.keep-bytes", running.journal.keep_bytes != new.journal.keep_bytes),
         ("journal.low-water", running.journal.low_water != new.journal.low_water),
+        ("journal.high-water", running.journal.high_water != new.journal.high_water),
+        ("journal.backlog-max", running.journal.backlog_max != new.journal.backlog_max),
+        ("journal.backlog-resume", running.journal.backlog_resume != new.journal.backlog_resume),
         ("console.listen", running.console != new.console),
         ("metrics.listen", running.metrics != new.metrics),
         ("log", running.log != new.log),

@@ -19,12 +19,16 @@ pub(crate) enum NoSite {
 
 /// Reads a site file without printing anything.
 pub(crate) fn read(path: &Path, flags: Vec<Override>, secrets_needed: bool) -> std::io::Result<LoadedSite> {
-    let text = std::fs::read_to_string(path)?;
+    Ok(of_text(path, &std::fs::read_to_string(path)?, flags, secrets_needed))
+}
+
+/// The same of a text that is, or was once, in that file.
+pub(crate) fn of_text(path: &Path, text: &str, flags: Vec<Override>, secrets_needed: bool) -> LoadedSite {
     let folder = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     let mut overrides = Override::environment(std::env::vars());
     overrides.extend(flags);
     let options = SiteOptions { overrides: &overrides, secrets_needed, variable: &|name| std::env::var(name).ok() };
-    Ok(load(&path.display().to_string(), &folder, Some(&text), &options))
+    load(&path.display().to_string(), &folder, Some(text), &options)
 }
 
 /// Reads a site file, and prints what is wrong with it on standard error.

@@ -109,7 +109,7 @@ pub(crate) fn run(bytes: &Bytes, arrival: &Arrival, set: &RouteSet, only: Option
 fn make(set: &RouteSet, route: RouteId, message: &Message, context: &Context<'_>) -> Result<Output, Stop> {
     std::panic::catch_unwind(AssertUnwindSafe(|| set.run(route, message, context))).unwrap_or_else(|_| {
         let text = "a defect in kiln: the run of the route panicked; standard error names the place".to_owned();
-        Err(Stop { kind: "defect", text, places: Vec::new(), line: String::new() })
+        Err(Stop { kind: "defect", text, places: Vec::new(), unknown: Vec::new(), line: String::new() })
     })
 }
 

@@ -80,12 +80,12 @@ async fn try_it(args: &Args, folder: &Path) -> Result<Exit, String> {
             return Err("the shipped routes have faults; please report this".to_owned());
         }
     };
-    let daemon = match Daemon::start(&site, journal.clone(), routes.clone(), None, Arc::clone(&metrics)).await {
+    let daemon = match Daemon::start(&site, None, journal.clone(), routes.clone(), None, Arc::clone(&metrics)).await {
         Ok(daemon) => daemon,
         Err(_) => {
             // Most likely a daemon runs here already and has the console's port: any other will do.
             site.console.listen = Some(([127, 0, 0, 1], 0).into());
-            Daemon::start(&site, journal, routes, None, metrics).await?
+            Daemon::start(&site, None, journal, routes, None, metrics).await?
         }
     };
     let address = daemon.addresses().first().map(|(_, a)| *a).ok_or("no listener is bound")?;
@@ -179,7 +179,7 @@ async fn settled(journal: &Journal, control_id: &str) -> Result<MessageRecord, S
         let query = Query { control_id: Some(ControlId(control_id.to_owned())), limit: 1, ..Query::default() };
         let found = journal.search(query).await.map_err(|e| e.to_string())?;
         let first = found.first().ok_or("the journal does not have the message")?;
-        let waiting = first.deliveries.iter().any(|(_, state)| *state == DeliveryState::Pending);
+        let waiting = first.deliveries.iter().any(|d| d.state == DeliveryState::Pending);
         if !waiting || Instant::now() >= give_up {
             return journal.show(first.id).await.map_err(|e| e.to_string());
         }

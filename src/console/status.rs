@@ -194,6 +194,8 @@ impl Watch {
         let mut reasons = Vec::new();
         if self.journal.has_failed() {
             reasons.push("the journal's disk failed");
+        } else if self.journal.has_too_much_backlog(0) {
+            reasons.push("too many deliveries wait (`backlog-max` of the journal)");
         } else if !self.journal.has_room() {
             reasons.push("the journal's disk is below its low-water mark");
         }

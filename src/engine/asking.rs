@@ -77,7 +77,7 @@ impl Asker<'_> {
         let lanes = self.shared.lanes.load_full();
         let Some(lane) = lanes.iter().find(|lane| *lane.name == *asking.target) else {
             let text = format!("`{}` asks the target {}, which the site does not have", asking.name, asking.target);
-            return Err(AskFault::Stopped(Stopped { kind: "no-target", told: refusal::of_words(&text, true), text }));
+            return Err(AskFault::Stopped(Stopped { kind: "no-target", told: refusal::of_words(&text, true), text, unknown: Vec::new() }));
         };
         let replies = self.routes.set.info(self.route).reply.is_some();
         let (question, resume) = match &question.continues {
@@ -145,6 +145,7 @@ impl Asker<'_> {
                 kind: "no-continuation",
                 text: text.to_owned(),
                 told: Refusal { code: AckCode::ApplicationError, faults: vec![fault] },
+                unknown: Vec::new(),
             })
         };
         let Some((message, nth)) = read_pointer(self.shared.journal.secret(), pointer) else { return Err(unknown()) };
@@ -197,6 +198,7 @@ pub(super) fn too_slow(name: &str, limit: Duration) -> Setback {
         stale: Vec::new(),
         saved: Vec::new(),
         sent: Vec::new(),
+        about: Vec::new(),
     }
 }
 

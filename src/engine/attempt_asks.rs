@@ -38,12 +38,14 @@ impl Attempt<'_> {
         };
         let retry_for = info.retry_for_seconds.map(Duration::from_secs);
         Err(match fault {
-            AskFault::Stopped(Stopped { kind, text, told }) => {
+            AskFault::Stopped(Stopped { kind, text, told, unknown }) => {
                 // So that one can see what it stopped at.
                 if !self.keep(&answers).await {
                     return Err(Ended::Unknown);
                 }
-                self.dead_letter(kind, text, None, program.clone(), blocks, Some(told)).await
+                let ended = self.dead_letter(kind, text, None, program.clone(), blocks, Some(told)).await;
+                self.shared.unknown.count(envelope, self.pending.id.message, &unknown);
+                ended
             }
             AskFault::Own(setback) => {
                 let told = (self.part.is_some() && setback.fault == Fault::Message).then(|| refusal::of_words(&setback.summary, false));

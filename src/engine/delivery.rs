@@ -14,7 +14,7 @@ use crate::engine::window::Again;
 use crate::engine::{RoutesFault, TargetSetup, refusal, told};
 use crate::exchange::{DeliveryId, Phi, Timestamp};
 use crate::fhir::{KnownId, SaveMode, Saves};
-use crate::hl7v2::Fault as HlFault;
+use crate::hl7v2::{Fault as HlFault, Message};
 use crate::journal::{AttemptRecord, DeliveryState, IdentityKey, JournalError, Learned, Pending, ServerId, Settle, SettleFault, Settlement};
 use crate::metrics::Outcome;
 use crate::route::AfterDeadLetter;
@@ -52,8 +52,10 @@ enum Refused {
 }
 
 /// One attempt, from the stored message to the stored outcome. Catches panics: a defect costs one delivery, not the lane.
-pub(super) async fn attempt(shared: &Shared, lane: &Lane, pending: &Pending, slot: Slot) -> Ended {
-    let mut attempt = Attempt { shared, lane, setup: lane.setup(), pending, began: std::time::Instant::now(), part: None };
+///
+/// `doubted`: a process that was killed may have sent it, and the server may still be at it.
+pub(super) async fn attempt(shared: &Shared, lane: &Lane, pending: &Pending, slot: Slot, doubted: bool) -> Ended {
+    let mut attempt = Attempt { shared, lane, setup: lane.setup(), pending, doubted, began: std::time::Instant::now(), part: None };
     if pending.awaited.is_some() {
         let mut part = shared.pacts.join(pending.id.message);
         part.begin().await;
@@ -92,6 +94,8 @@ pub(super) struct Attempt<'a> {
     pub(super) lane: &'a Lane,
     setup: Arc<TargetSetup>,
     pub(super) pending: &'a Pending,
+    /// It may have been under way when the process before this one was killed.
+    doubted: bool,
     began: std::time::Instant,
     /// Its part in what its sender, who waits, is told.
     pub(super) part: Option<tokio::sync::Mutex<Part>>,
@@ -117,7 +121,11 @@ impl Attempt<'_> {
         if self.pending.keys.len() > keys::ORDER_KEYS_MAX {
             let blocks = self.shared.routes().waits_after_dead_letter(&self.pending.route);
             let most = keys::ORDER_KEYS_MAX;
-            let summary = format!("the message names more than {most} patients and visits, so that its order among their messages cannot be kept");
+            let options = self.shared.routes().manner(&envelope.listener).parse_options();
+            let parsed = Message::parse(envelope.bytes.expose().clone(), &options);
+            let longest = parsed.as_ref().ok().and_then(Message::most_frequent);
+            let longest = longest.map_or_else(String::new, |(name, times, first)| format!(" ({times} segments are {name}, from line {first} on)"));
+            let summary = format!("the message names more than {most} patients and visits{longest}, so that its order among their messages cannot be kept");
             return self.dead_letter("too-large", summary, None, None, blocks, None).await;
         }
         if self.lane.fate() == Fate::Condemned {
@@ -154,7 +162,11 @@ impl Attempt<'_> {
         };
         let mapped = match mapping::run(&routes, route, self.pending.id.message, &envelope, &answers) {
             Mapped::Made(output) => output,
-            Mapped::Stopped { kind, text, told } => return self.dead_letter(kind, text, None, program, blocks, Some(told)).await,
+            Mapped::Stopped { kind, text, told, unknown } => {
+                let ended = self.dead_letter(kind, text, None, program, blocks, Some(told)).await;
+                self.shared.unknown.count(&envelope, self.pending.id.message, &unknown);
+                return ended;
+            }
         };
         for finding in &mapped.findings {
             self.shared.metrics.finding(finding.kind);
@@ -168,13 +180,15 @@ impl Attempt<'_> {
             Err(_) => return Ended::Again(self.pause()),
         };
         // A plain create has nothing by which a repetition could find it: the journal must know before it is sent that it may have happened.
-        if mapped.saves.entries.iter().any(|save| save.mode == SaveMode::Create) && matches!(*self.setup.target, Target::Fhir(_)) {
+        let creates = mapped.saves.entries.iter().any(|save| save.mode == SaveMode::Create);
+        if creates && matches!(*self.setup.target, Target::Fhir(_)) {
             let begun = Settle { delivery: self.pending.id, at: now(), program: program.clone(), outcome: Settlement::Begun };
             if !store(self.shared, begun).await {
                 return Ended::Unknown;
             }
         }
-        let (done, sent) = match self.earlier(&mapped).await {
+        let made = receipt::mark(routes.hash(), envelope.bytes.expose());
+        let (done, sent) = match self.earlier(&mapped, &made).await {
             Ok(earlier) => earlier,
             Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
             Err(_) => return Ended::Again(self.pause()),
@@ -185,7 +199,7 @@ impl Attempt<'_> {
             drafts: &mapped.drafts,
             known: &known,
             done: &done,
-            after_ambiguous: self.pending.ambiguous,
+            after_ambiguous: self.pending.ambiguous || (self.doubted && !creates),
             sent: &sent,
             answers: &self.lane.replies.answers(self.pending.id),
         };
@@ -197,11 +211,16 @@ impl Attempt<'_> {
         drop(slot);
         let awaited = matches!(&outcome, Err(setback) if setback.fault == Fault::Awaited);
         let ended = match outcome {
-            Ok(receipt) => self.delivered(receipt, &mapped, &keys, program).await,
+            Ok(receipt) => {
+                let ended = self.delivered(receipt, &mapped, &keys, program).await;
+                self.shared.unknown.count(&envelope, self.pending.id.message, &mapped.unknown);
+                ended
+            }
             Err(setback) => {
                 let told = ((self.part.is_some() || self.pending.owed) && setback.fault == Fault::Message)
-                    .then(|| refusal::of_answer(setback.detail.as_ref().map(|d| d.expose().as_str()), &setback.summary, &routes, route, &envelope, &answers));
-                self.set_back(setback, &keys, program, retry_for, blocks, told).await
+                    .then(|| refusal::of_answer(setback.detail.as_ref().map(|d| d.expose().as_str()), &setback, &routes, route, &envelope, &answers));
+                let detail = receipt::with_partial(setback.detail, &setback.saved, &setback.sent, &setback.about, &made);
+                self.set_back(Setback { detail, ..setback }, &keys, program, retry_for, blocks, told).await
             }
         };
         drop(held);
@@ -253,7 +272,7 @@ impl Attempt<'_> {
     }
 
     /// What earlier attempts of this delivery saved already, and how far its messages have come.
-    async fn earlier(&self, mapped: &crate::route::Output) -> Result<(Vec<Saved>, Vec<Sent>), JournalError> {
+    async fn earlier(&self, mapped: &crate::route::Output, made: &str) -> Result<(Vec<Saved>, Vec<Sent>), JournalError> {
         let remembers = match *self.setup.target {
             Target::Fhir(_) => self.pending.attempts > 0,
             // A replay begins to count anew, and yet does not send again what the receiver has taken.
@@ -264,10 +283,19 @@ impl Attempt<'_> {
             return Ok((Vec::new(), Vec::new()));
         }
         let record = self.shared.journal.show(self.pending.id.message).await?;
-        let attempts = record.deliveries.iter().filter(|d| d.id == self.pending.id).flat_map(|d| &d.attempts);
-        let details: Vec<&str> = attempts.clone().filter_map(|attempt| attempt.detail.as_ref()).map(|detail| detail.expose().as_str()).collect();
-        let saved = details.iter().flat_map(|detail| receipt::read_partial(detail, &mapped.saves)).collect();
-        Ok((saved, sent_before(attempts)))
+        let Some(delivery) = record.deliveries.iter().find(|d| d.id == self.pending.id) else { return Ok((Vec::new(), Vec::new())) };
+        // What was delivered once and is replayed is delivered anew.
+        let from = delivery.attempts.iter().rposition(|attempt| attempt.outcome == "delivered").map_or(0, |n| n + 1);
+        let replayed = delivery.attempts.iter().rposition(|attempt| attempt.outcome == "replayed").unwrap_or(0);
+        let mut done = Vec::new();
+        for (n, attempt) in delivery.attempts.iter().enumerate().skip(from) {
+            let Some(detail) = &attempt.detail else { continue };
+            let saved = receipt::read_partial(detail.expose(), &mapped.saves, made);
+            // An operator means all of it. Only what nothing could find again is not made a second time.
+            let plain = |s: &Saved| mapped.saves.entries.get(s.entry).is_some_and(|save| save.mode == SaveMode::Create);
+            done.extend(saved.into_iter().filter(|s| n > replayed || replayed == 0 || plain(s)));
+        }
+        Ok((done, sent_before(delivery.attempts.iter().skip(from))))
     }
 
     async fn delivered(&self, receipt: Receipt, mapped: &crate::route::Output, keys: &[Vec<IdentityKey>], program: Option<String>) -> Ended {
@@ -307,8 +335,7 @@ impl Attempt<'_> {
         let attempts = self.pending.attempts;
         let (wait, outcome, target_at_fault) = match setback.fault {
             Fault::Message if !self.lane.breaker().refused(self.pending.id.message, setback.code, at) => {
-                let detail = receipt::with_partial(setback.detail, &[], &setback.sent);
-                return self.dead_letter(setback.code, setback.summary, detail, program, blocks, told).await;
+                return self.dead_letter(setback.code, setback.summary, setback.detail, program, blocks, told).await;
             }
             Fault::Awaited => {
                 self.is_there();
@@ -353,7 +380,7 @@ impl Attempt<'_> {
             ambiguous: again.ambiguous,
             code: setback.code.to_owned(),
             summary: setback.summary,
-            detail: receipt::with_partial(setback.detail, &setback.saved, &setback.sent),
+            detail: setback.detail,
             forget: of_entries(keys, &setback.stale),
         };
         if !self.settle(program, settlement).await {
@@ -406,6 +433,7 @@ impl Attempt<'_> {
     /// Makes the whole message a refused one, since its sender waits and nothing of it has been done; then the sender is told.
     async fn refuse(&self, code: &'static str, summary: &str, detail: Option<Phi<String>>, program: Option<String>, told: Refusal) -> Refused {
         let Some(part) = &self.part else { return Refused::TooLate };
+        // What a process that was killed may have sent was the same, and met the same refusal.
         if self.pending.ambiguous {
             return Refused::TooLate;
         }

@@ -8,11 +8,13 @@ use crate::engine::breaker::{Breaker, Permission};
 use crate::engine::delivery::{self, Ended};
 use crate::engine::guard::IdentityGuard;
 use crate::engine::replies::Replies;
-use crate::engine::shared::{Shared, now};
+use crate::engine::shared::{Shared, later, now};
 use crate::engine::window::Window;
-use crate::exchange::{DeliveryId, Timestamp};
+use crate::exchange::{DeliveryId, MessageId, Timestamp};
 use crate::journal::{JournalError, Pending, Settle, SettleFault, Settlement};
+use crate::target::Target;
 use arc_swap::ArcSwap;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -172,6 +174,24 @@ struct Report {
     ended: Ended,
 }
 
+/// That the process before this one was killed: requests of its may still run on a server.
+#[derive(Clone, Copy)]
+pub(super) struct Killed {
+    /// When this one found out.
+    pub(super) found: Timestamp,
+    /// The newest message that was there.
+    pub(super) newest: MessageId,
+}
+
+/// Deliveries that may have been under way then. They were in a window of the same size, which holds what is first in the queue; so the first
+/// ones of the queue are doubted, and no others. Nothing that begins with a plain create is among them: the journal knows of those by itself.
+struct Doubt {
+    killed: Killed,
+    /// So many more are doubted.
+    left: usize,
+    ids: HashSet<DeliveryId>,
+}
+
 pub(super) struct Dispatcher {
     shared: Arc<Shared>,
     lane: Arc<Lane>,
@@ -185,12 +205,16 @@ pub(super) struct Dispatcher {
     rescanned: Instant,
     /// The operator's changes of the queue that the window knows of.
     changes: u64,
+    doubt: Option<Doubt>,
     delivering: JoinSet<Report>,
     parking: JoinSet<Report>,
 }
 
 impl Dispatcher {
-    pub(super) fn new(shared: Arc<Shared>, lane: Arc<Lane>, capacity: usize) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, lane: Arc<Lane>, capacity: usize, killed: Option<Killed>) -> Self {
+        // A folder finds out by itself what it had written.
+        let asks_first = matches!(*lane.setup().target, Target::Fhir(_));
+        let doubt = killed.filter(|_| asks_first).map(|killed| Doubt { killed, left: capacity.max(1), ids: HashSet::new() });
         Self {
             shared,
             lane,
@@ -200,6 +224,7 @@ impl Dispatcher {
             more: true,
             rescanned: Instant::now(),
             changes: 0,
+            doubt,
             delivering: JoinSet::new(),
             parking: JoinSet::new(),
         }
@@ -274,7 +299,8 @@ impl Dispatcher {
                 Ok(found) => {
                     self.more = found.len() == page;
                     self.cursor = found.last().map_or(self.cursor, |last| Some(last.id));
-                    for mut pending in found {
+                    for pending in found {
+                        let mut pending = self.doubted(pending);
                         if self.expect_reply(&pending).await {
                             pending.not_before = None;
                         }
@@ -300,6 +326,22 @@ impl Dispatcher {
         let Ok(record) = self.shared.journal.show(pending.id.message).await else { return false };
         let attempts = record.deliveries.iter().filter(|d| d.id == pending.id).flat_map(|d| &d.attempts);
         self.lane.replies.expect(pending.id, &delivery::sent_before(attempts))
+    }
+
+    /// A delivery that may have been under way when the process before this one was killed waits until the target has settled.
+    fn doubted(&mut self, pending: Pending) -> Pending {
+        let Some(doubt) = &mut self.doubt else { return pending };
+        if pending.id.message > doubt.killed.newest || pending.blocked {
+            return pending;
+        }
+        if doubt.left > 0 && doubt.ids.insert(pending.id) {
+            doubt.left -= 1;
+        }
+        if !doubt.ids.contains(&pending.id) {
+            return pending;
+        }
+        let settled = later(doubt.killed.found, self.lane.setup().settle);
+        Pending { not_before: pending.not_before.max(Some(settled)), ..pending }
     }
 
     fn read_anew(&mut self) {
@@ -350,8 +392,10 @@ impl Dispatcher {
         }
         for pending in batch {
             let (shared, lane, slot) = (Arc::clone(&self.shared), Arc::clone(&self.lane), self.lane.slot());
+            // Once it was looked for on the server, what the journal says of it is all there is to know.
+            let doubted = self.doubt.as_mut().is_some_and(|doubt| doubt.ids.contains(&pending.id));
             self.delivering.spawn(async move {
-                let ended = delivery::attempt(&shared, &lane, &pending, slot).await;
+                let ended = delivery::attempt(&shared, &lane, &pending, slot, doubted).await;
                 Report { pending, ended }
             });
         }
@@ -365,6 +409,11 @@ impl Dispatcher {
             tracing::error!(target_name = %self.lane.name, "a delivery's task was lost");
             return;
         };
+        if let Some(doubt) = &mut self.doubt
+            && !matches!(ended, Ended::Again(_) | Ended::Changed | Ended::Unknown)
+        {
+            doubt.ids.remove(&pending.id);
+        }
         match ended {
             Ended::Settled => self.window.finish(pending.id),
             // The queue was changed meanwhile: whether it is still to be parked is read anew.

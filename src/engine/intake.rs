@@ -202,7 +202,7 @@ impl Gate {
         // What a route asks is asked when it is delivered, or answered.
         for route in taken.iter().filter(|route| routes.set.info(**route).asks.is_empty() && routes.set.info(**route).reply.is_none()) {
             // The number is not known yet; a run tells by it only apart what has nothing else to be told apart by.
-            if let Mapped::Stopped { kind, text, told } = mapping::run(routes, *route, MessageId(0), envelope, Answers::NONE) {
+            if let Mapped::Stopped { kind, text, told, .. } = mapping::run(routes, *route, MessageId(0), envelope, Answers::NONE) {
                 let code = told.faults.first().map_or(Fault::INTERNAL, |fault| fault.code);
                 tracing::info!(listener = %envelope.listener, route = %routes.set.info(*route).name, code = kind, "a message cannot be mapped: its sender is told");
                 return Some((Disposition::Refused { code, text }, told));

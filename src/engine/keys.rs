@@ -117,6 +117,13 @@ pub fn deliveries(routes: &Routes, taken: &[RouteId], message: &Message, listene
     all
 }
 
+/// What keeps a message in order by one route, also when it is not the one that was received: the route's `order-by`, else its identities.
+pub fn keys_by(routes: &Routes, route: &str, message: &Message, listener: &str, secret: &[u8; 32]) -> Vec<OrderKey> {
+    let manner = routes.manner(listener);
+    let said = routes.set.named(route).and_then(|route| routes.set.order_values(route, listener, message));
+    said.map_or_else(|| order_keys(message, manner.authority(), listener, secret), |values| route_keys(&values, manner.authority(), secret))
+}
+
 /// The keys of `order-by` values. An identifier has the key that it has where no route says `order-by`, so that such a route waits for others, and they for it.
 fn route_keys(values: &[OrderValue], authority: Option<&str>, secret: &[u8; 32]) -> Vec<OrderKey> {
     let mut scratch = Vec::with_capacity(64);

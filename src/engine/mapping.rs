@@ -5,7 +5,7 @@ use crate::engine::{Routes, refusal};
 use crate::exchange::{Envelope, MessageId};
 use crate::fhir::Answers;
 use crate::hl7v2::{AckCode, Message};
-use crate::route::{Asking, Context, Output, RouteId, Send, Stop};
+use crate::route::{Asking, Context, Output, RouteId, Send, Stop, UnknownCode};
 use crate::target::Sending;
 use std::panic::AssertUnwindSafe;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -22,6 +22,8 @@ pub(super) enum Mapped {
         text: String,
         /// What its sender is told, if the sender waits.
         told: Refusal,
+        /// Codes that were not known; one of them may be the reason.
+        unknown: Vec<UnknownCode>,
     },
 }
 
@@ -29,7 +31,7 @@ pub(super) enum Mapped {
 pub(super) fn run(routes: &Routes, route: RouteId, message: MessageId, envelope: &Envelope, answers: &Answers) -> Mapped {
     match over(routes, message, envelope, answers, |parsed, context| routes.set.run(route, parsed, context)) {
         Ok(output) => Mapped::Made(output),
-        Err(Stopped { kind, text, told }) => Mapped::Stopped { kind, text, told },
+        Err(Stopped { kind, text, told, unknown }) => Mapped::Stopped { kind, text, told, unknown },
     }
 }
 
@@ -38,6 +40,8 @@ pub(super) struct Stopped {
     pub(super) kind: &'static str,
     pub(super) text: String,
     pub(super) told: Refusal,
+    /// Codes that were not known.
+    pub(super) unknown: Vec<UnknownCode>,
 }
 
 /// What the route asks next, after what it has been answered.
@@ -57,13 +61,26 @@ fn over<T>(
     let map = || {
         let parsed = Message::parse(envelope.bytes.expose().clone(), &manner.parse_options()).map_err(|fault| {
             let told = Refusal { code: AckCode::ApplicationReject, faults: vec![fault.clone()] };
-            Stopped { kind: "unreadable", text: fault.to_string(), told }
+            Stopped { kind: "unreadable", text: fault.to_string(), told, unknown: Vec::new() }
         })?;
-        work(&parsed, &context).map_err(|stop| Stopped { kind: stop.kind, text: sentence(&stop), told: refusal::of_stop(&stop) })
+        work(&parsed, &context).map_err(|mut stop| {
+            let unknown = std::mem::take(&mut stop.unknown);
+            Stopped { kind: stop.kind, text: sentence(&stop), told: refusal::of_stop(&stop), unknown }
+        })
     };
     std::panic::catch_unwind(AssertUnwindSafe(|| aside(envelope.bytes.expose().len(), map))).unwrap_or_else(|_| {
         let text = "a defect in kiln: the run of the route panicked; the log names the place".to_owned();
-        Err(Stopped { kind: "defect", told: refusal::of_words("a defect in kiln", true), text })
+        Err(Stopped { kind: "defect", told: refusal::of_words("a defect in kiln", true), text, unknown: Vec::new() })
+    })
+}
+
+/// What a route makes of a stored message and of what it was answered, as a delivery makes it: for whoever asks what was or would be sent. `None` if the set has no such
+/// route; `Err` is why nothing can be made.
+pub fn remake(routes: &Routes, route: &str, message: MessageId, envelope: &Envelope, answers: &Answers) -> Option<Result<Output, String>> {
+    let route = routes.set.named(route)?;
+    Some(match run(routes, route, message, envelope, answers) {
+        Mapped::Made(output) => Ok(output),
+        Mapped::Stopped { kind, text, .. } => Err(format!("{kind}: {text}")),
     })
 }
 

@@ -31,11 +31,15 @@ mod shared;
 mod start;
 mod terms;
 mod told;
+mod unknown;
 mod window;
 
 pub use config::{EngineConfig, ListenerSetup, TargetSetup};
 pub use judge::{Door, Verdict, judge};
-pub use keys::deliveries;
+pub use keys::{deliveries, keys_by};
+pub use mapping::remake;
+pub use receipt::answered;
+pub use refusal::{Complaint, complaints};
 pub use reload::{ApplyFault, Change};
 pub use routes::{Routes, RoutesFault};
 pub use start::{Engine, Shutdown, StartFault};

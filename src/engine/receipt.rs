@@ -19,7 +19,7 @@ pub(super) fn json(receipt: &Receipt, mapped: &Output) -> String {
     json!({ "saved": saved, "messages": receipt.messages, "findings": findings }).to_string()
 }
 
-/// The detail of an attempt that saved a part and then failed.
+/// The detail of an attempt that saved a part and then failed, or whose answer speaks of entries in another order than they are saved in.
 #[derive(Serialize, Deserialize)]
 struct Partial {
     /// What was saved; the name makes it recognisable among servers' answers.
@@ -28,6 +28,12 @@ struct Partial {
     /// How far messages have come; absent in what an earlier version wrote.
     #[serde(rename = "kiln-sent", default, skip_serializing_if = "Vec::is_empty")]
     sent: Vec<PartialSent>,
+    /// By what it was made: only what is made in the same way again has these entries.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    made: String,
+    /// The entries that the refused request held, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    about: Vec<usize>,
     /// What the server said.
     answer: Option<String>,
 }
@@ -40,6 +46,13 @@ struct PartialSaved {
     status: u16,
 }
 
+/// What a message becomes is decided by its bytes and the route set: the same mark, the same entries.
+pub(super) fn mark(program: &str, message: &[u8]) -> String {
+    let mut hash = blake3::Hasher::new();
+    hash.update(program.as_bytes()).update(message);
+    hash.finalize().to_hex().chars().take(16).collect()
+}
+
 #[derive(Serialize, Deserialize)]
 struct PartialSent {
     message: usize,
@@ -49,9 +62,11 @@ struct PartialSent {
     stage: String,
 }
 
-/// Adds what was saved to what the server said, so that the next attempt, also after a restart, does not save it again.
-pub(super) fn with_partial(answer: Option<Phi<String>>, saved: &[Saved], sent: &[Sent]) -> Option<Phi<String>> {
-    if saved.is_empty() && sent.is_empty() {
+/// Adds what was saved or sent to what the server said, so that the next attempt, also after a restart, does not do it again; and which entries
+/// the answer speaks of, unless they are the first ones in their order.
+pub(super) fn with_partial(answer: Option<Phi<String>>, saved: &[Saved], sent: &[Sent], about: &[usize], made: &str) -> Option<Phi<String>> {
+    let in_order = about.iter().enumerate().all(|(n, entry)| n == *entry) && about.len() != 1;
+    if saved.is_empty() && sent.is_empty() && (about.is_empty() || in_order) {
         return answer;
     }
     let saved = saved.iter().map(|s| PartialSaved { entry: s.entry, id: s.id.clone(), etag: s.etag.clone(), status: s.status }).collect();
@@ -61,13 +76,32 @@ pub(super) fn with_partial(answer: Option<Phi<String>>, saved: &[Saved], sent: &
         Stage::Awaited(until) => until.to_string(),
     };
     let sent = sent.iter().map(|s| PartialSent { message: s.draft, control_id: s.control_id.clone(), code: s.code.clone(), stage: stage(s.stage) }).collect();
-    let partial = Partial { saved, sent, answer: answer.map(Phi::into_exposed) };
+    let about = if in_order { Vec::new() } else { about.to_vec() };
+    let partial = Partial { saved, sent, made: made.to_owned(), about, answer: answer.map(Phi::into_exposed) };
     Some(Phi::new(serde_json::to_string(&partial).expect("strings and numbers always become JSON")))
 }
 
-/// What [`with_partial`] wrote; nothing for any other detail.
-pub(super) fn read_partial(detail: &str, saves: &Saves) -> Vec<Saved> {
+/// What the server said, of what the journal keeps of an attempt.
+pub fn answered(detail: &str) -> String {
+    let (answer, _) = read_answer(detail);
+    if answer.is_empty() { detail.to_owned() } else { answer }
+}
+
+/// What the server said, and the entries that it speaks of in the order of its request; none where they are the first ones.
+pub(super) fn read_answer(detail: &str) -> (String, Vec<usize>) {
+    match serde_json::from_str::<Partial>(detail) {
+        Ok(partial) => (partial.answer.unwrap_or_default(), partial.about),
+        Err(_) => (detail.to_owned(), Vec::new()),
+    }
+}
+
+/// What [`with_partial`] wrote; nothing for any other detail, or for what was made of another message or by other routes.
+pub(super) fn read_partial(detail: &str, saves: &Saves, made: &str) -> Vec<Saved> {
     let Ok(partial) = serde_json::from_str::<Partial>(detail) else { return Vec::new() };
+    // An earlier version did not keep it.
+    if !partial.made.is_empty() && partial.made != made {
+        return Vec::new();
+    }
     let of_entry = |s: PartialSaved| {
         let resource_type = saves.entries.get(s.entry)?.resource_type;
         Some(Saved { entry: s.entry, resource_type, id: s.id, etag: s.etag, status: s.status })

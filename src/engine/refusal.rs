@@ -2,12 +2,13 @@
 //!
 //! Never a value of the message and never a server's own words: only paths, codes of closed lists, and the v2 field behind an element.
 
-use crate::engine::Routes;
 use crate::engine::pacts::Refusal;
+use crate::engine::{Routes, receipt};
 use crate::exchange::Envelope;
 use crate::fhir::{Answers, value_set};
 use crate::hl7v2::{AckCode, Address, Fault, Location, Message};
-use crate::route::{Context, Lineage, Outcome, RouteId, Stop};
+use crate::route::{Context, Lineage, Outcome, ResourceLineage, RouteId, Stop};
+use crate::target::Setback;
 use serde_json::Value;
 
 /// Faults that one acknowledgement names at most.
@@ -33,24 +34,56 @@ pub(super) fn of_words(text: &str, ours: bool) -> Refusal {
     Refusal { code, faults: vec![Fault::new(Location::default(), Fault::INTERNAL, text)] }
 }
 
-/// A server refused what was made of the message. `detail` is its answer, `summary` the sentence of the setback.
-pub(super) fn of_answer(detail: Option<&str>, summary: &str, routes: &Routes, route: RouteId, envelope: &Envelope, answers: &Answers) -> Refusal {
+/// A server refused what was made of the message. `detail` is its answer.
+pub(super) fn of_answer(detail: Option<&str>, setback: &Setback, routes: &Routes, route: RouteId, envelope: &Envelope, answers: &Answers) -> Refusal {
     let issues = detail.map(issues).unwrap_or_default();
     let lineage = if issues.is_empty() { None } else { lineage(routes, route, envelope, answers) };
     let mut faults: Vec<Fault> = Vec::new();
     for issue in issues.iter().take(FAULTS_MAX) {
-        let place = issue.path.as_deref().and_then(|path| lineage.as_ref().and_then(|lineage| field_behind(lineage, issue.entry, path)));
-        let what = issue.path.as_deref().unwrap_or("what was made of the message");
+        let behind = lineage.as_ref().and_then(|lineage| behind(lineage, &setback.about, issue));
+        let what = behind.as_ref().and_then(|behind| behind.element.as_deref()).or(issue.path.as_deref()).unwrap_or("what was made of the message");
         let text = format!("the server refuses {what} ({})", issue.code);
-        let fault = Fault::new(place.as_ref().map(of_address).unwrap_or_default(), fault_code(&issue.code), text);
+        let place = behind.as_ref().and_then(|behind| behind.fields.first().map(of_address)).unwrap_or_default();
+        let fault = Fault::new(place, fault_code(&issue.code), text);
         if !faults.contains(&fault) {
             faults.push(fault);
         }
     }
     if faults.is_empty() {
-        faults.push(Fault::new(Location::default(), Fault::INTERNAL, summary));
+        faults.push(Fault::new(Location::default(), Fault::INTERNAL, setback.summary.as_str()));
     }
     Refusal { code: AckCode::ApplicationError, faults }
+}
+
+/// What a server complains about, and where it came from. Patient data: for the screen of whoever asks for the message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Complaint {
+    /// A code of FHIR's issue-type.
+    pub code: String,
+    /// What the server says about it.
+    pub text: String,
+    /// The element, such as `Patient.birthDate`, as far as the server names it.
+    pub element: Option<String>,
+    /// The resource's name in the route.
+    pub resource: Option<String>,
+    /// The v2 fields that made the element, or the nearest that holds it.
+    pub fields: Vec<Address>,
+    /// The line of a route file that made it.
+    pub line: Option<String>,
+}
+
+/// What a server's answer to a delivery complains about: each issue with the v2 field and the line behind its element. `detail` is what the
+/// journal keeps of the attempt, `envelope` the message as it was mapped, `routes` the set that mapped it.
+pub fn complaints(detail: &str, routes: &Routes, route: &str, envelope: &Envelope, answers: &Answers) -> Vec<Complaint> {
+    let (answer, about) = receipt::read_answer(detail);
+    let found = issues(&answer);
+    let route = routes.set.named(route).filter(|_| !found.is_empty());
+    let lineage = route.and_then(|route| lineage(routes, route, envelope, answers));
+    let complaint = |issue: &Issue| {
+        let behind = lineage.as_ref().and_then(|lineage| behind(lineage, &about, issue)).unwrap_or_default();
+        Complaint { code: issue.code.clone(), text: issue.text.clone(), element: behind.element.clone().or_else(|| issue.path.clone()), ..behind }
+    };
+    found.iter().map(complaint).collect()
 }
 
 /// What an issue of an OperationOutcome is about.
@@ -58,8 +91,12 @@ pub(super) fn of_answer(detail: Option<&str>, summary: &str, routes: &Routes, ro
 struct Issue {
     /// A code of FHIR's issue-type.
     code: String,
+    /// The server's own words: patient data.
+    text: String,
     /// `Patient.birthDate`, without anything that could be a value.
     path: Option<String>,
+    /// `name[0].family`, where the server leaves the type out because the entry says which resource it is.
+    within: Option<String>,
     /// Which entry of the Bundle.
     entry: Option<usize>,
 }
@@ -83,15 +120,17 @@ fn issues(text: &str) -> Vec<Issue> {
             let known = |code: &&str| value_set("issue-type").is_some_and(|set| set.find(code).is_some());
             let code = word("code").filter(known).unwrap_or("invalid").to_owned();
             let written = ["expression", "location"].iter().find_map(|key| issue.get(*key)?.as_array()?.iter().find_map(Value::as_str));
-            let (entry, path) = written.map_or((None, None), element_path);
-            found.push(Issue { code, path, entry });
+            let (entry, path, within) = written.map_or((None, None, None), element_path);
+            let text = word("diagnostics").or_else(|| issue.pointer("/details/text").and_then(Value::as_str)).unwrap_or("").to_owned();
+            found.push(Issue { code, text, path, within, entry });
         }
     }
     found
 }
 
-/// `Bundle.entry[2].resource.ofType(Patient).name[0].family` as entry 2 and `Patient.name[0].family`. What could hold a value ends the path.
-fn element_path(written: &str) -> (Option<usize>, Option<String>) {
+/// `Bundle.entry[2].resource.ofType(Patient).name[0].family` as entry 2 and `Patient.name[0].family`; without a type, as entry 2 and, last,
+/// `name[0].family`. What could hold a value ends the path.
+fn element_path(written: &str) -> (Option<usize>, Option<String>, Option<String>) {
     let (mut entry, mut rest) = (None, written.trim().trim_start_matches('/'));
     if let Some((number, after)) = rest.strip_prefix("Bundle.entry[").and_then(|r| r.split_once(']')) {
         entry = number.parse().ok();
@@ -99,14 +138,16 @@ fn element_path(written: &str) -> (Option<usize>, Option<String>) {
         // HAPI says in a comment which resource it is; servers also write `ofType(Patient)`.
         if let Some(after) = rest.strip_prefix("ofType(") {
             let (name, after) = after.split_once(')').unwrap_or((after, ""));
-            return (entry, path(&format!("{name}{after}")));
+            return (entry, path(&format!("{name}{after}")), None);
         }
     }
-    (entry, path(rest))
+    let typed = path(rest);
+    let within = if typed.is_none() && entry.is_some() { Some(names(rest).join(".")).filter(|within| !within.is_empty()) } else { None };
+    (entry, typed, within)
 }
 
 /// Element names and indexes, as far as there is nothing else.
-fn path(written: &str) -> Option<String> {
+fn names(written: &str) -> Vec<String> {
     let mut parts = Vec::new();
     for part in written.split(['.', '/']) {
         let (name, index) = part.split_once('[').map_or((part, None), |(name, index)| (name, Some(index)));
@@ -117,7 +158,12 @@ fn path(written: &str) -> Option<String> {
         }
         parts.push(index.map_or_else(|| name.to_owned(), |i| format!("{name}[{i}]")));
     }
-    // The first is a type, and types and elements are FHIR's own words.
+    parts
+}
+
+/// The same, beginning with a type: types and elements are FHIR's own words.
+fn path(written: &str) -> Option<String> {
+    let parts = names(written);
     let head = parts.first().map(|p| p.split('[').next().unwrap_or(p).to_owned())?;
     crate::fhir::type_named(&head)?;
     Some(parts.join("."))
@@ -137,24 +183,47 @@ fn lineage(routes: &Routes, route: RouteId, envelope: &Envelope, answers: &Answe
     Some(routes.set.lineage(route, &message, &context))
 }
 
-/// The first v2 field that made the element, or the nearest that holds it.
-fn field_behind(lineage: &Lineage, entry: Option<usize>, path: &str) -> Option<Address> {
-    let resource_type = path.split(['.', '[']).next().unwrap_or_default();
-    let of_type: Vec<_> = lineage.resources.iter().filter(|r| r.resource_type == resource_type && matches!(r.outcome, Outcome::Saved(_))).collect();
-    let resource = of_type.iter().find(|r| matches!(r.outcome, Outcome::Saved(n) if Some(n) == entry)).or(of_type.first())?;
+/// The resource that an issue is about, and the v2 fields and the line that made its element, or the nearest element around it that came from
+/// the message. `about` are the entries that the request held in its order; none where they are the first ones.
+fn behind(lineage: &Lineage, about: &[usize], issue: &Issue) -> Option<Complaint> {
+    // A request of its own speaks of its one resource without a number.
+    let entry = match (issue.entry, about) {
+        (Some(n), []) => Some(n),
+        (Some(n), _) => about.get(n).copied(),
+        (None, [one]) => Some(*one),
+        (None, _) => None,
+    };
+    let saved: Vec<_> = lineage.resources.iter().filter(|r| matches!(r.outcome, Outcome::Saved(_))).collect();
+    let path = issue.path.as_deref();
+    let resource_type = path.map(|path| path.split(['.', '[']).next().unwrap_or_default());
+    let of_type = |r: &&&ResourceLineage| resource_type.is_none_or(|t| t == r.resource_type);
+    let numbered = saved.iter().find(|r| matches!(r.outcome, Outcome::Saved(n) if Some(n) == entry)).filter(of_type);
+    // Without a number a type says which resource it is, unless there are several of it.
+    let alone = || if entry.is_none() && resource_type.is_some() && saved.iter().filter(of_type).count() == 1 { saved.iter().find(of_type) } else { None };
+    let resource = numbered.or_else(alone)?;
+    let path = issue.path.clone().or_else(|| {
+        // Only what is an element of that type is told: anything else could be a value.
+        let first = issue.within.as_deref()?.split(['.', '[']).next()?;
+        let is_element = resource.elements.iter().any(|e| e.path.split('.').nth(1).and_then(|name| name.split('[').next()) == Some(first));
+        is_element.then(|| format!("{}.{}", resource.resource_type, issue.within.as_deref().unwrap_or_default()))
+    });
+    let mut found = Complaint { resource: Some(resource.name.clone()), element: path.clone(), ..Complaint::default() };
     let bare = |path: &str| path.split('[').map(|p| p.split_once(']').map_or(p, |(_, rest)| rest)).collect::<String>();
     // With its indexes first, then without; then the element around it.
-    let mut wanted = path.to_owned();
+    let mut wanted = path.unwrap_or_default();
     while wanted.contains('.') {
         let within = |whole: &str, part: &str| whole == part || whole.strip_prefix(part).is_some_and(|rest| rest.starts_with(['.', '[']));
         let exact = resource.elements.iter().find(|e| !e.from.is_empty() && within(&e.path, &wanted));
         let loose = || resource.elements.iter().find(|e| !e.from.is_empty() && within(&bare(&e.path), &bare(&wanted)));
-        if let Some((address, _)) = exact.or_else(loose).and_then(|e| e.from.first()) {
-            return Some(address.clone());
+        if let Some(element) = exact.or_else(loose) {
+            found.fields = element.from.iter().map(|(address, _)| address.clone()).collect();
+            found.line = element.stages.iter().rev().find_map(|stage| stage.at.as_ref()).map(|at| at.line.to_string());
+            return Some(found);
         }
-        wanted = wanted.rsplit_once('.').map(|(before, _)| before.to_owned())?;
+        let Some((before, _)) = wanted.rsplit_once('.') else { break };
+        wanted = before.to_owned();
     }
-    None
+    Some(found)
 }
 
 fn fault_code(issue: &str) -> u16 {
@@ -194,13 +263,16 @@ mod tests {
             ("Patient.name[0].family", None, Some("Patient.name[0].family")),
             ("Bundle.entry[2].resource.ofType(Patient).name[0].family", Some(2), Some("Patient.name[0].family")),
             ("Bundle.entry[2].resource", Some(2), None),
+            ("Bundle.entry[2].resource.name[0].family", Some(2), None),
             ("Patient.identifier.where(value='4711').system", None, Some("Patient.identifier")),
             ("/f:Patient/f:birthDate", None, None),
             ("Doe", None, None),
             ("", None, None),
         ] {
-            assert_eq!(element_path(written), (entry, expected.map(str::to_owned)), "{written}");
+            let (found, path, _) = element_path(written);
+            assert_eq!((found, path), (entry, expected.map(str::to_owned)), "{written}");
         }
+        assert_eq!(element_path("Bundle.entry[2].resource.name[0].family").2.as_deref(), Some("name[0].family"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::engine::dispatch::Lane;
 use crate::engine::lines::Lines;
 use crate::engine::pacts::Pacts;
+use crate::engine::unknown::UnknownCodes;
 use crate::engine::{Routes, RoutesFault};
 use crate::exchange::Timestamp;
 use crate::journal::Journal;
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     pub(super) pacts: Arc<Pacts>,
     /// How senders are told what came of their messages.
     pub(super) lines: Lines,
+    /// Codes and authorities that nobody knew.
+    pub(super) unknown: UnknownCodes,
     /// Targets in use.
     pub(super) lanes: ArcSwap<Vec<Arc<Lane>>>,
     /// Sets that pending deliveries began with, by hash.
@@ -53,6 +56,7 @@ impl Shared {
             swap: tokio::sync::RwLock::default(),
             pacts: Arc::default(),
             lines: Lines::default(),
+            unknown: UnknownCodes::default(),
             lanes,
             earlier: Mutex::default(),
         }

@@ -2,19 +2,19 @@
 
 use crate::engine::acknowledgement::Own;
 use crate::engine::courier::Courier;
-use crate::engine::dispatch::{Dispatcher, Lane};
+use crate::engine::dispatch::{Dispatcher, Fate, Killed, Lane};
 use crate::engine::doors::Door;
 use crate::engine::intake::Gate;
 use crate::engine::shared::{Current, Shared, exit_because_disk_failed, now};
 use crate::engine::{EngineConfig, ListenerSetup, Routes, TargetSetup};
 use crate::exchange::{DeliveryId, MessageId, OrderKey};
 use crate::hl7v2::ParseOptions;
-use crate::journal::{DeliveryState, Journal, JournalError, NewDelivery};
+use crate::journal::{DeliveryState, Journal, JournalError, NewDelivery, Replay};
 use crate::metrics::{Metrics, Queue};
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +59,8 @@ pub struct Engine {
     pub(super) doors: Mutex<Vec<Door>>,
     /// One set at a time is applied.
     pub(super) applying: tokio::sync::Mutex<()>,
+    /// What the process before this one left, if it did not stop in order.
+    killed: Option<Killed>,
     config: EngineConfig,
     room: watch::Receiver<bool>,
     stop_intake: CancellationToken,
@@ -96,6 +98,10 @@ impl Engine {
             setup.listener.local_address().map_err(|source| StartFault::Listener { listener: Arc::clone(&setup.site.socket.name), source })?;
         }
         let (say_room, room) = watch::channel(journal.has_room());
+        let killed = journal.begin_deliveries().await?.then(|| Killed { found: now(), newest: journal.newest() });
+        if killed.is_some() {
+            tracing::warn!("the process before this one was killed: what it may have sent to a FHIR server is looked for there before it is sent again");
+        }
         let shared = Arc::new(Shared::new(journal, metrics, current));
         let mut engine = Self {
             shared,
@@ -108,6 +114,7 @@ impl Engine {
             intake: Mutex::default(),
             dispatch: Mutex::default(),
             watch: JoinSet::new(),
+            killed,
             config,
         };
         engine.watch.spawn(look(Arc::clone(&engine.shared), say_room, engine.stop_watch.clone()));
@@ -125,9 +132,25 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Goes on with what waits for a target that the site has no more, as it was last; then forgets it.
+    pub async fn drain(&self, setup: TargetSetup) -> Result<(), StartFault> {
+        if let Some(state) = self.shared.journal.target_state(&setup.name).await? {
+            setup.target.resume(&state).map_err(|source| StartFault::Target { target: Arc::clone(&setup.name), source })?;
+        }
+        let _one_at_a_time = self.applying.lock().await;
+        if self.lane(&setup.name).is_none() {
+            let lane = Arc::new(Lane::new(setup));
+            lane.decide(Fate::Drains);
+            let lanes = self.shared.lanes.load().iter().cloned().chain([Arc::clone(&lane)]).collect();
+            self.shared.lanes.store(Arc::new(lanes));
+            self.dispatch(&lane);
+        }
+        Ok(())
+    }
+
     /// Starts to deliver to a target.
     pub(super) fn dispatch(&self, lane: &Arc<Lane>) {
-        let dispatcher = Dispatcher::new(Arc::clone(&self.shared), Arc::clone(lane), self.config.window);
+        let dispatcher = Dispatcher::new(Arc::clone(&self.shared), Arc::clone(lane), self.config.window, self.killed);
         let mut tasks = self.dispatch.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(dispatcher.run(self.stop_dispatch.child_token()));
@@ -188,7 +211,7 @@ impl Engine {
 
     /// Makes dead letters, skipped and superseded deliveries pending again, and with a dead letter what is parked behind it.
     /// Returns how many deliveries were replayed, without the parked ones.
-    pub async fn replay(&self, deliveries: &[DeliveryId]) -> Result<u64, JournalError> {
+    pub async fn replay(&self, deliveries: &[DeliveryId], how: &Replay) -> Result<u64, JournalError> {
         // A set that is being applied counts what is not settled; it must find this before or after.
         let _no_new_set = self.applying.lock().await;
         // What waits behind a dead letter goes on behind it when it is tried again; should it fail once more, they wait once more.
@@ -199,7 +222,7 @@ impl Engine {
             behind.extend(dead.map(|d| (Arc::clone(&d.target), d.keys.clone())));
         }
         let again = async move {
-            let replayed = self.shared.journal.replay(deliveries, now()).await?;
+            let replayed = self.shared.journal.replay(deliveries, how).await?;
             for (target, keys) in behind {
                 self.shared.journal.resume_parked(&target, &keys, now()).await?;
             }
@@ -238,6 +261,10 @@ impl Engine {
         let delivered = finish(self.dispatch.get_mut().unwrap_or_else(PoisonError::into_inner), deadline).await;
         self.stop_watch.cancel();
         self.watch.shutdown().await;
+        self.shared.unknown.store(&self.shared.journal).await;
+        if delivered {
+            self.shared.journal.end_deliveries().await;
+        }
         self.shared.journal.close().await;
         Shutdown { answered, delivered }
     }
@@ -251,18 +278,36 @@ async fn finish(tasks: &mut JoinSet<()>, deadline: tokio::time::Instant) -> bool
     in_time
 }
 
-/// Deletes what has been kept for long enough, at the start and then from time to time.
+/// Deletes what has been kept for long enough, at the start and then from time to time; and what is too much, as soon as it is.
 async fn retain(shared: Arc<Shared>, every: Duration, closing: CancellationToken) {
-    let mut ticks = tokio::time::interval(every);
+    /// How often it is looked whether the journal is too large.
+    const LOOK_EVERY: Duration = Duration::from_secs(2);
+    /// When nothing could be deleted, since all of it waits.
+    const REST: Duration = Duration::from_secs(20);
+    let (mut pruned_at, mut in_vain): (Option<Instant>, Option<Instant>) = (None, None);
+    let mut ticks = tokio::time::interval(every.min(LOOK_EVERY));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while closing.run_until_cancelled(ticks.tick()).await.is_some() {
-        match closing.run_until_cancelled(shared.journal.prune(now())).await {
+        let due = pruned_at.is_none_or(|last| last.elapsed() >= every);
+        let too_large = shared.journal.is_too_large();
+        if !due && (!too_large || in_vain.is_some_and(|last| last.elapsed() < REST)) {
+            continue;
+        }
+        let pruned = closing.run_until_cancelled(shared.journal.prune(now())).await;
+        let nothing = matches!(pruned, Some(Ok(pruned)) if pruned.segments == 0);
+        match pruned {
             Some(Ok(pruned)) if pruned.segments > 0 => {
-                tracing::info!(segments = pruned.segments, messages = pruned.messages, carried = pruned.carried, "deleted what has been kept for long enough");
+                let (segments, messages, carried) = (pruned.segments, pruned.messages, pruned.carried);
+                tracing::info!(segments, messages, carried, "deleted what has been kept for long enough, or was too much");
             }
             Some(Err(error)) => tracing::warn!(%error, "what is old could not be deleted; it is tried again later"),
+            Some(Ok(_)) if too_large && in_vain.is_none() => {
+                tracing::warn!(bytes = shared.journal.bytes(), "the journal is larger than `keep-bytes`, but what is left in it waits or is of this moment");
+            }
             Some(Ok(_)) | None => {}
         }
+        in_vain = (too_large && nothing).then(Instant::now);
+        pruned_at = Some(Instant::now());
     }
 }
 
@@ -282,11 +327,14 @@ async fn look(shared: Arc<Shared>, say_room: watch::Sender<bool>, closing: Cance
             };
             shared.metrics.queue(&lane.name, queue);
         }
+        shared.unknown.store(&shared.journal).await;
         shared.metrics.journal_size(shared.journal.bytes(), shared.journal.wal_bytes());
         let room = shared.journal.has_room();
         let changed = say_room.send_if_modified(|was| std::mem::replace(was, room) != room);
         if changed && room {
             tracing::info!("the journal has room again: messages are read");
+        } else if changed && shared.journal.has_too_much_backlog(0) {
+            tracing::error!("too many deliveries wait (`backlog-max`): nothing is accepted or read until fewer do");
         } else if changed {
             tracing::error!("the journal's disk is below its low-water mark: nothing is accepted or read until there is room");
         }

@@ -96,6 +96,15 @@ impl Message {
         self.slice(place.start, end).eq_ignore_ascii_case(name.as_bytes())
     }
 
+    /// The name that most segments have, how many have it, and the number of the first of them, from 1: what makes a message long.
+    pub fn most_frequent(&self) -> Option<(&str, usize, usize)> {
+        let mut counted: std::collections::BTreeMap<&str, (usize, usize)> = std::collections::BTreeMap::new();
+        for segment in 0..self.segment_count() {
+            counted.entry(self.segment_name(segment)).or_insert((0, segment + 1)).0 += 1;
+        }
+        counted.into_iter().max_by_key(|(_, (times, _))| *times).map(|(name, (times, first))| (name, times, first))
+    }
+
     /// The numbers of all segments of that name, in order.
     pub fn segments_named(&self, name: &str) -> impl Iterator<Item = usize> {
         (0..self.segment_count()).filter(move |n| self.is_segment(*n, name))

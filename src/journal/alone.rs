@@ -2,12 +2,12 @@
 
 use crate::exchange::{MessageId, Timestamp};
 use crate::journal::answer::{answer, refuse};
-use crate::journal::query::{JournalError, Program};
+use crate::journal::query::{Gone, JournalError, Program};
 use crate::journal::queue::Command;
 use crate::journal::schema::Trouble;
 use crate::journal::sheet::Sheet;
 use crate::journal::writer::Writer;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -25,8 +25,24 @@ impl Writer {
                 let result = self.resume(&target, keys, at);
                 answer(reply, self.judge(result));
             }
-            Command::Replay(ids, at, reply) => {
-                let result = self.each_segment(&ids, |sheet, id| sheet.replay(*id, at).map(u64::from));
+            Command::Replay(ids, how, reply) => {
+                let result = self.each_segment(&ids, |sheet, id| sheet.replay(*id, &how).map(u64::from));
+                answer(reply, self.judge(result));
+            }
+            Command::Edit(id, edit, reply) => {
+                let result = self.in_home(id, |sheet| sheet.edit(id, &edit));
+                answer(reply, self.judge(result).and_then(|edited| if edited == Some(true) { Ok(()) } else { Err(JournalError::Missing) }));
+            }
+            Command::Unknown(found, reply) => {
+                let result = self.keep_unknown(&found);
+                answer(reply, self.judge(result));
+            }
+            Command::Known(list, code, reply) => {
+                let result = self.forget_unknown(&list, code.as_ref());
+                answer(reply, self.judge(result));
+            }
+            Command::Site(text, gone, reply) => {
+                let result = self.put_site(&text, &gone);
                 answer(reply, self.judge(result));
             }
             Command::Add(id, deliveries, reply) => {
@@ -120,21 +136,45 @@ impl Writer {
         Ok(sum)
     }
 
-    fn put_program(&mut self, program: &Program, retired: &[(Arc<str>, String)]) -> rusqlite::Result<()> {
-        // Deliveries will name it, so unlike the identity map it must survive a power failure.
-        self.state.execute_batch("PRAGMA synchronous = FULL")?;
+    /// Keeps the site file that is in force, and for each target that is gone the last one that had it; those that are back are forgotten.
+    fn put_site(&mut self, text: &str, gone: &Gone) -> rusqlite::Result<()> {
+        self.in_state(|state| {
+            state.execute("INSERT OR REPLACE INTO site VALUES ('', ?1)", [text])?;
+            for target in &gone.back {
+                state.execute("DELETE FROM site WHERE target = ?1", [target])?;
+            }
+            for (target, last) in &gone.left {
+                state.execute("INSERT OR REPLACE INTO site VALUES (?1, ?2)", params![target, last])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A transaction on the state.
+    pub(in crate::journal) fn in_state<T>(&self, change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let result = (|| {
             self.state.execute_batch("BEGIN IMMEDIATE")?;
-            self.state.execute("INSERT OR IGNORE INTO program VALUES (?1, ?2, ?3)", params![program.hash, program.applied.0, program.bytes])?;
-            self.state.execute("INSERT OR REPLACE INTO applied VALUES (1, ?1)", [&program.hash])?;
-            for (route, last) in retired {
-                self.state.execute("INSERT OR REPLACE INTO retired VALUES (?1, ?2)", params![route, last])?;
-            }
-            self.state.execute_batch("COMMIT")
+            let value = change(&self.state)?;
+            self.state.execute_batch("COMMIT")?;
+            Ok(value)
         })();
         if !self.state.is_autocommit() {
             let _ = self.state.execute_batch("ROLLBACK");
         }
+        result
+    }
+
+    fn put_program(&mut self, program: &Program, retired: &[(Arc<str>, String)]) -> rusqlite::Result<()> {
+        // Deliveries will name it, so unlike the identity map it must survive a power failure.
+        self.state.execute_batch("PRAGMA synchronous = FULL")?;
+        let result = self.in_state(|state| {
+            state.execute("INSERT OR IGNORE INTO program VALUES (?1, ?2, ?3)", params![program.hash, program.applied.0, program.bytes])?;
+            state.execute("INSERT OR REPLACE INTO applied VALUES (1, ?1)", [&program.hash])?;
+            for (route, last) in retired {
+                state.execute("INSERT OR REPLACE INTO retired VALUES (?1, ?2)", params![route, last])?;
+            }
+            Ok(())
+        });
         self.state.execute_batch("PRAGMA synchronous = NORMAL")?;
         result
     }

@@ -62,7 +62,8 @@ pub(in crate::journal) fn refuse(command: Command, trouble: Option<Trouble>) {
     match command {
         Command::Append(_, reply) => answer(reply, Err(append)),
         Command::Settle(_, reply) | Command::Tell(_, reply) | Command::Keep(_, reply) => answer(reply, Err(settle)),
-        Command::Resume(_, _, _, reply) | Command::Replay(_, _, reply) => answer(reply, Err(other)),
+        Command::Resume(_, _, _, reply) | Command::Replay(_, _, reply) | Command::Known(_, _, reply) => answer(reply, Err(other)),
+        Command::Edit(_, _, reply) | Command::Unknown(_, reply) | Command::Site(_, _, reply) => answer(reply, Err(other)),
         Command::Add(_, _, reply) => answer(reply, Err(other)),
         Command::Program(_, _, reply) => answer(reply, Err(other)),
         Command::Prune(_, reply) => answer(reply, Err(other)),

@@ -145,6 +145,25 @@ impl Folder {
         }
     }
 
+    /// Notes that deliveries begin; true if that was noted before and never taken back.
+    pub(in crate::journal) fn mark_delivering(&self) -> std::io::Result<bool> {
+        let path = self.path.join("delivering");
+        if path.exists() {
+            return Ok(true);
+        }
+        OpenOptions::new().create(true).append(true).mode(0o600).open(path)?.sync_all()?;
+        self.sync()?;
+        Ok(false)
+    }
+
+    /// Takes it back.
+    pub(in crate::journal) fn unmark_delivering(&self) -> std::io::Result<()> {
+        match std::fs::remove_file(self.path.join("delivering")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => self.sync(),
+        }
+    }
+
     /// Bytes that this process may still write, and the size of the disk.
     pub(in crate::journal) fn space(&self) -> std::io::Result<(u64, u64)> {
         let space = rustix::fs::statvfs(&self.path)?;

@@ -6,16 +6,19 @@ use crate::journal::finder::{Finder, Stop};
 use crate::journal::folder::Folder;
 use crate::journal::keeper::Keeper;
 use crate::journal::kept::{Kept, ReplyRecord};
+use crate::journal::later::Later;
 use crate::journal::options::{OpenError, Options};
 use crate::journal::owed::{Correspondent, OwedRecord, Telling};
-use crate::journal::query::{Counts, Found, JournalError, MessageRecord, Pending, Program, Pruned, Query, Statistics, Unsettled, Verification};
+use crate::journal::query::{Counts, Found, Gone, JournalError, MessageRecord, Pending, Program, Pruned, Query, Statistics, Unsettled, Verification};
 use crate::journal::queue::{Board, Command, Queue, Reply};
 use crate::journal::read::{Gate, Library};
+use crate::journal::replay::{Edit, Replay};
 use crate::journal::settle::{IdentityKey, ServerId, Settle, SettleFault};
+use crate::journal::unknown::{Unknown, UnknownList};
 use crate::journal::writer::Writer;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -36,7 +39,10 @@ struct Inner {
     places: Semaphore,
     stop: Arc<Stop>,
     indexed_to: Option<Arc<AtomicU64>>,
-    backlog_max: Option<u64>,
+    /// With how many waiting deliveries nothing more is accepted, and with how many it is again.
+    backlog: Option<(u64, u64)>,
+    choked: AtomicBool,
+    keep_bytes: Option<u64>,
     open: Mutex<Option<Open>>,
     reads: AtomicU64,
 }
@@ -83,6 +89,7 @@ impl Journal {
             gate,
             stop: stop.clone(),
             low_water: options.low_water,
+            high_water: options.high_water,
             wal_bytes_max: options.wal_bytes_max,
         };
         keeper.look_at_room();
@@ -103,9 +110,9 @@ impl Journal {
         }
         let open = Mutex::new(Some(Open { threads, _lock: lock }));
         let places = Semaphore::new(WAITING_MAX);
-        Ok(Self {
-            inner: Arc::new(Inner { library, board, queue, places, stop, indexed_to, backlog_max: options.backlog_max, open, reads: AtomicU64::new(0) }),
-        })
+        let backlog = options.backlog_max.map(|most| (most, options.backlog_resume.unwrap_or(most - most / 10).min(most)));
+        let (choked, keep_bytes, reads) = (AtomicBool::new(false), options.keep_bytes, AtomicU64::new(0));
+        Ok(Self { inner: Arc::new(Inner { library, board, queue, places, stop, indexed_to, backlog, choked, keep_bytes, open, reads }) })
     }
 
     /// Stores a message and waits for the fsync of its commit: the one running on arrival, then its own.
@@ -117,7 +124,7 @@ impl Journal {
         if !board.room.load(Ordering::Relaxed) {
             return Err(AppendFault::Full);
         }
-        if self.inner.backlog_max.is_some_and(|most| board.backlog.load(Ordering::Relaxed) + append.deliveries.len() as u64 > most) {
+        if self.has_too_much_backlog(append.deliveries.len() as u64) {
             return Err(AppendFault::TooMuchBacklog);
         }
         self.ask(|reply| Command::Append(Box::new(append), reply)).await.unwrap_or(Err(AppendFault::Closed))
@@ -230,7 +237,7 @@ impl Journal {
         self.inner.board.arrivals(target)
     }
 
-    /// A message as it was received.
+    /// A message as it is mapped: as it was received, or as an operator edited it.
     pub async fn payload(&self, id: MessageId) -> Result<Envelope, JournalError> {
         self.payloads(&[id]).await?.pop().ok_or(JournalError::Missing)
     }
@@ -248,11 +255,45 @@ impl Journal {
         self.ask(|reply| Command::Resume(target, keys, at, reply)).await.unwrap_or(Err(JournalError::Closed))
     }
 
-    /// Makes dead letters, parked, skipped and superseded deliveries pending again (an operator's replay), in their old place in the order, with
-    /// the route set of the day. Returns how many there were.
-    pub async fn replay(&self, deliveries: &[DeliveryId], at: Timestamp) -> Result<u64, JournalError> {
+    /// Makes dead letters, parked, skipped and superseded deliveries pending again (an operator's replay), in their old place in the order.
+    /// Returns how many there were.
+    pub async fn replay(&self, deliveries: &[DeliveryId], how: &Replay) -> Result<u64, JournalError> {
+        let (deliveries, how) = (deliveries.to_vec(), how.clone());
+        self.ask(|reply| Command::Replay(deliveries, how, reply)).await.unwrap_or(Err(JournalError::Closed))
+    }
+
+    /// Keeps what an operator made of a message; from then on that is what [`Journal::payload`] gives. `Missing` if there is no such message,
+    /// or if one of its deliveries waits or is under way.
+    pub async fn edit(&self, id: MessageId, edit: Edit) -> Result<(), JournalError> {
+        self.ask(|reply| Command::Edit(id, Box::new(edit), reply)).await.unwrap_or(Err(JournalError::Closed))
+    }
+
+    /// For each of these deliveries, those of later messages to the same target that share an order key and were delivered: what a replay
+    /// would override. One pass over what came after the oldest of them.
+    pub async fn later_delivered(&self, deliveries: &[DeliveryId]) -> Result<Vec<Later>, JournalError> {
         let deliveries = deliveries.to_vec();
-        self.ask(|reply| Command::Replay(deliveries, at, reply)).await.unwrap_or(Err(JournalError::Closed))
+        self.read(move |library| library.later_delivered(&deliveries)).await
+    }
+
+    /// Counts codes and authorities that are not known, in one commit. A power failure may lose the last of them.
+    pub async fn keep_unknown(&self, found: Vec<Unknown>) -> Result<(), JournalError> {
+        self.ask(|reply| Command::Unknown(found, reply)).await.unwrap_or(Err(JournalError::Closed))
+    }
+
+    /// Forgets what was counted of a list, all of it or one code: it is known now. Returns how many rows went.
+    pub async fn forget_unknown(&self, list: UnknownList, code: Option<Phi<String>>) -> Result<u64, JournalError> {
+        self.ask(|reply| Command::Known(list, code, reply)).await.unwrap_or(Err(JournalError::Closed))
+    }
+
+    /// Keeps the site file that is in force, and for each target that is gone the last one that had it.
+    pub async fn put_site(&self, text: String, gone: Gone) -> Result<(), JournalError> {
+        self.ask(|reply| Command::Site(text, gone, reply)).await.unwrap_or(Err(JournalError::Closed))
+    }
+
+    /// The site file that was applied last, or, for a target that is gone, the last one that had it.
+    pub async fn site(&self, target: Option<&str>) -> Result<Option<String>, JournalError> {
+        let target = target.map(str::to_owned);
+        self.read(move |library| library.site(target.as_deref())).await
     }
 
     /// Gives a stored message further ways (an unrouted one whose route now exists). Returns their ids.
@@ -335,7 +376,8 @@ impl Journal {
         self.read(Library::verify).await
     }
 
-    /// Deletes whole segments whose last message is older than `Options::keep`; what is unsettled in them is carried over first.
+    /// Deletes whole segments whose last message is older than `Options::keep`, and the oldest as long as there are more bytes than
+    /// `Options::keep_bytes`; what is unsettled in them is carried over first, and goes once it is settled and old enough.
     /// A segment in which very much is unsettled stays, and so do those after it.
     pub async fn prune(&self, now: Timestamp) -> Result<Pruned, JournalError> {
         let mut sum = Pruned::default();
@@ -353,9 +395,41 @@ impl Journal {
         &self.inner.library.secret
     }
 
-    /// False below the low-water mark or after a failure: stop reading, and say so in /readyz.
+    /// False below the low-water mark, with too many deliveries waiting, or after a failure: stop reading, and say so in /readyz.
     pub fn has_room(&self) -> bool {
-        self.inner.board.room.load(Ordering::Relaxed) && !self.has_failed()
+        self.inner.board.room.load(Ordering::Relaxed) && !self.has_too_much_backlog(0) && !self.has_failed()
+    }
+
+    /// Whether more deliveries wait than may, with so many more; once it was so, until few enough are left.
+    pub fn has_too_much_backlog(&self, more: u64) -> bool {
+        let Some((most, resume)) = self.inner.backlog else { return false };
+        let waiting = self.inner.board.backlog.load(Ordering::Relaxed);
+        if waiting + more > most {
+            self.inner.choked.store(true, Ordering::Relaxed);
+        } else if waiting <= resume {
+            self.inner.choked.store(false, Ordering::Relaxed);
+        }
+        self.inner.choked.load(Ordering::Relaxed)
+    }
+
+    /// True if the journal has more bytes than `Options::keep_bytes`, as of the last second: `prune` may have something to do.
+    pub fn is_too_large(&self) -> bool {
+        self.inner.keep_bytes.is_some_and(|most| self.bytes() > most)
+    }
+
+    /// Says that deliveries begin, for whoever opens the journal next. True if the one before began and never said that it ended: what it had
+    /// sent may still be under way. Durable on return.
+    pub async fn begin_deliveries(&self) -> Result<bool, JournalError> {
+        let folder = self.inner.library.folder.clone();
+        let marked = tokio::task::spawn_blocking(move || folder.mark_delivering()).await;
+        marked.ok().and_then(Result::ok).ok_or_else(|| JournalError::Database("its folder cannot be written".into()))
+    }
+
+    /// Says that every delivery that was under way has come to its end.
+    pub async fn end_deliveries(&self) {
+        let folder = self.inner.library.folder.clone();
+        // Should it fail, the next start is more careful than it need be.
+        let _ = tokio::task::spawn_blocking(move || folder.unmark_delivering()).await;
     }
 
     /// True after an I/O error or a failed fsync. The process must exit with code 74.

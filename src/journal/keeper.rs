@@ -35,6 +35,7 @@ pub(in crate::journal) struct Keeper {
     pub(in crate::journal) gate: Arc<Gate>,
     pub(in crate::journal) stop: Arc<Stop>,
     pub(in crate::journal) low_water: Option<u64>,
+    pub(in crate::journal) high_water: Option<u64>,
     pub(in crate::journal) wal_bytes_max: u64,
 }
 
@@ -69,11 +70,13 @@ impl Keeper {
         }
     }
 
-    /// Compares the free space with the low-water mark. Called once before intake begins, too.
+    /// Compares the free space with the low-water mark, or, once below it, with the high-water mark. Called once before intake begins, too.
     pub(in crate::journal) fn look_at_room(&self) {
         let Ok((free, size)) = self.folder.space() else { return };
         let low_water = self.low_water.unwrap_or_else(|| (size / 20).max(1 << 30));
-        let room = free >= low_water;
+        // Between the two marks it stays as it was: a disk at its limit must not open and shut the doors all the time.
+        let high_water = self.high_water.unwrap_or_else(|| low_water.saturating_add(low_water / 10)).max(low_water);
+        let room = free >= if self.board.room.load(Ordering::Relaxed) { low_water } else { high_water };
         if self.board.room.swap(room, Ordering::Relaxed) != room {
             if room {
                 tracing::info!("the journal's disk has room again");

@@ -12,6 +12,7 @@ mod folder;
 mod handle;
 mod keeper;
 mod kept;
+mod later;
 mod options;
 mod owed;
 mod own_log;
@@ -20,6 +21,7 @@ mod query;
 mod queue;
 mod read;
 mod reader;
+mod replay;
 mod rows;
 #[cfg(feature = "sabotage")]
 mod sabotage;
@@ -28,17 +30,21 @@ mod search;
 mod settle;
 mod sheet;
 mod shelf;
+mod unknown;
 mod verify;
 mod writer;
 
 pub use append::{Append, AppendFault, Disposition, NewDelivery, Stored};
 pub use handle::Journal;
 pub use kept::{Kept, ReplyRecord};
+pub use later::Later;
 pub use options::{CommitReport, Indexer, Observer, OpenError, Options};
 pub use owed::{Correspondent, Depends, Owed, OwedRecord, OwedState, Place, Telling, Told, Wanted};
 pub use query::{
-    AttemptRecord, Counts, DeliveryRecord, DeliveryState, Found, JournalError, MessageRecord, Pending, Program, Pruned, Query, SegmentRecord, Statistics,
-    TypeCount, Unsettled, Verification,
+    AttemptRecord, Counts, DeliveryRecord, DeliveryState, EditRecord, Found, FoundDelivery, Gone, JournalError, MessageRecord, Pending, Program, Pruned, Query,
+    SegmentRecord, Statistics, TypeCount, Unsettled, Verification,
 };
 pub use reader::Reader;
+pub use replay::{Edit, Replay};
 pub use settle::{IdentityKey, Learned, ServerId, Settle, SettleFault, Settlement};
+pub use unknown::{Unknown, UnknownCount, UnknownList};

@@ -29,14 +29,20 @@ pub struct Options {
     pub path: PathBuf,
     /// How long settled messages are kept.
     pub keep: Duration,
+    /// How many bytes the journal may have before the oldest settled messages go, although they are younger than `keep`.
+    pub keep_bytes: Option<u64>,
     /// A segment that has grown past this many bytes takes no more messages.
     pub segment_bytes: u64,
     /// Free bytes below which nothing is accepted; `None` means 5 % of the disk or 1 GiB, whichever is more.
     pub low_water: Option<u64>,
+    /// Free bytes from which on messages are accepted again after that; at least `low_water`. `None` means a tenth more than `low_water`.
+    pub high_water: Option<u64>,
     /// The most that a write-ahead log may grow before it is folded back whatever readers do.
     pub wal_bytes_max: u64,
     /// The most deliveries that may wait, all targets together.
     pub backlog_max: Option<u64>,
+    /// With so many left messages are accepted again after that. `None` means nine tenths of `backlog_max`.
+    pub backlog_resume: Option<u64>,
     /// Allows a network file system, where locks and fsync often do not hold.
     pub allow_network_file_system: bool,
     /// Makes messages findable by patient.
@@ -51,10 +57,13 @@ impl Options {
         Self {
             path: path.into(),
             keep: Duration::from_secs(30 * 24 * 3600),
+            keep_bytes: None,
             segment_bytes: 1 << 30,
             low_water: None,
+            high_water: None,
             wal_bytes_max: 256 << 20,
             backlog_max: None,
+            backlog_resume: None,
             allow_network_file_system: false,
             indexer: None,
             observer: None,

@@ -3,7 +3,7 @@
 use crate::exchange::Timestamp;
 use crate::journal::own_log::PATIENCE;
 use crate::journal::query::{JournalError, Pruned};
-use crate::journal::schema::{Kind, Trouble, open_writable};
+use crate::journal::schema::{Kind, Trouble, open_writable, trouble};
 use crate::journal::shelf::{Segment, kind};
 use crate::journal::writer::Writer;
 use rusqlite::{Connection, params};
@@ -24,6 +24,7 @@ INSERT INTO main.delivery SELECT d.message, d.number, t.now, r.now, d.state, d.a
     FROM old.delivery AS d JOIN temp.renamed AS t ON t.was = d.target JOIN temp.renamed AS r ON r.was = d.route WHERE d.message IN (SELECT id FROM temp.chosen);
 INSERT INTO main.attempt (message, number, at, outcome, code, summary, detail)
     SELECT message, number, at, outcome, code, summary, detail FROM old.attempt WHERE message IN (SELECT id FROM temp.chosen) ORDER BY id;
+INSERT INTO main.edit (message, at, by, payload) SELECT message, at, by, payload FROM old.edit WHERE message IN (SELECT id FROM temp.chosen) ORDER BY id;
 INSERT INTO main.parked SELECT r.now, p.key, p.message, p.number FROM old.parked AS p JOIN temp.renamed AS r ON r.was = p.target;
 INSERT INTO main.awaited SELECT message, number FROM old.awaited WHERE message IN (SELECT id FROM temp.chosen);
 INSERT INTO main.acknowledgement SELECT a.message, r.now, a.sender, a.accept, a.wanted, a.awaited, a.state, a.positive, a.decided, a.told, a.line, a.frames,
@@ -36,16 +37,48 @@ INSERT INTO main.target_state SELECT target, sequence, state FROM old.target_sta
     ON CONFLICT (target) DO UPDATE SET sequence = excluded.sequence, state = excluded.state WHERE excluded.sequence > sequence;
 ";
 
+/// A file of fewer pages (4 KiB each) is made anew in a moment.
+const SMALL_PAGES: i64 = 16_384;
+
+const CHOOSE_SETTLED: &str = "CREATE TEMP TABLE chosen (id INTEGER PRIMARY KEY)";
+
+/// Messages that were carried over, are old, and of which nothing is unsettled any more.
+const SETTLED: &str = "INSERT INTO temp.chosen SELECT id FROM message AS m WHERE received < ?1
+    AND NOT EXISTS (SELECT 1 FROM delivery AS d WHERE d.message = m.id AND d.state IN (0, 2, 3))
+    AND NOT EXISTS (SELECT 1 FROM acknowledgement AS a WHERE a.message = m.id AND a.state IN (0, 1)) LIMIT ?2";
+
+/// Deletes them with everything that is theirs, and the tallies, which follow from the rows that stay.
+const DELETE_CHOSEN: &str = "
+DELETE FROM message WHERE id IN (SELECT id FROM temp.chosen);
+DELETE FROM delivery WHERE message IN (SELECT id FROM temp.chosen);
+DELETE FROM attempt WHERE message IN (SELECT id FROM temp.chosen);
+DELETE FROM parked WHERE message IN (SELECT id FROM temp.chosen);
+DELETE FROM awaited WHERE message IN (SELECT id FROM temp.chosen);
+DELETE FROM acknowledgement WHERE message IN (SELECT id FROM temp.chosen);
+DELETE FROM answer WHERE message IN (SELECT id FROM temp.chosen);
+DELETE FROM reply WHERE message IN (SELECT id FROM temp.chosen);
+DELETE FROM edit WHERE message IN (SELECT id FROM temp.chosen);
+DELETE FROM duplicate WHERE original IN (SELECT id FROM temp.chosen);
+DELETE FROM tally WHERE kind IN (1, 2);
+DELETE FROM temp.chosen;
+INSERT INTO temp.chosen SELECT id FROM message;
+";
+
 impl Writer {
-    /// Deletes the oldest segment if it is old enough and little in it is unsettled. One at a time, so that intake goes on in between.
+    /// Deletes the oldest segment if it is old enough, or the journal too large, and little in it is unsettled. One at a time, so that intake
+    /// goes on in between.
     pub(in crate::journal) fn prune(&mut self, now: Timestamp) -> Result<Pruned, JournalError> {
         let keep = i64::try_from(self.options.keep.as_millis()).unwrap_or(i64::MAX);
         // What came last may be the last for long: it is not kept longer for that.
         let rolled = self.roll_if_old(now.0.saturating_sub(keep));
         rolled.map_err(|error| if self.blame(&error) == Trouble::Full { JournalError::Full } else { JournalError::Failing })?;
+        let tidied = self.tidy(now.0.saturating_sub(keep));
+        self.judge(tidied)?;
         let segments = self.shelf.all();
         let [_, oldest, next, ..] = segments.as_slice() else { return Ok(Pruned::default()) };
-        if oldest.last_received() >= now.0.saturating_sub(keep) {
+        // What waits in write-ahead logs is in the files soon, and those that go take theirs along.
+        let too_large = self.options.keep_bytes.is_some_and(|most| self.folder.bytes().0 > most);
+        if oldest.last_received() >= now.0.saturating_sub(keep) && !too_large {
             return Ok(Pruned::default());
         }
         // Before the segment is given up, because afterwards it must go; while somebody reads for long, retention waits for its next turn.
@@ -89,6 +122,42 @@ impl Writer {
         }
         result?;
         Ok(Some((messages.unsigned_abs(), unsettled.unsigned_abs())))
+    }
+
+    /// Deletes, of what was carried over, what has been settled since and is old enough: a few thousand messages at a time.
+    fn tidy(&mut self, before: i64) -> rusqlite::Result<()> {
+        let Some(old) = self.shelf.all().first().cloned() else { return Ok(()) };
+        self.sheets.remove(&0);
+        let carried = open_writable(&old.path, Kind::Segment, 2048).map_err(|_| io())?;
+        carried.execute_batch(CHOOSE_SETTLED)?;
+        let chosen = carried.execute(SETTLED, params![before, CARRIED_MAX])?;
+        if chosen == 0 {
+            return Ok(());
+        }
+        let gate = self.gate.clone();
+        let Some(_alone) = gate.close(PATIENCE) else { return Ok(()) };
+        carried.execute_batch("BEGIN IMMEDIATE")?;
+        let deleted = carried.execute_batch(DELETE_CHOSEN).and_then(|()| tally(&carried)).and_then(|()| carried.execute_batch("COMMIT"));
+        if !carried.is_autocommit() {
+            let _ = carried.execute_batch("ROLLBACK");
+        }
+        deleted?;
+        // The pages are free for what is carried over next; where most are, the file is made anew, and its space given back.
+        let (pages, free): (i64, i64) =
+            (carried.pragma_query_value(None, "page_count", |row| row.get(0))?, carried.pragma_query_value(None, "freelist_count", |row| row.get(0))?);
+        if free * 2 > pages && pages - free < SMALL_PAGES {
+            // A reader in another process may stand in the way; then it is for the next time.
+            match carried.execute_batch("VACUUM") {
+                Err(error) if trouble(&error) == Trouble::Failing => return Err(error),
+                _ => {}
+            }
+        }
+        let left = Segment::load(0, old.path.clone(), &carried)?;
+        let rest = self.shelf.all().iter().skip(1).cloned().collect::<Vec<_>>();
+        self.shelf.replace(std::iter::once(Arc::new(left)).chain(rest).collect());
+        self.recount()?;
+        tracing::debug!(messages = chosen, "settled messages that had been carried over were deleted");
+        Ok(())
     }
 
     /// Takes a segment off the shelf and deletes its files.

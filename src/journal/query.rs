@@ -2,6 +2,7 @@
 
 use crate::exchange::{ControlId, DeliveryId, Envelope, MessageId, OrderKey, Phi, Timestamp};
 use crate::journal::{Disposition, OwedRecord};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// A delivery that waits for its turn.
@@ -84,6 +85,12 @@ pub struct Query {
     pub state: Option<DeliveryState>,
     /// Has a delivery to this target.
     pub target: Option<String>,
+    /// Has a delivery by this route.
+    pub route: Option<String>,
+    /// Has a delivery whose last attempt ended with this code, such as `http-422`.
+    pub code: Option<String>,
+    /// Has a delivery whose last attempt says this in its summary, in capitals or not.
+    pub reason: Option<String>,
     /// `accepted`, `filtered`, `unrouted` or `refused`.
     pub disposition: Option<String>,
     /// Only messages before this one: the last of the page before.
@@ -113,8 +120,27 @@ pub struct Found {
     pub disposition: Disposition,
     /// Bytes as received.
     pub bytes: u64,
-    /// Each delivery: target and state.
-    pub deliveries: Vec<(Arc<str>, DeliveryState)>,
+    /// Each delivery, in order.
+    pub deliveries: Vec<FoundDelivery>,
+}
+
+/// A delivery of a message in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundDelivery {
+    /// Which of the message's.
+    pub number: u16,
+    /// The route.
+    pub route: Arc<str>,
+    /// The target.
+    pub target: Arc<str>,
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// True if it is one that the query asked for: of this state, target, route, code and reason, as far as given.
+    pub wanted: bool,
+    /// How its last attempt ended, unless it was delivered: a short, fixed word.
+    pub code: String,
+    /// The same as a sentence without patient data.
+    pub summary: String,
 }
 
 /// Everything about one message.
@@ -134,6 +160,35 @@ pub struct MessageRecord {
     pub awaited: Vec<u16>,
     /// What the sender was and is told in enhanced mode.
     pub owed: Option<OwedRecord>,
+    /// What operators made of it, oldest first.
+    pub edits: Vec<EditRecord>,
+}
+
+impl MessageRecord {
+    /// The message as it is mapped and delivered: the last edit, else what was received.
+    pub fn content(&self) -> &Phi<Bytes> {
+        self.edits.last().map_or(&self.envelope.bytes, |edit| &edit.bytes)
+    }
+}
+
+/// What an operator made of a message.
+#[derive(Clone, Debug)]
+pub struct EditRecord {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub by: String,
+    /// The whole message.
+    pub bytes: Phi<Bytes>,
+}
+
+/// Targets that a change of the site takes away or brings back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// Those that leave, each with the site file that had it last.
+    pub left: Vec<(String, String)>,
+    /// Those that are there again.
+    pub back: Vec<String>,
 }
 
 /// One delivery and its attempts.

@@ -1,7 +1,9 @@
 //! What waits for the writer, and what all parts of the journal know about its health.
 
-use crate::exchange::{DeliveryId, MessageId, OrderKey, Timestamp};
-use crate::journal::query::{Counts, JournalError, Program, Pruned};
+use crate::exchange::{DeliveryId, MessageId, OrderKey, Phi, Timestamp};
+use crate::journal::query::{Counts, Gone, JournalError, Program, Pruned};
+use crate::journal::replay::{Edit, Replay};
+use crate::journal::unknown::{Unknown, UnknownList};
 use crate::journal::{Append, AppendFault, Correspondent, Kept, NewDelivery, Settle, SettleFault, Stored, Telling};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +26,15 @@ pub(in crate::journal) enum Command {
     /// Make parked deliveries pending.
     Resume(Arc<str>, Vec<OrderKey>, Timestamp, Reply<u64, JournalError>),
     /// Make deliveries pending that were given up.
-    Replay(Vec<DeliveryId>, Timestamp, Reply<u64, JournalError>),
+    Replay(Vec<DeliveryId>, Replay, Reply<u64, JournalError>),
+    /// Keep what an operator made of a message.
+    Edit(MessageId, Box<Edit>, Reply<(), JournalError>),
+    /// Count codes and authorities that are not known.
+    Unknown(Vec<Unknown>, Reply<(), JournalError>),
+    /// Forget them: of a list, all or one code.
+    Known(UnknownList, Option<Phi<String>>, Reply<u64, JournalError>),
+    /// Keep the site file that is in force, and those of targets that are gone.
+    Site(String, Gone, Reply<(), JournalError>),
     /// Give a message further deliveries.
     Add(MessageId, Vec<NewDelivery>, Reply<Vec<DeliveryId>, JournalError>),
     /// Keep a route set, and with which set each route that is gone was there last.

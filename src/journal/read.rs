@@ -4,7 +4,8 @@ use crate::exchange::{DeliveryId, Envelope, MessageId, OrderKey, Timestamp};
 use crate::journal::folder::Folder;
 use crate::journal::owed;
 use crate::journal::query::{
-    AttemptRecord, Counts, DeliveryRecord, DeliveryState, JournalError, MessageRecord, Pending, Program, SegmentRecord, Statistics, TypeCount, Unsettled,
+    AttemptRecord, Counts, DeliveryRecord, DeliveryState, EditRecord, JournalError, MessageRecord, Pending, Program, SegmentRecord, Statistics, TypeCount,
+    Unsettled,
 };
 use crate::journal::rows::{self, Names, outcome};
 use crate::journal::schema::{code, open_readable};
@@ -292,7 +293,7 @@ impl Library {
         Ok(one.iter().any(|pending| pending.blocked))
     }
 
-    /// Messages as they were received.
+    /// Messages as they are mapped: as they were received, or as an operator edited them.
     pub(in crate::journal) fn payloads(&self, ids: &[MessageId]) -> Result<Vec<Envelope>, JournalError> {
         self.with(|connections| {
             ids.iter()
@@ -306,7 +307,13 @@ impl Library {
                         .optional()
                         .map_err(unread)?
                         .ok_or(JournalError::Missing)?;
-                    envelope.ok_or_else(unknown_codec)
+                    let mut envelope = envelope.ok_or_else(unknown_codec)?;
+                    let mut edited = connection.prepare_cached("SELECT payload FROM edit WHERE message = ?1 ORDER BY id DESC LIMIT 1").map_err(unread)?;
+                    let edited = edited.query_row([id.0.cast_signed()], |row| Ok(rows::unpacked(row.get_ref(0)?.as_blob()?))).optional().map_err(unread)?;
+                    if let Some(bytes) = edited {
+                        envelope.bytes = crate::exchange::Phi::new(bytes.ok_or_else(unknown_codec)?);
+                    }
+                    Ok(envelope)
                 })
                 .collect()
         })
@@ -319,6 +326,14 @@ impl Library {
             let mut query = connection.prepare_cached("SELECT id, etag FROM identity WHERE key = ?1").map_err(unread)?;
             let mut look = |key: &IdentityKey| query.query_row([key.0], |row| Ok(ServerId { id: row.get(0)?, etag: row.get(1)? })).optional().map_err(unread);
             identities.iter().map(&mut look).collect()
+        })
+    }
+
+    /// The site file that was applied last, or the last one that had a target that is gone.
+    pub(in crate::journal) fn site(&self, target: Option<&str>) -> Result<Option<String>, JournalError> {
+        self.with(|connections| {
+            let sql = "SELECT text FROM site WHERE target = ?1";
+            connections.get(&self.folder.state())?.query_row(sql, [target.unwrap_or_default()], |row| row.get(0)).optional().map_err(unread)
         })
     }
 
@@ -534,5 +549,13 @@ fn message(connection: &Connection, id: MessageId) -> rusqlite::Result<Option<Op
     let mut query = connection.prepare_cached("SELECT number FROM awaited WHERE message = ?1")?;
     let awaited = query.query_map([number], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     let owed = owed::record(connection, id)?;
-    Ok(Some(Some(MessageRecord { id, envelope, disposition, deliveries, duplicates: 0, awaited, owed })))
+    let mut query = connection.prepare_cached("SELECT at, by, payload FROM edit WHERE message = ?1 ORDER BY id")?;
+    let edits = query.query_map([number], |row| Ok((row.get(0)?, row.get(1)?, rows::unpacked(row.get_ref(2)?.as_blob()?))))?;
+    let mut record = MessageRecord { id, envelope, disposition, deliveries, duplicates: 0, awaited, owed, edits: Vec::new() };
+    for edit in edits {
+        let (at, by, bytes) = edit?;
+        let Some(bytes) = bytes else { return Ok(Some(None)) };
+        record.edits.push(EditRecord { at: Timestamp(at), by, bytes: crate::exchange::Phi::new(bytes) });
+    }
+    Ok(Some(Some(record)))
 }

@@ -4,10 +4,12 @@ use crate::exchange::{DeliveryId, Envelope, MessageId, Phi};
 use crate::journal::OpenError;
 use crate::journal::folder::Folder;
 use crate::journal::kept::ReplyRecord;
+use crate::journal::later::Later;
 use crate::journal::query::{Found, JournalError, MessageRecord, Program, Query, Statistics, Verification};
 use crate::journal::read::{Gate, Library};
 use crate::journal::schema::{database, open_readable};
 use crate::journal::shelf::{Segment, Shelf};
+use crate::journal::unknown::UnknownCount;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -63,7 +65,17 @@ impl Reader {
         self.library.verify()
     }
 
-    /// A message as it was received.
+    /// Codes and authorities that no table and no naming system knows, by sender, most often first.
+    pub fn unknown(&self) -> Result<Vec<UnknownCount>, JournalError> {
+        self.library.unknown()
+    }
+
+    /// For each of these deliveries, those of later messages to the same target that share an order key and were delivered.
+    pub fn later_delivered(&self, deliveries: &[DeliveryId]) -> Result<Vec<Later>, JournalError> {
+        self.library.later_delivered(deliveries)
+    }
+
+    /// A message as it is mapped: as it was received, or as an operator edited it.
     pub fn envelope(&self, id: MessageId) -> Result<Envelope, JournalError> {
         self.library.payloads(&[id])?.pop().ok_or(JournalError::Missing)
     }
@@ -81,6 +93,11 @@ impl Reader {
     /// The route set that was applied last; `None` if no daemon ever ran on the journal.
     pub fn applied(&self) -> Result<Option<Program>, JournalError> {
         self.library.program(None)
+    }
+
+    /// The site file that was applied last.
+    pub fn site(&self) -> Result<Option<String>, JournalError> {
+        self.library.site(None)
     }
 
     /// A stored route set.

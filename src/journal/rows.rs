@@ -98,6 +98,12 @@ pub(in crate::journal) fn write_large_payload(connection: &Connection, message: 
     blob.write_all_at(bytes, 1)
 }
 
+/// A payload's bytes; `None` if they are packed in a way that this program does not know.
+pub(in crate::journal) fn unpacked(payload: &[u8]) -> Option<Bytes> {
+    let (&CODEC_RAW, bytes) = payload.split_first()? else { return None };
+    Some(Bytes::copy_from_slice(bytes))
+}
+
 /// The number that is stored for a format.
 pub(in crate::journal) fn format_number(format: Format) -> i64 {
     match format {

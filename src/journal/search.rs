@@ -2,7 +2,7 @@
 
 use crate::exchange::{ControlId, MessageId, Timestamp};
 use crate::journal::finder::term_hash;
-use crate::journal::query::{DeliveryState, Found, JournalError, Query};
+use crate::journal::query::{DeliveryState, Found, FoundDelivery, JournalError, Query};
 use crate::journal::read::{Library, state, unread};
 use crate::journal::rows;
 use crate::journal::shelf::{Segment, state_number};
@@ -150,13 +150,41 @@ fn look(connection: &Connection, id: i64, query: &Query) -> rusqlite::Result<Opt
     if !fits {
         return Ok(None);
     }
-    found.deliveries = connection
-        .prepare_cached("SELECT t.text, d.state FROM delivery AS d CROSS JOIN name AS t ON t.id = d.target WHERE d.message = ?1 ORDER BY d.number")?
-        .query_map([id], |row| Ok((row.get(0)?, state(row.get(1)?))))?
+    let asked = query.state.is_some() || query.target.is_some() || query.route.is_some() || query.code.is_some() || query.reason.is_some();
+    found.deliveries = deliveries(connection, id, query)?;
+    Ok(Some(found).filter(|found| !asked || found.deliveries.iter().any(|delivery| delivery.wanted)))
+}
+
+fn deliveries(connection: &Connection, id: i64, query: &Query) -> rusqlite::Result<Vec<FoundDelivery>> {
+    let mut all: Vec<FoundDelivery> = connection
+        .prepare_cached(
+            "SELECT d.number, r.text, t.text, d.state FROM delivery AS d CROSS JOIN name AS r ON r.id = d.route CROSS JOIN name AS t ON t.id = d.target \
+             WHERE d.message = ?1 ORDER BY d.number",
+        )?
+        .query_map([id], |row| {
+            let state = state(row.get(3)?);
+            Ok(FoundDelivery {
+                number: row.get(0)?,
+                route: row.get(1)?,
+                target: row.get(2)?,
+                state,
+                wanted: false,
+                code: String::new(),
+                summary: String::new(),
+            })
+        })?
         .collect::<rusqlite::Result<_>>()?;
-    let wanted = |(target, state): &(Arc<str>, DeliveryState)| {
-        query.state.is_none_or(|wanted| wanted == *state) && query.target.as_deref().is_none_or(|wanted| wanted == target.as_ref())
-    };
-    let asked = query.state.is_some() || query.target.is_some();
-    Ok(Some(found).filter(|found| !asked || found.deliveries.iter().any(wanted)))
+    let mut last = connection.prepare_cached("SELECT code, summary FROM attempt WHERE message = ?1 AND number = ?2 ORDER BY id DESC LIMIT 1")?;
+    for delivery in &mut all {
+        if delivery.state != DeliveryState::Delivered {
+            let said = last.query_row(params![id, delivery.number], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            (delivery.code, delivery.summary) = said.unwrap_or_default();
+        }
+        delivery.wanted = query.state.is_none_or(|wanted| wanted == delivery.state)
+            && query.target.as_deref().is_none_or(|wanted| wanted == &*delivery.target)
+            && query.route.as_deref().is_none_or(|wanted| wanted == &*delivery.route)
+            && query.code.as_deref().is_none_or(|wanted| wanted == delivery.code)
+            && query.reason.as_deref().is_none_or(|wanted| delivery.summary.to_lowercase().contains(&wanted.to_lowercase()));
+    }
+    Ok(all)
 }

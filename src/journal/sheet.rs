@@ -10,7 +10,7 @@ use crate::journal::shelf::{STATES, Segment, States, kind, state_number};
 use crate::journal::{Append, Disposition, NewDelivery, OpenError, Settle, SettleFault, Settlement};
 use rusqlite::blob::ZeroBlob;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ impl Changes {
         *self.tallies.entry((kind, a.clone(), b.to_owned(), c)).or_default() += 1;
     }
 
-    fn step(&mut self, target: &Arc<str>, from: Option<DeliveryState>, to: DeliveryState) {
+    pub(in crate::journal) fn step(&mut self, target: &Arc<str>, from: Option<DeliveryState>, to: DeliveryState) {
         let states = self.targets.entry(target.clone()).or_default();
         if let Some(from) = from {
             states[state_number(from)] -= 1;
@@ -85,11 +85,12 @@ pub(in crate::journal) struct Sheet {
     changes: Option<Changes>,
 }
 
-struct Row {
-    target: Arc<str>,
-    target_number: i64,
-    state: DeliveryState,
-    keys: Vec<OrderKey>,
+/// A delivery's row, as far as a change needs it.
+pub(in crate::journal) struct Row {
+    pub(in crate::journal) target: Arc<str>,
+    pub(in crate::journal) target_number: i64,
+    pub(in crate::journal) state: DeliveryState,
+    pub(in crate::journal) keys: Vec<OrderKey>,
 }
 
 impl Sheet {
@@ -135,7 +136,7 @@ impl Sheet {
         self.changes().bytes += bytes;
     }
 
-    fn changes(&mut self) -> &mut Changes {
+    pub(in crate::journal) fn changes(&mut self) -> &mut Changes {
         self.changes.get_or_insert_default()
     }
 
@@ -322,7 +323,7 @@ impl Sheet {
         Ok(Some((from..).take(deliveries.len()).map(|number| DeliveryId { message: id, number }).collect()))
     }
 
-    fn delivery(&self, id: DeliveryId) -> rusqlite::Result<Option<Row>> {
+    pub(in crate::journal) fn delivery(&self, id: DeliveryId) -> rusqlite::Result<Option<Row>> {
         self.connection
             .prepare_cached("SELECT n.text, d.target, d.state, d.order_keys FROM delivery AS d CROSS JOIN name AS n ON n.id = d.target WHERE d.message = ?1 AND d.number = ?2")?
             .query_row(params![id.message.0.cast_signed(), id.number], |row| {
@@ -477,75 +478,18 @@ impl Sheet {
         Ok(Ok(()))
     }
 
-    fn note(&self, id: DeliveryId, at: Timestamp, note: &Note<'_>) -> rusqlite::Result<()> {
+    pub(in crate::journal) fn note(&self, id: DeliveryId, at: Timestamp, note: &Note<'_>) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached("INSERT INTO attempt (message, number, at, outcome, code, summary, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
             .execute(params![id.message.0.cast_signed(), id.number, at.0, note.outcome, note.code, note.summary, note.detail])?;
         Ok(())
     }
 
-    fn unblock(&self, id: DeliveryId, row: &Row) -> rusqlite::Result<()> {
+    pub(in crate::journal) fn unblock(&self, id: DeliveryId, row: &Row) -> rusqlite::Result<()> {
         let mut lift = self.connection.prepare_cached("DELETE FROM parked WHERE target = ?1 AND key = ?2 AND message = ?3 AND number = ?4")?;
         for key in &row.keys {
             lift.execute(params![row.target_number, rows::key_number(*key), id.message.0.cast_signed(), id.number])?;
         }
-        Ok(())
-    }
-
-    /// Makes what is parked under `key` pending again, up to `limit` deliveries. A dead letter goes on blocking until it is replayed or skipped
-    /// itself. Returns how many became pending; adds their other keys to `also`.
-    pub(in crate::journal) fn resume(
-        &mut self,
-        target: &str,
-        key: OrderKey,
-        at: Timestamp,
-        limit: usize,
-        also: &mut HashSet<OrderKey>,
-    ) -> rusqlite::Result<(u64, bool)> {
-        let ids: Vec<DeliveryId> = self
-            .connection
-            .prepare_cached(
-                "SELECT p.message, p.number FROM parked AS p CROSS JOIN delivery AS d ON d.message = p.message AND d.number = p.number \
-                 WHERE p.target = (SELECT id FROM name WHERE text = ?1) AND p.key = ?2 AND d.state = 3 ORDER BY p.message, p.number LIMIT ?3",
-            )?
-            .query_map(params![target, rows::key_number(key), limit as i64], |row| {
-                Ok(DeliveryId { message: MessageId(row.get::<_, i64>(0)?.cast_unsigned()), number: row.get(1)? })
-            })?
-            .collect::<rusqlite::Result<_>>()?;
-        let mut resumed = 0;
-        for id in &ids {
-            let Some(row) = self.delivery(*id)? else { continue };
-            self.unblock(*id, &row)?;
-            self.reopen(*id, &row, at, outcome::RESUMED)?;
-            also.extend(row.keys.iter().copied());
-            resumed += 1;
-        }
-        Ok((resumed, ids.len() == limit))
-    }
-
-    /// Makes a delivery that was given up pending again.
-    pub(in crate::journal) fn replay(&mut self, id: DeliveryId, at: Timestamp) -> rusqlite::Result<bool> {
-        let Some(row) = self.delivery(id)? else { return Ok(false) };
-        if !matches!(row.state, DeliveryState::DeadLetter | DeliveryState::Skipped | DeliveryState::Superseded | DeliveryState::Parked) {
-            return Ok(false);
-        }
-        self.unblock(id, &row)?;
-        self.forget_answers(id)?;
-        self.reopen(id, &row, at, outcome::REPLAYED)?;
-        Ok(true)
-    }
-
-    /// A replay after a change of routes must not keep the old route set; a resumed delivery was never tried or keeps what it had.
-    fn reopen(&mut self, id: DeliveryId, row: &Row, at: Timestamp, outcome: i64) -> rusqlite::Result<()> {
-        let fresh = i64::from(outcome == outcome::REPLAYED);
-        self.connection
-            .prepare_cached(
-                "UPDATE delivery SET state = 0, not_before = NULL, program = CASE WHEN ?3 = 1 THEN NULL ELSE program END, \
-                 first_attempt = CASE WHEN ?3 = 1 THEN NULL ELSE first_attempt END WHERE message = ?1 AND number = ?2",
-            )?
-            .execute(params![id.message.0.cast_signed(), id.number, fresh])?;
-        self.note(id, at, &Note { outcome, code: "", summary: "", detail: None })?;
-        self.changes().step(&row.target, Some(row.state), DeliveryState::Pending);
         Ok(())
     }
 
@@ -561,9 +505,10 @@ impl Sheet {
     }
 }
 
-struct Note<'a> {
-    outcome: i64,
-    code: &'a str,
-    summary: &'a str,
-    detail: Option<&'a str>,
+/// An attempt's row.
+pub(in crate::journal) struct Note<'a> {
+    pub(in crate::journal) outcome: i64,
+    pub(in crate::journal) code: &'a str,
+    pub(in crate::journal) summary: &'a str,
+    pub(in crate::journal) detail: Option<&'a str>,
 }

@@ -7,13 +7,17 @@ use rusqlite::Connection;
 use std::sync::Arc;
 
 /// What must never be found, in the words of a report.
-const NEVER: [(&str, &str); 9] = [
+const NEVER: [(&str, &str); 10] = [
     ("deliveries belong to no message", "SELECT count(*) FROM delivery WHERE message NOT IN (SELECT id FROM message)"),
     (
         "attempts belong to no delivery",
         "SELECT count(*) FROM attempt AS a WHERE NOT EXISTS (SELECT 1 FROM delivery AS d WHERE d.message = a.message AND d.number = a.number)",
     ),
     ("messages have an unreadable payload", "SELECT count(*) FROM message WHERE length(payload) < 1 OR substr(payload, 1, 1) <> x'00'"),
+    (
+        "edits are unreadable or of no message",
+        "SELECT count(*) FROM edit WHERE length(payload) < 1 OR substr(payload, 1, 1) <> x'00' OR message NOT IN (SELECT id FROM message)",
+    ),
     ("messages lack their listener's name", "SELECT count(*) FROM message WHERE listener NOT IN (SELECT id FROM name)"),
     (
         "deliveries lack their route's or target's name",

@@ -33,7 +33,9 @@ pub use guide::{GUIDE_OVERLAYS, GuideCoverage, GuideRow, Proof, Sheets, Verdict}
 pub use lineage::{
     ConditionUse, Deletion, Dropped, ElementLineage, LineUse, Lineage, MessageLineage, Outcome, ResourceLineage, Spot, Stage, Step, Use, ValueUse,
 };
-pub use program::{AfterDeadLetter, Asking, Context, Finding, LoadOptions, Loaded, Matches, OrderValue, Output, RouteId, RouteInfo, RouteSet, Send, Stop};
+pub use program::{
+    AfterDeadLetter, Asking, Context, Finding, LoadOptions, Loaded, Matches, OrderValue, Output, RouteId, RouteInfo, RouteSet, Send, Stop, UnknownCode,
+};
 pub use schema::schema;
 pub use survey::{CodeCondition, CodeLine, Survey};
 pub use tree::{

@@ -1,7 +1,7 @@
 //! What a checked route set offers to the engine and the command line.
 
 use crate::diagnostic::{Diagnostic, Sources, Span};
-use crate::exchange::{MessageId, Timestamp};
+use crate::exchange::{MessageId, Phi, Timestamp};
 use crate::fhir::{Answers, Question, Saves};
 use crate::hl7v2::Draft;
 use crate::route::code::{Code, Route};
@@ -159,6 +159,19 @@ pub struct Output {
     pub drafts: Vec<Draft>,
     /// What was noticed on the way; never changes the acknowledgement.
     pub findings: Vec<Finding>,
+    /// Codes that a table and authorities that no naming system knows, each once.
+    pub unknown: Vec<UnknownCode>,
+}
+
+/// A code that a table does not know, or an authority or coding system that no `systems:` document knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownCode {
+    /// The table's name; `None` for the naming systems.
+    pub table: Option<Arc<str>>,
+    /// The code, or the namespace; of an authority that names only a universal ID, that.
+    pub code: Phi<String>,
+    /// The v2 place, such as `PV1-14`; empty where it is not known.
+    pub place: String,
 }
 
 /// Something that an analyst should look at: a failed conversion, an unknown code, a value that was not carried. No patient data.
@@ -183,6 +196,8 @@ pub struct Stop {
     pub text: String,
     /// The v2 fields that were missing, such as `PID-3`.
     pub places: Vec<String>,
+    /// Codes that were not known, each once; one of them may be the reason.
+    pub unknown: Vec<UnknownCode>,
     /// File and line of the route.
     pub line: String,
 }

@@ -79,7 +79,11 @@ pub(crate) const ROOT: &[SiteKey] = &[
 pub(crate) const JOURNAL: &[SiteKey] = &[
     key("path", Takes::Text, "the folder; journal"),
     key("keep", Takes::Duration(&[]), "how long settled messages are kept; 30d"),
+    key("keep-bytes", Takes::Size, "how large the journal may be before the oldest settled messages go, although they are younger than `keep`; no limit"),
     key("low-water", Takes::Share, "below this much free space nothing is accepted; 5 % or 1 GiB, whichever is more"),
+    key("high-water", Takes::Share, "from this much free space on messages are accepted again after that; a tenth more than `low-water`"),
+    key("backlog-max", Takes::Number(1, 1_000_000_000), "with more deliveries waiting than this, nothing is accepted; no limit but the disk"),
+    key("backlog-resume", Takes::Number(0, 1_000_000_000), "with so many deliveries left messages are accepted again after that; nine tenths of `backlog-max`"),
 ];
 
 /// `console:` and `metrics:`.

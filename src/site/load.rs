@@ -8,6 +8,7 @@ use crate::site::sections::{Around, DEFAULTS, site};
 use crate::site::yaml::{Path, Place, Yaml, span_of};
 use config::{Config, Value, ValueKind};
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 /// How a site file is to be read.
 pub struct SiteOptions<'a> {
@@ -23,6 +24,8 @@ pub struct SiteOptions<'a> {
 pub struct LoadedSite {
     /// The site; `None` if there is any error.
     pub site: Option<Site>,
+    /// The journal's folder, also where the file has errors elsewhere; `None` if it is no YAML.
+    pub journal: Option<PathBuf>,
     /// Everything that was found, in file order.
     pub diagnostics: Vec<Diagnostic>,
     /// The texts that the diagnostics point into: the file, and one per variable or flag. Secrets in them are blotted out.
@@ -61,7 +64,8 @@ pub fn load(shown: &str, folder: &std::path::Path, text: Option<&str>, options: 
     let mut diagnostics = reader.faults;
     diagnostics.sort_by_key(|d| (d.span.source, d.span.start));
     let good = diagnostics.iter().all(|d| d.severity != Severity::Error);
-    LoadedSite { site: read.filter(|_| good), diagnostics, sources }
+    let journal = read.as_ref().map(|site| site.journal.path.clone());
+    LoadedSite { site: read.filter(|_| good), journal, diagnostics, sources }
 }
 
 /// An override's place counts where its value won; elsewhere (`listeners` in `KILN__LISTENERS__ADT__MLLP`) the file's own stays.

@@ -47,8 +47,16 @@ pub struct Journal {
     pub path: PathBuf,
     /// How long settled messages are kept.
     pub keep: Duration,
+    /// How many bytes the journal may have before the oldest settled messages go, whatever their age; `None`: no limit.
+    pub keep_bytes: Option<u64>,
     /// Below this much free space nothing is accepted.
     pub low_water: LowWater,
+    /// From this much free space on messages are accepted again; `None`: a tenth more than `low_water`.
+    pub high_water: Option<LowWater>,
+    /// With so many waiting deliveries nothing more is accepted; `None`: no limit but the disk.
+    pub backlog_max: Option<u64>,
+    /// With so many left messages are accepted again; `None`: nine tenths of that.
+    pub backlog_resume: Option<u64>,
 }
 
 /// `low-water:`.

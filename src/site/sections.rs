@@ -79,7 +79,15 @@ fn language(r: &mut Reader<'_>, keys: &Keys<'_>) -> u32 {
 }
 
 fn journal(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Journal {
-    let mut journal = Journal { path: around.folder.join("journal"), keep: Duration::from_secs(30 * 86_400), low_water: LowWater::Default };
+    let mut journal = Journal {
+        path: around.folder.join("journal"),
+        keep: Duration::from_secs(30 * 86_400),
+        keep_bytes: None,
+        low_water: LowWater::Default,
+        high_water: None,
+        backlog_max: None,
+        backlog_resume: None,
+    };
     let Some(entry) = keys.get("journal") else { return journal };
     let k = r.keys(&entry, JOURNAL);
     if let Some(path) = k.get("path").and_then(|e| r.text(&e)) {
@@ -88,13 +96,22 @@ fn journal(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Journal 
     if let Some(keep) = k.get("keep").and_then(|e| r.duration(&e)) {
         journal.keep = keep;
     }
+    let water = |text: &str| match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse().ok().filter(|p| *p < 100).map(LowWater::Percent),
+        None => unit::size(text).map(LowWater::Bytes),
+    };
     if let Some(e) = k.get("low-water") {
-        let read = |text: &str| match text.strip_suffix('%') {
-            Some(percent) => percent.trim().parse().ok().filter(|p| *p < 100).map(LowWater::Percent),
-            None => unit::size(text).map(LowWater::Bytes),
-        };
-        journal.low_water = r.parsed(&e, read, "a size or a share of the disk", "write `1GiB` or `5%`").unwrap_or(LowWater::Default);
+        journal.low_water = r.parsed(&e, water, "a size or a share of the disk", "write `1GiB` or `5%`").unwrap_or(LowWater::Default);
     }
+    if let Some(e) = k.get("high-water") {
+        journal.high_water = r.parsed(&e, water, "a size or a share of the disk", "write `2GiB` or `7%`");
+    }
+    if let Some(e) = k.get("keep-bytes") {
+        journal.keep_bytes = r.parsed(&e, unit::size, "a size", "write `50GiB`");
+    }
+    let mut number = |name: &str| k.get(name).and_then(|e| r.parsed(&e, |text| text.parse::<u64>().ok(), "a whole number", "write `1000000`"));
+    journal.backlog_max = number("backlog-max");
+    journal.backlog_resume = number("backlog-resume");
     journal
 }
 

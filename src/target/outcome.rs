@@ -101,6 +101,9 @@ pub struct Setback {
     pub saved: Vec<Saved>,
     /// Messages whose state this attempt has changed, as with `saved`.
     pub sent: Vec<Sent>,
+    /// The entries of `saves` that the refused request held, in its order: `Bundle.entry[2]` in what the server said is the third of them.
+    /// One for a request of its own; none where it is not known.
+    pub about: Vec<usize>,
 }
 
 impl Setback {
@@ -117,6 +120,7 @@ impl Setback {
             stale: Vec::new(),
             saved: Vec::new(),
             sent: Vec::new(),
+            about: Vec::new(),
         }
     }
 }
@@ -160,6 +164,7 @@ pub(crate) fn cannot_be_searched() -> Setback {
         stale: Vec::new(),
         saved: Vec::new(),
         sent: Vec::new(),
+        about: Vec::new(),
     }
 }
 

@@ -54,6 +54,7 @@ impl<'m> Run<'m> {
         let Some(table) = self.code.tables.get(table) else { return };
         // Not for what the engine gives: a table of events names those that mean something, and the others mean nothing.
         if !conversion.place.is_empty() {
+            self.not_known(Some(&table.name), &text, &conversion.place);
             self.finding("unmapped-code", format!("a code that table {} does not have", table.name), &conversion.place, &conversion.line);
         }
         match &table.unmapped {
@@ -203,6 +204,7 @@ impl<'m> Run<'m> {
         let Some(table) = self.code.tables.get(table) else { return Translated::Keep };
         // What is kept as the sender wrote it is not lost.
         if !matches!(table.unmapped, UnmappedX::Keep) {
+            self.not_known(Some(&table.name), code, &conversion.place);
             self.finding("unmapped-code", format!("a code that table {} does not have", table.name), &conversion.place, &conversion.line);
         }
         match &table.unmapped {

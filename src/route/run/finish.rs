@@ -14,8 +14,10 @@ impl<'m> Run<'m> {
     pub(crate) fn finish(mut self) -> Result<Output, Stop> {
         let count = self.made.len();
         if !self.spend(0) || count > RESOURCES_MAX {
-            let text = format!("the message is too large for route {}: {} segments, {count} resources or more", self.route_name, self.message.segment_count());
-            return Err(Stop { kind: "too-large", text, places: Vec::new(), line: self.route.line.to_string() });
+            let (segments, most) = (self.message.segment_count(), self.message.most_frequent());
+            let most = most.map_or_else(String::new, |(name, times, first)| format!(", {times} of them {name}, from line {first} of the message on"));
+            let text = format!("the message is too large for route {}: {segments} segments{most}; {count} resources or more", self.route_name);
+            return Err(Stop { kind: "too-large", text, places: Vec::new(), unknown: Vec::new(), line: self.route.line.to_string() });
         }
         self.note(|t| {
             for (n, made) in self.made.iter().enumerate() {
@@ -90,8 +92,9 @@ impl<'m> Run<'m> {
                 break;
             }
         }
+        let unknown = self.unknown.take();
         if let Some(stop) = self.stop {
-            return Err(stop);
+            return Err(Stop { unknown, ..stop });
         }
         if (0..count).all(|n| to[n].is_none()) {
             let names: Vec<&str> = self.route.resources.iter().map(|r| &*r.name).collect();
@@ -108,7 +111,7 @@ impl<'m> Run<'m> {
             }
         }
         self.note(|t| t.finish(&to, &index));
-        let mut output = Output { findings: self.findings, ..Output::default() };
+        let mut output = Output { findings: self.findings, unknown, ..Output::default() };
         let links: Vec<Option<usize>> = (0..count).map(|n| to[n].and_then(|t| index[t])).collect();
         for (n, mut made) in self.made.into_iter().enumerate() {
             if index[n].is_some() {

@@ -73,14 +73,15 @@ impl<'m> Run<'m> {
             self.judge(x, &bytes, well);
             drafts.push(Draft { place, bytes });
         }
+        let unknown = self.unknown.take();
         if let Some(stop) = self.stop {
-            return Err(stop);
+            return Err(Stop { unknown, ..stop });
         }
         if drafts.is_empty() {
             let text = format!("the message has nothing that route {} makes a message from", self.route_name);
             self.finding("nothing-made", text, "", &x.line);
         }
-        Ok(Output { findings: self.findings, drafts, ..Output::default() })
+        Ok(Output { findings: self.findings, drafts, unknown, ..Output::default() })
     }
 
     /// A message that breaks the rules of its release: a finding where the route made it whole, a reason to stop with `invalid: refuse`.

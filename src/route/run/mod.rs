@@ -29,11 +29,12 @@ mod text;
 mod trace;
 mod value;
 
+use crate::exchange::Phi;
 use crate::fhir::{Identity, Node, Save};
 use crate::hl7v2::{Coding, Level, Message, NodeId, Part, Placement, Structure};
 use crate::route::code::{Code, Line, Needs, On, Path, Required, Route, Step, X};
 use crate::route::named::Let;
-use crate::route::program::{Context, Finding, Matches, Output, RouteId, RouteInfo, RouteSet, Stop};
+use crate::route::program::{Context, Finding, Matches, Output, RouteId, RouteInfo, RouteSet, Stop, UnknownCode};
 use crate::route::scope::Place;
 use pieces::Pieces;
 pub(crate) use replay::{Leaf, leaves};
@@ -62,6 +63,8 @@ pub(crate) struct Run<'m> {
     pub(crate) placement: Placement,
     pub(crate) context: &'m Context<'m>,
     pub(crate) findings: Vec<Finding>,
+    /// Codes and authorities that were not known.
+    pub(crate) unknown: RefCell<Vec<UnknownCode>>,
     pub(crate) made: Vec<Made<'m>>,
     pub(crate) zone: Option<Option<jiff::tz::TimeZone>>,
     /// The route's resources of this run: resource index -> entries of `made`.
@@ -310,7 +313,13 @@ impl RouteSet {
     /// A [`Stop`] when FHIR requires what the message does not have, when nothing identifies a resource, or when a table refuses a code.
     pub fn run(&self, route: RouteId, message: &Message, context: &Context<'_>) -> Result<Output, Stop> {
         let Some(run) = self.start(route, message, context) else {
-            return Err(Stop { kind: "no-route", text: "the route set has no such route".to_owned(), places: Vec::new(), line: String::new() });
+            return Err(Stop {
+                kind: "no-route",
+                text: "the route set has no such route".to_owned(),
+                places: Vec::new(),
+                unknown: Vec::new(),
+                line: String::new(),
+            });
         };
         run.either()
     }
@@ -351,6 +360,7 @@ impl RouteSet {
             placement,
             context,
             findings: Vec::new(),
+            unknown: RefCell::default(),
             made: Vec::new(),
             zone: None,
             instances: Vec::new(),
@@ -388,7 +398,7 @@ impl<'m> Run<'m> {
                 "route {} is right, and {why}: take it out of the site, or let other routes have its messages (`on`, `when`), and replay this one later",
                 self.route_name
             );
-            return Err(Stop { kind: "not-yet", text, places: Vec::new(), line: route.line.to_string() });
+            return Err(Stop { kind: "not-yet", text, places: Vec::new(), unknown: Vec::new(), line: route.line.to_string() });
         }
         self.check_answered()?;
         match &route.message {
@@ -465,11 +475,27 @@ impl<'m> Run<'m> {
         }
     }
 
+    /// Remembers a code that a table, or an authority that no naming system knows.
+    pub(crate) fn not_known(&self, table: Option<&std::sync::Arc<str>>, code: &str, place: &str) {
+        let mut unknown = self.unknown.borrow_mut();
+        if unknown.len() >= MOST_FINDINGS || unknown.iter().any(|u| u.table.as_ref() == table && u.code.expose() == code) {
+            return;
+        }
+        let place = match self.at {
+            Some(part) if !place.contains('-') => {
+                let (segment, field) = self.message.place_of(part);
+                format!("{}-{field}", self.message.segment_name(segment))
+            }
+            _ => place.to_owned(),
+        };
+        unknown.push(UnknownCode { table: table.cloned(), code: Phi::new(code.to_owned()), place });
+    }
+
     /// Remembers the first reason to stop; the run goes on so that nothing is half made, and reports it at the end.
     pub(crate) fn halt(&mut self, kind: &'static str, text: impl Into<String>, places: Vec<String>, line: &Line) {
         self.depends_on_place();
         if self.stop.is_none() {
-            self.stop = Some(Stop { kind, text: text.into(), places, line: line.to_string() });
+            self.stop = Some(Stop { kind, text: text.into(), places, unknown: Vec::new(), line: line.to_string() });
         }
     }
 }

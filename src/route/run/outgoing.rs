@@ -102,6 +102,7 @@ impl<'m> Run<'m> {
         self.looked_up(by.table, &text, row);
         let Some(table) = self.code.tables.get(by.table) else { return };
         if row.is_none() && (by.undecided || !matches!(table.unmapped, UnmappedX::Keep)) {
+            self.not_known(Some(&table.name), &text, by.place);
             self.finding("unmapped-code", format!("a code that table {} does not have", table.name), by.place, &by.line);
         }
         let of_row = |row: &Row| if by.coded { coded(row) } else { Piece::Text(row.code.clone()) };

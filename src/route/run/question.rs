@@ -53,7 +53,7 @@ impl<'m> Run<'m> {
             };
             let (resource, target) = (ask.resource.name(), &ask.target);
             let text = format!("`{}` found {what} {resource} at {target}, and the route wants one: put it right there and replay this message", ask.name);
-            return Err(Stop { kind, text, places: ask.places.clone(), line: ask.line.to_string() });
+            return Err(Stop { kind, text, places: ask.places.clone(), unknown: Vec::new(), line: ask.line.to_string() });
         }
         Ok(())
     }
@@ -63,7 +63,7 @@ impl<'m> Run<'m> {
         self.check_answers()?;
         let Some(ask) = self.route.asks.get(self.context.answers.entries.len()) else { return Ok(()) };
         let text = format!("`{}` asks {} for {}, and there is no answer to it here", ask.name, ask.target, ask.resource.name());
-        Err(Stop { kind: "not-asked", text, places: Vec::new(), line: ask.line.to_string() })
+        Err(Stop { kind: "not-asked", text, places: Vec::new(), unknown: Vec::new(), line: ask.line.to_string() })
     }
 
     /// The search; nothing if its condition does not hold, or the message has a value for none of its parameters.

@@ -65,6 +65,7 @@ impl<'m> Run<'m> {
         if name.is_empty() {
             return None;
         }
+        self.not_known(None, name, "");
         self.template(self.code.systems.unknown.as_deref()?, name)
     }
 

@@ -107,5 +107,6 @@ fn unusable(summary: String) -> Setback {
         stale: Vec::new(),
         saved: Vec::new(),
         sent: Vec::new(),
+        about: Vec::new(),
     }
 }

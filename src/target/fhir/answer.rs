@@ -62,6 +62,7 @@ impl Answer {
             stale: Vec::new(),
             saved: Vec::new(),
             sent: Vec::new(),
+            about: Vec::new(),
         }
     }
 

@@ -112,6 +112,7 @@ fn elsewhere() -> Setback {
         stale: Vec::new(),
         saved: Vec::new(),
         sent: Vec::new(),
+        about: Vec::new(),
     }
 }
 
@@ -127,5 +128,6 @@ fn too_many(resource_type: &str) -> Setback {
         stale: Vec::new(),
         saved: Vec::new(),
         sent: Vec::new(),
+        about: Vec::new(),
     }
 }

@@ -68,5 +68,6 @@ fn plain(retry: Retry, code: &'static str, summary: String) -> Setback {
         stale: Vec::new(),
         saved: Vec::new(),
         sent: Vec::new(),
+        about: Vec::new(),
     }
 }

@@ -60,8 +60,11 @@ impl FhirTarget {
             pace.turn().await;
         }
         let answer = exchange(&self.client, request, effect).await;
-        if answer.is_ok() {
+        if let Ok(answer) = &answer {
             self.was_reached();
+            if answer.is_success() && answer.is_fhir() {
+                self.was_proven();
+            }
         }
         answer
     }

@@ -44,6 +44,8 @@ pub struct FhirTarget {
     takes_patches: AtomicBool,
     /// Becomes false when the server turns out not to take `POST _search`.
     post_search: AtomicBool,
+    /// It has answered something as only a FHIR server's base does.
+    proven: AtomicBool,
     /// Told whenever the server has answered.
     reached: Notify,
 }
@@ -69,6 +71,7 @@ impl FhirTarget {
             patch: config.patch,
             takes_patches: AtomicBool::new(true),
             post_search: AtomicBool::new(true),
+            proven: AtomicBool::new(false),
             reached: Notify::new(),
         })
     }
@@ -84,6 +87,9 @@ impl FhirTarget {
         match result {
             Ok(()) => Ok(work.receipt()),
             Err(mut setback) => {
+                if let Some(elsewhere) = self.is_no_base(&setback).await {
+                    setback = elsewhere;
+                }
                 setback.stale.append(&mut work.stale);
                 setback.stale.sort_unstable();
                 setback.stale.dedup();
@@ -93,6 +99,25 @@ impl FhirTarget {
                 }
                 Err(setback)
             }
+        }
+    }
+
+    /// As long as it has never done what was asked, a refusal may come from something that is no FHIR server's base, with an OperationOutcome or
+    /// not: an address with a word too many. Then it is the target's fault, and no message's.
+    async fn is_no_base(&self, setback: &Setback) -> Option<Setback> {
+        let refused = setback.fault == Fault::Message && matches!(setback.status, Some(400 | 404 | 405 | 410 | 422));
+        if !refused || self.proven.load(Ordering::Relaxed) {
+            return None;
+        }
+        match self.capabilities().await {
+            Ok(_) => None,
+            Err(unlike) if unlike.status.is_some_and(|status| status == 200 || (400..500).contains(&status)) => {
+                let status = setback.status.unwrap_or_default();
+                let summary =
+                    format!("the server answered {status}, and its base URL has no CapabilityStatement: the address of the target is no FHIR server's base");
+                Some(Setback { retry: Retry::Transient, fault: Fault::Target, code: "no-fhir-base", summary, ..unlike })
+            }
+            Err(_) => None,
         }
     }
 
@@ -121,6 +146,11 @@ impl FhirTarget {
     /// The server answered, whatever it said.
     fn was_reached(&self) {
         self.reached.notify_one();
+    }
+
+    /// It did what was asked, and said so in FHIR: its base is the right one.
+    fn was_proven(&self) {
+        self.proven.store(true, Ordering::Relaxed);
     }
 
     fn takes_post_search(&self) -> bool {
@@ -177,6 +207,7 @@ impl<'a> Work<'a> {
                 stale: Vec::new(),
                 saved: Vec::new(),
                 sent: Vec::new(),
+                about: Vec::new(),
             });
         }
         Ok(Self { job, saves: job.saves, secret, steps, known, saved: Vec::new(), stale: Vec::new(), committed: false })
@@ -222,6 +253,12 @@ impl Setback {
         if self.retry == Retry::Ambiguous {
             self.retry = Retry::Transient;
         }
+        self
+    }
+
+    /// The same, and which entries the request held.
+    fn about(mut self, entries: &[usize]) -> Self {
+        self.about = entries.to_vec();
         self
     }
 

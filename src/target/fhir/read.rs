@@ -274,6 +274,7 @@ fn message_setback(code: &'static str, status: Option<u16>, summary: String) -> 
         stale: Vec::new(),
         saved: Vec::new(),
         sent: Vec::new(),
+        about: Vec::new(),
     }
 }
 

@@ -76,7 +76,7 @@ impl FhirTarget {
                 }
             }
             if !answer.is_success() && !is_gone(work, n, answer.status) {
-                return Err(self.refused_one(work, &answer, n).await);
+                return Err(self.refused_one(work, &answer, n).await.about(&[n]));
             }
             let place = answer.place();
             self.take(work, &answer, n, place)?;
@@ -128,7 +128,7 @@ impl FhirTarget {
                 (answer, sent) = self.post_batch(work, saves, level).await?;
             }
         }
-        let Some(entries) = answer.entries("batch-response", sent.len()) else { return Err(setback(&answer, Asked::Endpoint, "the batch")) };
+        let Some(entries) = answer.entries("batch-response", sent.len()) else { return Err(setback(&answer, Asked::Endpoint, "the batch").about(&sent)) };
         let mut worst: Option<Setback> = None;
         let mut alone = Vec::new();
         for (entry, &n) in entries.iter().zip(&sent) {
@@ -140,7 +140,7 @@ impl FhirTarget {
                 None
             } else {
                 let one = entry_answer(entry, place.status);
-                Some(self.refused_one(work, &one, n).await)
+                Some(self.refused_one(work, &one, n).await.about(&[n]))
             };
             // What can heal is tried again first: only then is the message to blame.
             if let Some(failed) = failed.filter(|f| worst.as_ref().is_none_or(|w| w.retry == Retry::Permanent && f.retry != Retry::Permanent)) {

@@ -267,6 +267,7 @@ fn setback(code: &'static str, status: Option<u16>, summary: String) -> Setback 
         stale: Vec::new(),
         saved: Vec::new(),
         sent: Vec::new(),
+        about: Vec::new(),
     }
 }
 

@@ -46,8 +46,8 @@ impl FhirTarget {
                 }
                 late.map_or(Ok(()), Err)
             }
-            None if answer.is_success() => Err(setback(&answer, Asked::Endpoint, "the transaction")),
-            None => Err(self.refused(work, &answer).await),
+            None if answer.is_success() => Err(setback(&answer, Asked::Endpoint, "the transaction").about(&sent)),
+            None => Err(self.refused(work, &answer).await.about(&sent)),
         }
     }
 
@@ -197,6 +197,7 @@ pub(crate) fn accept(work: &mut Work<'_>, n: usize, id: Option<String>, etag: Op
             stale: Vec::new(),
             saved: Vec::new(),
             sent: Vec::new(),
+            about: Vec::new(),
         });
     }
     let id = work.steps.get(n).and_then(Step::id).map(str::to_owned).or(id);
@@ -220,5 +221,6 @@ pub(crate) fn same_resource(work: &Work<'_>, a: usize, b: usize) -> Setback {
         stale: Vec::new(),
         saved: Vec::new(),
         sent: Vec::new(),
+        about: Vec::new(),
     }
 }

@@ -172,5 +172,17 @@ fn fsync_setback() -> Setback {
 }
 
 fn setback(retry: Retry, fault: Fault, code: &'static str, summary: String) -> Setback {
-    Setback { retry, fault, retry_after: None, status: None, code, summary, detail: None, stale: Vec::new(), saved: Vec::new(), sent: Vec::new() }
+    Setback {
+        retry,
+        fault,
+        retry_after: None,
+        status: None,
+        code,
+        summary,
+        detail: None,
+        stale: Vec::new(),
+        saved: Vec::new(),
+        sent: Vec::new(),
+        about: Vec::new(),
+    }
 }
