@@ -3,6 +3,7 @@
 //! One JSON object each way, a line each. The socket's permissions (0600, in a folder of 0700) are the whole access control.
 
 use crate::cli::control_hands;
+use crate::cli::import;
 use crate::console::Watch;
 use crate::engine::Engine;
 use crate::hl7v2::ParseOptions;
@@ -32,6 +33,15 @@ pub(crate) enum Request {
     Status,
     /// Try dead letters, skipped and superseded deliveries again.
     Replay(Wish),
+    /// Take messages of an archive; they follow, and their answers come one by one.
+    Import {
+        /// The listener that takes them.
+        listener: String,
+        /// How the names of the archive's files begin in the journal.
+        files: String,
+        /// The newest message when the import was noted last; `None` if it begins.
+        since: Option<u64>,
+    },
     /// Give dead letters up.
     Skip(Wish),
     /// Forget unknown codes that are known now.
@@ -243,7 +253,7 @@ pub(crate) async fn serve(listener: UnixListener, ears: Ears, closing: Cancellat
                 Ok((stream, _)) => {
                     let (ears, turn) = (ears.clone(), Arc::clone(&turn));
                     connections.spawn(async move {
-                        if !matches!(tokio::time::timeout(PATIENCE, answer(stream, &ears, &turn)).await, Ok(Ok(()))) {
+                        if !matches!(answer(stream, &ears, &turn).await, Ok(())) {
                             tracing::debug!("a control connection ended early");
                         }
                     });
@@ -263,13 +273,23 @@ pub(crate) async fn serve(listener: UnixListener, ears: Ears, closing: Cancellat
 async fn answer(stream: UnixStream, ears: &Ears, turn: &Mutex<()>) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    tokio::time::timeout(REQUEST_TIME_MAX, BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line)).await??;
-    let answer = match serde_json::from_str::<Request>(&line) {
+    let mut request = BufReader::new(read.take(REQUEST_BYTES_MAX));
+    tokio::time::timeout(REQUEST_TIME_MAX, request.read_line(&mut line)).await??;
+    let request_read = serde_json::from_str::<Request>(&line);
+    if let Ok(Request::Import { listener, files, since }) = &request_read {
+        // Nothing was sent behind the request: the client waits for its answer first. It may take hours, and holds up nobody.
+        let read = BufReader::new(request.into_inner().into_inner());
+        return import::answer(read, write, &ears.engine, listener, files, *since).await;
+    }
+    let answer = match request_read {
         Ok(Request::Status) => Answer::Done(Done { said: ears.watch.routes().last_reload_error.into_iter().collect(), ..Done::default() }),
         Ok(request) => {
             // Whoever is silent holds up nobody; what changes the journal goes one after the other.
-            let _turn = turn.lock().await;
-            control_hands::Hands::Running(ears).apply(&request).await.map_or_else(Answer::Fault, Answer::Done)
+            let change = async {
+                let _turn = turn.lock().await;
+                control_hands::Hands::Running(ears).apply(&request).await
+            };
+            tokio::time::timeout(PATIENCE, change).await?.map_or_else(Answer::Fault, Answer::Done)
         }
         Err(_) => Answer::Fault("the request makes no sense; is the command of another version?".to_owned()),
     };

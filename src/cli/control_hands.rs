@@ -26,6 +26,7 @@ impl Hands<'_> {
             Request::Prune => self.prune().await,
             Request::Reload => self.reload().await,
             Request::Status => Ok(Done::default()),
+            Request::Import { .. } => Err("an import needs a connection of its own".to_owned()),
             Request::Replay(wish) => self.replay(wish).await,
             Request::Skip(wish) => self.skip(wish).await,
             Request::Known { table, codes } => self.known(table.as_deref(), codes).await,

@@ -11,7 +11,7 @@ use crate::diagnostic::{Diagnostic, Severity, Sources, Style, render};
 use crate::engine::{Change, Engine, EngineConfig, ListenerSetup, Routes, Shutdown, TargetSetup};
 use crate::exchange::Timestamp;
 use crate::journal::{Journal, Options};
-use crate::listener::{Listener, Opened, Socket};
+use crate::listener::{Listener, Opened, Place, Socket};
 use crate::metrics::Metrics;
 use crate::route::LoadOptions;
 use crate::site::{LowWater, OnRemoval, Site, TargetKind, TargetSite, words};
@@ -156,8 +156,12 @@ impl Daemon {
         let mut listeners = Vec::new();
         for l in &site.listeners {
             let settings = Opened::read(l.socket.clone()).map_err(|what| format!("listener {}: {what}", l.socket.name))?;
-            let socket =
-                Socket::bind(l.socket.address).map_err(|e| format!("listener {}: {} cannot be used: {}", l.socket.name, l.socket.address, words(&e)))?;
+            let socket = match l.socket.place() {
+                Place::Socket(address) => {
+                    Some(Socket::bind(address).map_err(|e| format!("listener {}: {address} cannot be used: {}", l.socket.name, words(&e)))?)
+                }
+                Place::Folder(_) => None,
+            };
             listeners.push(ListenerSetup { listener: Listener::over(socket, settings, Arc::clone(&metrics)), site: l.clone() });
         }
         let bind = async |address: Option<SocketAddr>, pages, key: &str| match address {
@@ -204,6 +208,11 @@ impl Daemon {
     /// Each listener's name and address.
     pub(crate) fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
         self.engine.addresses()
+    }
+
+    /// Each listener's name and where its messages come in.
+    pub(crate) fn places(&self) -> Vec<(Arc<str>, Place)> {
+        self.engine.places()
     }
 
     /// The site in force.
@@ -374,7 +383,7 @@ fn list(changed: &[String]) -> String {
 }
 
 fn listener_facts(engine: &Engine) -> Vec<ListenerFacts> {
-    engine.addresses().iter().map(|(name, address)| ListenerFacts { name: name.to_string(), address: address.to_string() }).collect()
+    engine.places().iter().map(|(name, place)| ListenerFacts { name: name.to_string(), address: place.to_string() }).collect()
 }
 
 fn target_facts(site: &Site) -> Vec<TargetFacts> {

@@ -214,7 +214,7 @@ pub(crate) fn ask(place: &Place, request: &Request, json: bool) -> Exit {
 
 fn tell(request: &Request, done: &Done) {
     match request {
-        Request::Reload | Request::Status => done.said.iter().for_each(|line| out!("{}", plain(line))),
+        Request::Reload | Request::Status | Request::Import { .. } => done.said.iter().for_each(|line| out!("{}", plain(line))),
         Request::Prune => {
             out!("{} with {} deleted, {} carried over", plural(done.segments, "file"), plural(done.messages, "message"), plural(done.carried, "message"));
         }

@@ -21,6 +21,7 @@ mod explain_text;
 mod explain_why;
 mod fhir;
 mod fhir_target;
+mod import;
 mod journal;
 mod journal_change;
 mod journal_dead;
@@ -104,6 +105,7 @@ enum Command {
     Map(map::Args),
     Check(check::Args),
     Send(send::Args),
+    Import(import::Args),
     Journal(journal::Args),
     Unmapped(unmapped::Args),
     Explain(explain::Args),
@@ -134,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Map(args) => map::run(&args).into(),
         Command::Check(args) => check::run(&args).into(),
         Command::Send(args) => send::run(&args).into(),
+        Command::Import(args) => import::run(&args).into(),
         Command::Journal(args) => journal::run(&args).into(),
         Command::Unmapped(args) => unmapped::run(&args).into(),
         Command::Explain(args) => explain::run(&args).into(),

@@ -9,6 +9,7 @@ use crate::cli::watch_files::Watched;
 use crate::cli::{Exit, process};
 use crate::diagnostic::render;
 use crate::engine::Routes;
+use crate::listener::Place;
 use crate::metrics::Metrics;
 use crate::site::{Override, Reload, Site, words};
 use std::io::ErrorKind;
@@ -253,7 +254,11 @@ async fn reload(args: &Args, daemon: &Daemon, watched: &mut Watched) -> Result<V
 
 /// One line, when messages can come.
 fn announce(daemon: &Daemon, site: &Site) {
-    let listeners: Vec<_> = daemon.addresses().iter().map(|(name, address)| format!("{name} on {address}")).collect();
+    let said = |(name, place): &(Arc<str>, Place)| match place {
+        Place::Socket(address) => format!("{name} on {address}"),
+        Place::Folder(path) => format!("{name} from {}", path.display()),
+    };
+    let listeners: Vec<_> = daemon.places().iter().map(said).collect();
     let console = daemon.console.map_or(String::new(), |a| format!("; console http://{a}"));
     let probes = daemon.probes.map_or(String::new(), |a| format!("; metrics http://{a}/metrics"));
     out!("kiln {} accepts {}; journal {}{console}{probes}", env!("CARGO_PKG_VERSION"), listeners.join(", "), site.journal.path.display());

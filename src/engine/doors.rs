@@ -2,7 +2,7 @@
 
 use crate::engine::intake::Gate;
 use crate::engine::{ApplyFault, ListenerSetup};
-use crate::listener::{Listener, Opened, Reins, Socket};
+use crate::listener::{Listener, Opened, Place, Reins, Socket};
 use crate::metrics::Metrics;
 use crate::site::ListenerSite;
 use std::net::SocketAddr;
@@ -49,35 +49,25 @@ pub(super) struct Plan {
     pub(super) closed: Vec<usize>,
 }
 
-/// Compares what runs with what is wanted. A listener is known by its name; one that got another name, by its address: then its
-/// connections stay. A socket whose listener goes or moves is there for whoever wants its address.
+/// Compares what runs with what is wanted. A listener is known by its name; one that got another name, by its place: then its connections
+/// stay. A socket whose listener goes or moves is there for whoever wants its address. A folder's listener does not move: another begins.
 pub(super) fn plan(doors: &[Door], wanted: Vec<ListenerSite>, metrics: &Arc<Metrics>) -> Result<Plan, ApplyFault> {
-    let mut homes: Vec<Option<usize>> = wanted.iter().map(|w| doors.iter().position(|d| d.site.socket.name == w.socket.name)).collect();
-    for (home, wanted) in homes.iter_mut().zip(&wanted).filter(|(home, wanted)| home.is_none() && wanted.socket.address.port() != 0).collect::<Vec<_>>() {
-        *home = doors.iter().position(|d| d.site.socket.address == wanted.socket.address);
+    let named =
+        |site: &ListenerSite| doors.iter().position(|d| d.site.socket.name == site.socket.name && can_become(&d.site.socket.place(), &site.socket.place()));
+    let mut homes: Vec<Option<usize>> = wanted.iter().map(named).collect();
+    let by_name = homes.clone();
+    for (home, site) in homes.iter_mut().zip(&wanted).filter(|(home, site)| home.is_none() && !is_any_port(&site.socket.place())) {
+        // One that somebody found by its name is taken.
+        *home = doors.iter().position(|d| d.site.socket.place() == site.socket.place()).filter(|found| !by_name.contains(&Some(*found)));
     }
-    // Two may have found the same: one by its name, the other by its address. The name counts.
-    for at in 0..homes.len() {
-        let named = |n: usize| {
-            homes.get(n).copied().flatten().and_then(|d| doors.get(d)).is_some_and(|d| Some(&d.site.socket.name) == wanted.get(n).map(|w| &w.socket.name))
-        };
-        let taken =
-            homes.get(at).copied().flatten().is_some_and(|home| (0..homes.len()).any(|n| n != at && homes.get(n).copied().flatten() == Some(home) && named(n)));
-        if taken
-            && !named(at)
-            && let Some(home) = homes.get_mut(at)
-        {
-            *home = None;
-        }
-    }
-    let moves = |n: usize, door: &Door| !homes.iter().zip(&wanted).any(|(home, w)| *home == Some(n) && w.socket.address == door.site.socket.address);
+    let moves = |at: usize, door: &Door| !homes.iter().zip(&wanted).any(|(home, w)| *home == Some(at) && w.socket.place() == door.site.socket.place());
     let free: Vec<(SocketAddr, Socket)> =
-        doors.iter().enumerate().filter(|(n, d)| moves(*n, d)).filter_map(|(_, d)| Some((d.site.socket.address, d.reins.socket()?))).collect();
+        doors.iter().enumerate().filter(|(at, d)| moves(*at, d)).filter_map(|(_, d)| Some((d.site.socket.address, d.reins.socket()?))).collect();
     let socket = |site: &ListenerSite| {
-        let address = site.socket.address;
+        let Place::Socket(address) = site.socket.place() else { return Ok(None) };
         match free.iter().find(|(free, socket)| address.port() != 0 && (*free == address || socket.local_address().is_ok_and(|bound| bound == address))) {
-            Some((_, socket)) => Ok(socket.clone()),
-            None => Socket::bind(address).map_err(|source| ApplyFault::Listener {
+            Some((_, socket)) => Ok(Some(socket.clone())),
+            None => Socket::bind(address).map(Some).map_err(|source| ApplyFault::Listener {
                 listener: Arc::clone(&site.socket.name),
                 address,
                 source,
@@ -85,13 +75,13 @@ pub(super) fn plan(doors: &[Door], wanted: Vec<ListenerSite>, metrics: &Arc<Metr
             }),
         }
     };
-    let mut plan = Plan { changed: Vec::new(), opened: Vec::new(), closed: (0..doors.len()).filter(|n| !homes.contains(&Some(*n))).collect() };
+    let mut plan = Plan { changed: Vec::new(), opened: Vec::new(), closed: (0..doors.len()).filter(|at| !homes.contains(&Some(*at))).collect() };
     for (home, site) in homes.iter().zip(&wanted) {
         let settings = Opened::read(site.socket.clone()).map_err(|what| ApplyFault::Setting { listener: Arc::clone(&site.socket.name), what })?;
         match home.and_then(|at| doors.get(at).map(|door| (at, door))) {
             Some((at, door)) => {
-                let moved = door.site.socket.address != site.socket.address;
-                let socket = moved.then(|| socket(site)).transpose()?;
+                let moved = door.site.socket.place() != site.socket.place();
+                let socket = if moved { socket(site)? } else { None };
                 plan.changed.push(Changed { at, site: site.clone(), settings, socket });
             }
             None => {
@@ -101,4 +91,13 @@ pub(super) fn plan(doors: &[Door], wanted: Vec<ListenerSite>, metrics: &Arc<Metr
         }
     }
     Ok(plan)
+}
+
+/// A port takes the place of a port, and a folder only its own.
+fn can_become(was: &Place, is: &Place) -> bool {
+    was == is || matches!((was, is), (Place::Socket(_), Place::Socket(_)))
+}
+
+fn is_any_port(place: &Place) -> bool {
+    matches!(place, Place::Socket(address) if address.port() == 0)
 }

@@ -5,6 +5,7 @@
 use crate::engine::acknowledgement::{Acknowledgement, Own};
 use crate::engine::answering;
 use crate::engine::batch::Together;
+use crate::engine::files::taken;
 use crate::engine::judge::{Door, Verdict, judge};
 use crate::engine::mapping::{self, Mapped};
 use crate::engine::pacts::Refusal;
@@ -18,7 +19,7 @@ use crate::hl7v2::{
     holds_several, recode, recode_answer,
 };
 use crate::journal::{Append, AppendFault, Correspondent, Disposition, JournalError, NewDelivery, OwedState, Place, Stored, Telling, Told};
-use crate::listener::{Intake, Kind, Received, Reply, SMALL_BYTES, WayBack};
+use crate::listener::{Intake, Kind, Received, Reply, SMALL_BYTES, Taken, WayBack};
 use crate::metrics::Telling as Count;
 use crate::route::RouteId;
 use crate::site::{Acknowledge, BatchAnswer, ListenerSite, ReturnTo, WhenFull};
@@ -116,7 +117,7 @@ impl Gate {
             options,
             tolerate: site.tolerate,
             validate: site.validate.as_ref(),
-            wide: matches!(site.socket.kind, Kind::Http(_)),
+            wide: !matches!(site.socket.kind, Kind::Mllp),
             unrouted: site.unrouted,
             frame_bytes_max: site.socket.frame_bytes_max,
         };
@@ -508,6 +509,17 @@ impl Intake for Gate {
         self.take_one(received).await.0
     }
 
+    fn newest(&self) -> u64 {
+        self.shared.journal.newest().0
+    }
+
+    async fn taken(&self, file: &str, since: u64) -> Option<Vec<Taken>> {
+        let listener = Arc::clone(&self.site.load().socket.name);
+        let peers = self.shared.journal.peers_after(MessageId(since), &listener, &format!("{file}#")).await;
+        let peers = peers.inspect_err(|error| tracing::warn!(%listener, %error, "what was stored of a file cannot be read; it is tried again")).ok()?;
+        Some(peers.iter().filter_map(|(peer, refused)| taken(peer, *refused)).filter(|(name, _)| name == file).map(|(_, taken)| taken).collect())
+    }
+
     fn has_room(&self) -> bool {
         self.site.load().when_full == WhenFull::Nak || *self.room.borrow()
     }
@@ -529,7 +541,7 @@ fn envelope(received: &Received, header: Option<&Header>) -> Envelope {
     let text = |get: fn(&Header) -> std::borrow::Cow<'_, str>| header.map(|h| get(h).into_owned()).unwrap_or_default();
     Envelope {
         listener: Arc::clone(&received.listener),
-        peer: received.peer.to_string(),
+        peer: received.peer.text(),
         received: received.received,
         format: Format::V2,
         message_type: header.map(Header::message_type).unwrap_or_default(),

@@ -14,6 +14,7 @@ mod courier;
 mod delivery;
 mod dispatch;
 mod doors;
+mod files;
 mod guard;
 mod intake;
 mod judge;
@@ -35,6 +36,7 @@ mod unknown;
 mod window;
 
 pub use config::{EngineConfig, ListenerSetup, TargetSetup};
+pub use files::FromFile;
 pub use judge::{Door, Verdict, judge};
 pub use keys::{deliveries, keys_by};
 pub use mapping::remake;

@@ -10,6 +10,7 @@ use crate::engine::{EngineConfig, ListenerSetup, Routes, TargetSetup};
 use crate::exchange::{DeliveryId, MessageId, OrderKey};
 use crate::hl7v2::ParseOptions;
 use crate::journal::{DeliveryState, Journal, JournalError, NewDelivery, Replay};
+use crate::listener::Place;
 use crate::metrics::{Metrics, Queue};
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
@@ -94,7 +95,7 @@ impl Engine {
                 setup.target.resume(&state).map_err(|source| StartFault::Target { target: Arc::clone(&setup.name), source })?;
             }
         }
-        for setup in &listeners {
+        for setup in listeners.iter().filter(|setup| matches!(setup.site.socket.place(), Place::Socket(_))) {
             setup.listener.local_address().map_err(|source| StartFault::Listener { listener: Arc::clone(&setup.site.socket.name), source })?;
         }
         let (say_room, room) = watch::channel(journal.has_room());
@@ -177,6 +178,12 @@ impl Engine {
     /// Each listener's name and the address that it is bound to.
     pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
         self.doors().iter().filter_map(|door| Some((door.name(), door.address()?))).collect()
+    }
+
+    /// Each listener's name and where its messages come in.
+    pub fn places(&self) -> Vec<(Arc<str>, Place)> {
+        let place = |door: &Door| door.address().map_or_else(|| door.site.socket.place(), Place::Socket);
+        self.doors().iter().map(|door| (door.name(), place(door))).collect()
     }
 
     /// The target of that name, as it is used now; also one that the site has no more, as long as something waits for it.

@@ -46,14 +46,6 @@ impl AckCode {
         }
     }
 
-    /// MSA-1 of an acknowledgement; `None` if it has none that the table knows.
-    pub fn of(acknowledgement: &[u8]) -> Option<AckCode> {
-        let separator = *acknowledgement.get(3)?;
-        let msa = acknowledgement.split(|b| matches!(b, b'\r' | b'\n')).find_map(|line| line.strip_prefix(b"MSA"))?;
-        let code = msa.strip_prefix(&[separator])?.split(|b| *b == separator).next()?;
-        Self::named(std::str::from_utf8(code).ok()?)
-    }
-
     /// AA and CA: the sender may forget its message.
     pub const fn is_positive(self) -> bool {
         matches!(self, AckCode::ApplicationAccept | AckCode::CommitAccept)

@@ -365,6 +365,12 @@ impl Journal {
         self.read(move |library| library.show(id)).await
     }
 
+    /// The peers that begin with `prefix`, of a listener's messages after `after`, in the order of storing; and whether the message was refused.
+    pub async fn peers_after(&self, after: MessageId, listener: &str, prefix: &str) -> Result<Vec<(String, bool)>, JournalError> {
+        let (listener, prefix) = (listener.to_owned(), prefix.to_owned());
+        self.read(move |library| library.peers_after(after, &listener, &prefix)).await
+    }
+
     /// Counts; cheap enough for each scrape.
     pub async fn stats(&self) -> Result<Statistics, JournalError> {
         let indexed_to = self.inner.indexed_to.as_ref().map(|mark| MessageId(mark.load(Ordering::Relaxed)));

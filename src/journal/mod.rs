@@ -14,6 +14,7 @@ mod keeper;
 mod kept;
 mod later;
 mod options;
+mod origin;
 mod owed;
 mod own_log;
 mod prune;

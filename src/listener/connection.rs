@@ -4,7 +4,7 @@ use crate::exchange::{Phi, Timestamp};
 use crate::listener::greet::Stream;
 use crate::listener::line::Push;
 use crate::listener::mllp::Live;
-use crate::listener::{Intake, Line, Opened, Received, Reply, WayBack};
+use crate::listener::{Intake, Line, Opened, Peer, Received, Reply, WayBack};
 use crate::metrics::{FrameFault, Metrics};
 use crate::wire::{Frame, Looks, Mllp, Sample, Style};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -318,7 +318,7 @@ impl Connection<'_> {
         self.frames += 1;
         Received {
             listener: Arc::clone(&self.config.name),
-            peer: self.peer,
+            peer: Peer::Socket(self.peer),
             received: Timestamp(jiff::Timestamp::now().as_millisecond()),
             bytes: Phi::new(payload),
             oversize,

@@ -2,11 +2,11 @@
 //! acknowledgement.
 
 use crate::exchange::{Phi, Timestamp};
-use crate::hl7v2::{AckCode, Charset};
+use crate::hl7v2::{AckCode, Answer, Charset};
 use crate::listener::greet::Stream;
 use crate::listener::guard::Unauthorized;
 use crate::listener::mllp::Live;
-use crate::listener::{HttpStatus, Intake, Kind, Opened, Received, Reply};
+use crate::listener::{HttpStatus, Intake, Kind, Opened, Peer, Received, Reply};
 use crate::metrics::{FrameFault, Metrics};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -115,7 +115,7 @@ impl<I: Intake> Conversation<I> {
         let (body, oversize) = self.body(request, config).await?;
         let received = Received {
             listener: Arc::clone(&config.name),
-            peer: self.peer,
+            peer: Peer::Socket(self.peer),
             received: Timestamp(jiff::Timestamp::now().as_millisecond()),
             bytes: Phi::new(body),
             oversize,
@@ -222,7 +222,7 @@ fn media_type(request: &Request<Incoming>) -> Result<(&'static str, Option<(Char
 
 /// The status that goes with an acknowledgement (section 1.3 of the specification).
 fn status(answer: &[u8], by: HttpStatus) -> StatusCode {
-    match (by, AckCode::of(answer)) {
+    match (by, Answer::read(answer).and_then(|answer| answer.ack_code())) {
         (HttpStatus::Ok, _) | (_, None | Some(AckCode::ApplicationAccept | AckCode::CommitAccept)) => StatusCode::OK,
         (_, Some(AckCode::ApplicationReject | AckCode::CommitReject)) => StatusCode::BAD_REQUEST,
         (_, Some(AckCode::ApplicationError | AckCode::CommitError)) => StatusCode::INTERNAL_SERVER_ERROR,

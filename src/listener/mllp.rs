@@ -2,17 +2,19 @@
 
 use crate::exchange::{Phi, Timestamp};
 use crate::hl7v2::Charset;
+use crate::listener::folder;
 use crate::listener::greet::greet;
 use crate::listener::guard::Guard;
 use crate::listener::http::{self, Conversation};
 use crate::listener::tls::HeldTls;
-use crate::listener::{AllowList, HttpAuth, Network, ServerTls, WayBack, connection};
+use crate::listener::{AllowList, Folder, HttpAuth, Network, ServerTls, WayBack, connection};
 use crate::metrics::{FrameFault, Metrics};
 use crate::wire::{FRAME_BYTES_MAX, Tolerance};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,6 +30,26 @@ pub enum Kind {
     Mllp,
     /// HTTP: a request for each message.
     Http(Http),
+    /// No port: files in a folder.
+    Folder(Folder),
+}
+
+/// Where messages come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At a port.
+    Socket(SocketAddr),
+    /// In a folder.
+    Folder(PathBuf),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Socket(address) => address.fmt(f),
+            Place::Folder(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// HL7 v2 over HTTP.
@@ -58,7 +80,7 @@ pub struct ListenerConfig {
     pub name: Arc<str>,
     /// What is spoken on its port.
     pub kind: Kind,
-    /// Where it listens; port 0 takes a free one.
+    /// Where it listens; port 0 takes a free one. Means nothing for a folder.
     pub address: SocketAddr,
     /// The longest payload of a frame, in bytes.
     pub frame_bytes_max: usize,
@@ -112,6 +134,16 @@ impl ListenerConfig {
     }
 }
 
+impl ListenerConfig {
+    /// Where messages come in.
+    pub fn place(&self) -> Place {
+        match &self.kind {
+            Kind::Mllp | Kind::Http(_) => Place::Socket(self.address),
+            Kind::Folder(folder) => Place::Folder(folder.path.clone()),
+        }
+    }
+}
+
 /// Settings, and what they name opened: a listener runs with these.
 pub struct Opened {
     config: ListenerConfig,
@@ -128,6 +160,10 @@ impl Opened {
         let tls_held = config.tls.clone().map(HeldTls::open).transpose()?;
         let guard = match &config.kind {
             Kind::Http(http) => http.auth.clone().map(Guard::open).transpose()?,
+            Kind::Folder(folder) => {
+                folder.prepare()?;
+                None
+            }
             Kind::Mllp => None,
         };
         Ok(Self { config, tls_held, guard })
@@ -155,8 +191,8 @@ const LARGE_FRAMES_MAX: usize = 16;
 pub struct Received {
     /// The listener's name.
     pub listener: Arc<str>,
-    /// The peer's address.
-    pub peer: SocketAddr,
+    /// Who sent it.
+    pub peer: Peer,
     /// When the frame's last byte was read.
     pub received: Timestamp,
     /// The payload; for a frame over the limit only its beginning.
@@ -167,6 +203,55 @@ pub struct Received {
     pub back: Option<WayBack>,
     /// The character set in which the transport says that the bytes are written, above whatever the message says; `None` if it does not say.
     pub charset: Option<Charset>,
+}
+
+/// Where a message comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A connection from this address.
+    Socket(SocketAddr),
+    /// A file. Its name may tell of a patient: it stands in the journal, and in no log line.
+    File {
+        /// Its name.
+        name: Phi<Arc<str>>,
+        /// Which of its messages, from 1.
+        number: u64,
+    },
+}
+
+impl Peer {
+    /// As the journal has it: `10.0.0.7:51123`, or `lab-0301.hl7#17`.
+    pub fn text(&self) -> String {
+        match self {
+            Peer::Socket(address) => address.to_string(),
+            Peer::File { name, number } => format!("{}#{number}", name.expose()),
+        }
+    }
+
+    /// File and number of such a text.
+    pub fn read_file(text: &str) -> Option<(&str, u64)> {
+        let (name, number) = text.rsplit_once('#')?;
+        Some((name, number.parse().ok()?))
+    }
+}
+
+/// For log lines: of a file, only that it is one.
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Peer::Socket(address) => address.fmt(f),
+            Peer::File { .. } => f.write_str("a file"),
+        }
+    }
+}
+
+/// A message of a file that is stored already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Which of the file's messages, from 1.
+    pub number: u64,
+    /// True if it was refused.
+    pub refused: bool,
 }
 
 /// What becomes of a frame.
@@ -187,6 +272,16 @@ pub enum Reply {
 pub trait Intake: Send + Sync + 'static {
     /// Takes one frame; resolves when its reply is known. Several of one connection may run at once; their replies are sent in order.
     fn take(&self, received: Received) -> impl Future<Output = Reply> + Send;
+
+    /// The number of the newest message that is stored: what is taken later has a higher one.
+    fn newest(&self) -> u64 {
+        0
+    }
+
+    /// Which messages of a file of this name were stored after message `since`; `None` if that cannot be said now.
+    fn taken(&self, _file: &str, _since: u64) -> impl Future<Output = Option<Vec<Taken>>> + Send {
+        std::future::ready(Some(Vec::new()))
+    }
 
     /// False while nothing can be stored: then nothing is accepted and no socket is read, and peers keep what they have.
     fn has_room(&self) -> bool {
@@ -231,9 +326,9 @@ pub(super) struct Live {
 }
 
 /// A connection's place among those that may be open at once.
-struct Place(Arc<Live>);
+struct Seat(Arc<Live>);
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::AcqRel);
         self.0.changed.notify_waiters();
@@ -286,13 +381,21 @@ impl Listener {
     /// Binds the socket that the settings name.
     pub fn bind(config: ListenerConfig, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let settings = Opened::read(config).map_err(std::io::Error::other)?;
-        Ok(Self::over(Socket::bind(settings.address)?, settings, metrics))
+        let socket = match settings.place() {
+            Place::Socket(address) => Some(Socket::bind(address)?),
+            Place::Folder(_) => None,
+        };
+        Ok(Self::over(socket, settings, metrics))
     }
 
-    /// A listener over a socket that is bound already.
-    pub fn over(socket: Socket, settings: Opened, metrics: Arc<Metrics>) -> Self {
-        let live =
-            Live { config: ArcSwap::from_pointee(settings), socket: ArcSwapOption::new(Some(socket.0)), open: AtomicUsize::new(0), changed: Notify::new() };
+    /// A listener over a socket that is bound already; a folder needs none.
+    pub fn over(socket: Option<Socket>, settings: Opened, metrics: Arc<Metrics>) -> Self {
+        let live = Live {
+            config: ArcSwap::from_pointee(settings),
+            socket: ArcSwapOption::new(socket.map(|socket| socket.0)),
+            open: AtomicUsize::new(0),
+            changed: Notify::new(),
+        };
         Self { live: Arc::new(live), metrics }
     }
 
@@ -308,6 +411,9 @@ impl Listener {
 
     /// Accepts and serves until `closing`; then it stops accepting, every connection answers what it has read, and this returns.
     pub async fn run<I: Intake>(self, intake: Arc<I>, closing: CancellationToken) {
+        if let Kind::Folder(_) = self.live.config().kind {
+            return folder::run(self.live, self.metrics, intake, closing).await;
+        }
         let large_frames = Arc::new(Semaphore::new(LARGE_FRAMES_MAX));
         let tasks = TaskTracker::new();
         while let Some((stream, peer)) = self.accept(&closing, &*intake).await {
@@ -316,9 +422,9 @@ impl Listener {
             let (intake, large_frames, closing) = (Arc::clone(&intake), Arc::clone(&large_frames), closing.clone());
             metrics.connections(&name, 1);
             live.open.fetch_add(1, Ordering::AcqRel);
-            let place = Place(Arc::clone(&live));
+            let seat = Seat(Arc::clone(&live));
             tasks.spawn(async move {
-                let _place = place;
+                let _seat = seat;
                 // Who has not come in yet has sent no message, and is owed no answer.
                 if let Some(Some((stream, peer))) = closing.run_until_cancelled(greet(stream, peer, &settings, &metrics)).await {
                     match settings.kind {
@@ -326,6 +432,8 @@ impl Listener {
                         Kind::Http(_) => {
                             http::serve(stream, Conversation { peer, live, metrics: Arc::clone(&metrics), intake, large: large_frames }, closing).await;
                         }
+                        // A folder has no connections.
+                        Kind::Folder(_) => {}
                     }
                 }
                 metrics.connections(&name, -1);

@@ -46,6 +46,10 @@ pub enum FrameFault {
     Http,
     /// Bytes outside of frames, on a listener that takes none.
     Noise,
+    /// A folder that cannot be read or written.
+    Folder,
+    /// A file that counts its messages wrongly.
+    Batch,
 }
 
 /// How an attempt at a delivery ended; the value of label `outcome`.
@@ -119,6 +123,7 @@ closed_list!(FrameFault {
     ProxyHeader => "proxy-header", Handshake => "handshake", ClientName => "client-name",
     BadRequest => "bad-request", Unauthorized => "unauthorized",
     Unframed => "unframed", OtherFraming => "other-framing", NoEnd => "no-end", Tls => "tls", Http => "http", Noise => "noise",
+    Folder => "folder", Batch => "batch",
 });
 closed_list!(Telling { Sent => "sent", Accepted => "accepted", Failed => "failed", GivenUp => "given-up" });
 closed_list!(Outcome { Delivered => "delivered", Transient => "transient", Ambiguous => "ambiguous", Race => "race", Accepted => "accepted", DeadLetter => "dead-letter", Refused => "refused" });
@@ -150,6 +155,12 @@ struct ByListenerAndFault {
 struct ByListenerAndSwitch {
     listener: String,
     switch: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByListenerAndResult {
+    listener: String,
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -212,6 +223,7 @@ pub struct Metrics {
     noise_bytes: Family<ByListener, Counter>,
     frame_faults: Family<ByListenerAndFault, Counter>,
     tolerated: Family<ByListenerAndSwitch, Counter>,
+    files: Family<ByListenerAndResult, Counter>,
     ack_seconds: Histogram,
     deliveries: Family<ByTargetAndOutcome, Counter>,
     delivery_seconds: Family<ByTarget, Histogram, fn() -> Histogram>,
@@ -256,6 +268,7 @@ impl Metrics {
             noise_bytes: add!(Family::default(), "noise_bytes", "Bytes outside of MLLP frames that were skipped"),
             frame_faults: add!(Family::default(), "frame_faults", "Frames and connections that were given up, by reason"),
             tolerated: add!(Family::default(), "tolerated", "Messages that break a rule and were taken all the same, by the switch of `tolerate`"),
+            files: add!(Family::default(), "files", "Files that a folder's listener has read, by where they went"),
             ack_seconds: add!(fine_seconds(), "ack_seconds", "From the last byte of a frame to its acknowledgement's hand-over to the socket"),
             deliveries: add!(Family::default(), "deliveries", "Attempts at deliveries, by target and outcome"),
             delivery_seconds: add!(
@@ -341,6 +354,11 @@ impl Metrics {
     /// A message broke a rule and was taken all the same, as this switch of the listener's `tolerate` says.
     pub fn tolerated(&self, listener: &str, switch: &'static str) {
         self.tolerated.get_or_create(&ByListenerAndSwitch { listener: listener.to_owned(), switch }).inc();
+    }
+
+    /// A file was read, and everything in it accepted or not.
+    pub fn file(&self, listener: &str, good: bool) {
+        self.files.get_or_create(&ByListenerAndResult { listener: listener.to_owned(), result: if good { "done" } else { "failed" } }).inc();
     }
 
     /// An attempt at a delivery ended.

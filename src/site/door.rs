@@ -2,35 +2,56 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::exchange::Secret;
-use crate::listener::{ClientName, Clients, Http, HttpAuth, HttpStatus, Kind, Password, ServerTls, User};
+use crate::listener::{ClientName, Clients, Folder, Http, HttpAuth, HttpStatus, Kind, Password, ServerTls, User};
 use crate::site::keys::{CLIENTS, LISTENER_AUTH, SERVER_TLS, USER};
 use crate::site::reader::{Entry, Keys, Reader};
 use crate::site::sections::Around;
 use crate::site::target::{file, secret};
 use crate::target::TlsVersion;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The keys that say what a listener is.
-const KINDS: [&str; 2] = ["mllp", "http"];
+const KINDS: [&str; 3] = ["mllp", "http", "folder"];
+/// Keys that only some kinds understand, and those kinds.
+const ONLY: [(&str, &[&str]); 11] = [
+    ("path", &["http"]),
+    ("auth", &["http"]),
+    ("status", &["http"]),
+    ("files", &["folder"]),
+    ("quiet", &["folder"]),
+    ("done", &["folder"]),
+    ("failed", &["folder"]),
+    ("answers", &["folder"]),
+    ("allow", &["mllp", "http"]),
+    ("proxy-protocol", &["mllp", "http"]),
+    ("tls", &["mllp", "http"]),
+];
 
 /// What a listener is, and the entry that says where.
 pub(crate) fn kind<'v>(r: &mut Reader<'_>, entry: &Entry<'v>, k: &Keys<'v>, around: &Around<'_>) -> (Kind, Option<Entry<'v>>) {
     let kinds: Vec<_> = KINDS.iter().filter_map(|name| k.get(name)).collect();
     let Some(first) = kinds.first() else {
-        r.missing(entry.key, &format!("listener `{}` says not where messages come in", entry.name()), "add `mllp: 127.0.0.1:2575` or `http: 127.0.0.1:8080`");
+        let help = "add `mllp: 127.0.0.1:2575`, `http: 127.0.0.1:8080` or `folder: PATH`";
+        r.missing(entry.key, &format!("listener `{}` says not where messages come in", entry.name()), help);
         return (Kind::Mllp, None);
     };
     if let Some(second) = kinds.get(1) {
         r.faults.push(Diagnostic::error("K728", second.key, "a listener is one thing").label("a second one").help("make two listeners of it"));
     }
-    let is_http = first.name() == "http";
-    for e in ["path", "auth", "status"].iter().filter_map(|name| k.get(name)).filter(|_| !is_http) {
+    for e in ONLY.iter().filter(|(_, kinds)| !kinds.contains(&first.name())).filter_map(|(name, _)| k.get(name)) {
         let what = format!("`{}` has no meaning for a listener of kind `{}`", e.name(), first.name());
         r.faults.push(Diagnostic::error("K721", e.key, what).label("not known here"));
     }
-    if !is_http {
-        return (Kind::Mllp, Some(first.clone()));
-    }
+    let kind = match first.name() {
+        "http" => Kind::Http(http(r, k, around)),
+        "folder" => Kind::Folder(folder(r, first, k, around)),
+        _ => Kind::Mllp,
+    };
+    (kind, Some(first.clone()))
+}
+
+fn http(r: &mut Reader<'_>, k: &Keys<'_>, around: &Around<'_>) -> Http {
     let path = k.get("path").and_then(|e| {
         let read = |text: &str| (text.starts_with('/') && !text.contains(['?', '#', ' '])).then(|| text.to_owned());
         r.parsed(&e, read, "a path", "write `/hl7`")
@@ -38,7 +59,22 @@ pub(crate) fn kind<'v>(r: &mut Reader<'_>, entry: &Entry<'v>, k: &Keys<'v>, arou
     let auth = k.get("auth").and_then(|e| auth(r, &e, around));
     let words = [("acknowledgement", HttpStatus::Acknowledgement), ("ok", HttpStatus::Ok)];
     let status = k.get("status").and_then(|e| r.word(&e, &words)).unwrap_or_default();
-    (Kind::Http(Http { path, auth, status }), Some(first.clone()))
+    Http { path, auth, status }
+}
+
+fn folder(r: &mut Reader<'_>, at: &Entry<'_>, k: &Keys<'_>, around: &Around<'_>) -> Folder {
+    if let Some(e) = k.get("acknowledge").filter(|e| e.scalar() == Some("delivered")) {
+        let fault = Diagnostic::error("K721", e.span, "`delivered` has no meaning for a listener of kind `folder`: nobody waits for its answers");
+        r.faults.push(fault.label("not known here").help("write `stored` or `mapped`"));
+    }
+    let path = around.folder.join(r.text(at).unwrap_or_default());
+    let mut beside = |name: &str| k.get(name).and_then(|e| r.text(&e)).map_or_else(|| path.join(name), |text| around.folder.join(text));
+    let (done, failed) = (beside("done"), beside("failed"));
+    let names = k.get("files").map(|e| r.list(&e)).unwrap_or_default();
+    let names = names.iter().filter_map(|e| r.text(e)).map(str::to_owned).collect();
+    let quiet = k.get("quiet").and_then(|e| r.duration(&e)).unwrap_or(Duration::from_secs(2));
+    let answers = k.get("answers").and_then(|e| r.word(&e, &[("on", true), ("off", false)])).unwrap_or(true);
+    Folder { path, done, failed, names, quiet, answers }
 }
 
 /// `None` if something is wrong with it, which is told.

@@ -91,7 +91,7 @@ pub(crate) const LISTEN: &[SiteKey] = &[key("listen", Takes::Address, "address a
 
 /// One listener.
 pub(crate) const LISTENER: &[SiteKey] = &[
-    key("mllp", Takes::Address, "messages come over MLLP: address and port; this or `http` is needed"),
+    key("mllp", Takes::Address, "messages come over MLLP: address and port; this, `http` or `folder` is needed"),
     key("http", Takes::Address, "messages come by POST over HTTP, and the answer has the acknowledgement: address and port"),
     key("path", Takes::Text, "with `http`, the path at which messages are taken: `/hl7`; left out, every path"),
     key("auth", Takes::Section(LISTENER_AUTH, &[]), "with `http`, what a request must show; left out, nothing"),
@@ -100,6 +100,16 @@ pub(crate) const LISTENER: &[SiteKey] = &[
         Takes::Choice(&["acknowledgement", "ok"]),
         "with `http`, the status of an answer: 200, 400 or 500 by the acknowledgement's code, or 200 for all; acknowledgement",
     ),
+    key("folder", Takes::Text, "messages come in files, which somebody puts into this folder"),
+    key(
+        "files",
+        Takes::Texts,
+        "with `folder`, the names that are taken, `*` for any letters: `*.hl7`; left out, all but hidden ones and `.tmp`, `.part` and the like",
+    ),
+    key("quiet", Takes::Duration(&[]), "with `folder`, a file is read once it has not changed for so long; 2s"),
+    key("done", Takes::Text, "with `folder`, where files go of which every message was accepted; `done` in the folder"),
+    key("failed", Takes::Text, "with `folder`, where the others go; `failed` in the folder"),
+    key("answers", Takes::Choice(&["on", "off"]), "with `folder`, whether the acknowledgements are written beside a file that was read, as `NAME.ack`; on"),
     key(
         "acknowledge",
         Takes::Choice(&["stored", "mapped", "delivered"]),

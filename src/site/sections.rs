@@ -2,7 +2,7 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::hl7v2::Charset;
-use crate::listener::{AllowList, ListenerConfig, Network};
+use crate::listener::{AllowList, Kind, ListenerConfig, Network};
 use crate::site::door::{kind, server_tls};
 use crate::site::enhanced::enhanced;
 use crate::site::keys::{CHARSET, JOURNAL, LIMITS, LISTEN, LISTENER, LOG, ROOT};
@@ -159,12 +159,19 @@ fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Vec<Li
         let k = r.keys(&entry, LISTENER);
         let (kind, at) = kind(r, &entry, &k, around);
         // What is wrong with the address has been told; the rest is looked at all the same.
-        let address = at.as_ref().and_then(|e| address(r, e)).unwrap_or(NOWHERE);
+        let port = at.as_ref().filter(|_| !matches!(kind, Kind::Folder(_)));
+        let address = port.and_then(|e| address(r, e)).unwrap_or(NOWHERE);
         let at = at.unwrap_or_else(|| entry.clone());
         if let Some((_, first)) = addresses.iter().find(|(a, _)| *a == address && address.port() != 0) {
             let fault =
                 Diagnostic::error("K731", at.span, format!("listeners `{}` and `{}` have one address", first.path.get(1).map_or("", |s| s), entry.name()));
             r.faults.push(fault.label("taken").related(first.span, "first here").help("give each its own port"));
+        }
+        if let Kind::Folder(folder) = &kind
+            && let Some(first) = all.iter().find(|l| matches!(&l.socket.kind, Kind::Folder(other) if other.path == folder.path))
+        {
+            let fault = Diagnostic::error("K731", at.span, format!("listeners `{}` and `{}` have one folder", first.socket.name, entry.name()));
+            r.faults.push(fault.label("taken").help("give each its own folder"));
         }
         addresses.push((address, at.clone()));
         let words = [("accept", Unrouted::Accept), ("reject", Unrouted::Reject)];

@@ -1,0 +1,206 @@
+//! The way from `kiln import` to the daemon: by its control socket, a line of JSON and then the bytes for each message, and a line for each answer.
+
+use crate::cli::control::Request;
+use crate::engine::{Engine, FromFile};
+use crate::exchange::{MessageId, Phi};
+use crate::hl7v2::Answer;
+use crate::listener::Reply;
+use bytes::Bytes;
+use futures_util::stream::{FuturesOrdered, StreamExt};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, Lines};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::task::coop::unconstrained;
+
+/// Messages that the daemon has at once.
+const IN_FLIGHT_MAX: usize = 16;
+/// A line of JSON is no longer.
+const LINE_BYTES_MAX: u64 = 64 << 10;
+
+/// What the daemon says first.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Hello {
+    /// Why it takes nothing.
+    pub(super) fault: Option<String>,
+    /// The newest message of the journal.
+    pub(super) newest: u64,
+    /// The longest message that the listener takes, in bytes.
+    pub(super) message_bytes_max: usize,
+    /// What it has of these files since the import was noted last.
+    pub(super) taken: Vec<TakenBefore>,
+}
+
+/// A message that is stored already.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TakenBefore {
+    pub(super) source: String,
+    pub(super) number: u64,
+    pub(super) refused: bool,
+}
+
+/// A message; its bytes follow the line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Offer {
+    pub(super) source: String,
+    pub(super) number: u64,
+    pub(super) bytes: usize,
+    pub(super) oversize: bool,
+}
+
+/// What became of one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Answered {
+    /// MSA-1; empty if it is not answered, since it is an acknowledgement itself.
+    pub(super) code: String,
+    /// Why it was refused.
+    pub(super) reason: String,
+    /// The newest message of the journal then.
+    pub(super) newest: u64,
+    /// True if it could not be stored, and nothing more is taken.
+    pub(super) closed: bool,
+}
+
+/// The client's side.
+pub(super) struct Link {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    write: BufWriter<OwnedWriteHalf>,
+}
+
+impl Link {
+    /// Connects, and asks what is there of the files whose names begin so.
+    pub(super) async fn open(socket: &Path, listener: &str, files: &str, since: Option<u64>) -> Result<(Self, Hello), String> {
+        let stream = UnixStream::connect(socket).await.map_err(|_| "no daemon runs on this journal; start it with `kiln serve`".to_owned())?;
+        let (read, write) = stream.into_split();
+        let mut link = Self { lines: BufReader::new(read).lines(), write: BufWriter::new(write) };
+        let request = Request::Import { listener: listener.to_owned(), files: files.to_owned(), since };
+        send(&mut link.write, &request).await.map_err(|_| GONE.to_owned())?;
+        let hello: Hello = link.line().await?;
+        match hello.fault {
+            Some(fault) => Err(fault),
+            None => Ok((link, hello)),
+        }
+    }
+
+    async fn line<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T, String> {
+        let line = self.lines.next_line().await.ok().flatten().ok_or_else(|| GONE.to_owned())?;
+        serde_json::from_str(&line).map_err(|_| "the daemon's answer makes no sense; is it of another version?".to_owned())
+    }
+
+    /// The answer to the first message that has none. May be dropped while it waits.
+    pub(super) async fn answer(&mut self) -> Result<Answered, String> {
+        self.line().await
+    }
+
+    /// Hands a message over.
+    pub(super) async fn offer(&mut self, offer: &Offer, bytes: &[u8]) -> Result<(), String> {
+        let sent = async {
+            let mut line = serde_json::to_vec(offer)?;
+            line.push(b'\n');
+            self.write.write_all(&line).await?;
+            self.write.write_all(bytes).await?;
+            self.write.flush().await
+        };
+        sent.await.map_err(|_: std::io::Error| GONE.to_owned())
+    }
+}
+
+const GONE: &str = "the daemon stopped before it answered";
+
+async fn send(write: &mut (impl AsyncWrite + Unpin), value: &impl Serialize) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    write.write_all(&line).await?;
+    write.flush().await
+}
+
+/// The daemon's side: takes messages until the client has no more, or goes away. What was taken stays.
+pub(crate) async fn answer(
+    mut read: impl AsyncBufRead + Unpin,
+    mut write: impl AsyncWrite + Unpin,
+    engine: &Engine,
+    listener: &str,
+    files: &str,
+    since: Option<u64>,
+) -> std::io::Result<()> {
+    let Some(message_bytes_max) = engine.message_bytes_max(listener) else {
+        let hello = Hello { fault: Some(format!("the daemon has no listener `{listener}`")), ..Hello::default() };
+        return send(&mut write, &hello).await;
+    };
+    let taken = match since {
+        None => Some(Vec::new()),
+        Some(since) => engine.taken(listener, files, MessageId(since)).await,
+    };
+    let Some(taken) = taken else {
+        let hello = Hello { fault: Some("the journal cannot be read".to_owned()), ..Hello::default() };
+        return send(&mut write, &hello).await;
+    };
+    let taken = taken.into_iter().map(|(source, t)| TakenBefore { source, number: t.number, refused: t.refused }).collect();
+    send(&mut write, &Hello { fault: None, newest: engine.journal().newest().0, message_bytes_max, taken }).await?;
+    let (offers, mut offered) = mpsc::channel(1);
+    // Half a line must not be lost because an answer is due meanwhile: both sides go on by themselves.
+    let reading = async {
+        while let Some(message) = next_offer(&mut read, message_bytes_max).await? {
+            if offers.send(message).await.is_err() {
+                break;
+            }
+        }
+        drop(offers);
+        Ok::<(), std::io::Error>(())
+    };
+    let answering = async {
+        let mut replies = FuturesOrdered::new();
+        let mut ended = false;
+        loop {
+            tokio::select! {
+                biased;
+                Some(reply) = replies.next(), if !replies.is_empty() => {
+                    let answered = answered(reply, engine);
+                    send(&mut write, &answered).await?;
+                    if answered.closed {
+                        return Err(std::io::ErrorKind::ConnectionAborted.into());
+                    }
+                }
+                message = offered.recv(), if !ended && replies.len() < IN_FLIGHT_MAX => match message {
+                    None => ended = true,
+                    Some(message) => replies.push_back(unconstrained(engine.take(listener, message))),
+                },
+                else => return Ok(()),
+            }
+        }
+    };
+    tokio::try_join!(reading, answering).map(|_: ((), ())| ())
+}
+
+fn answered(reply: Option<Reply>, engine: &Engine) -> Answered {
+    let newest = engine.journal().newest().0;
+    let acks = match reply {
+        Some(Reply::Ack(bytes)) => vec![bytes],
+        Some(Reply::Acks(all)) => all,
+        Some(Reply::Silent) => Vec::new(),
+        Some(Reply::Close) | None => return Answered { newest, closed: true, ..Answered::default() },
+    };
+    // One message has one answer; should it hold several after all, what was refused tells.
+    let read = acks.iter().map(|bytes| Answer::read(bytes.expose()).unwrap_or_default());
+    let Some(ack) = read.reduce(|one, other| if one.is_positive() { other } else { one }) else { return Answered { newest, ..Answered::default() } };
+    let text = ack.errors.first().map_or_else(|| ack.text.clone(), |e| format!("{} {}", e.code, e.text));
+    Answered { reason: format!("{} {text}", ack.code).trim().to_owned(), code: ack.code, newest, closed: false }
+}
+
+/// The next message; `None` if the client has no more.
+async fn next_offer(read: &mut (impl AsyncBufRead + Unpin), message_bytes_max: usize) -> std::io::Result<Option<FromFile>> {
+    let broken = || std::io::Error::from(std::io::ErrorKind::InvalidData);
+    let mut line = String::new();
+    if (&mut *read).take(LINE_BYTES_MAX).read_line(&mut line).await? == 0 {
+        return Ok(None);
+    }
+    let offer: Offer = serde_json::from_str(&line).map_err(|_| broken())?;
+    if offer.bytes > message_bytes_max {
+        return Err(broken());
+    }
+    let mut bytes = vec![0; offer.bytes];
+    read.read_exact(&mut bytes).await?;
+    Ok(Some(FromFile { file: Phi::new(offer.source.into()), number: offer.number, bytes: Bytes::from(bytes), oversize: offer.oversize }))
+}

@@ -1,0 +1,171 @@
+//! `kiln import`: archives of every kind into a running daemon, each message once, whatever is interrupted.
+
+mod cli_support;
+
+use cli_support::{Daemon, admit, get, kiln, run, wait_for};
+use std::collections::BTreeMap;
+use std::io::{Cursor, Write as _};
+use std::path::Path;
+use std::process::Stdio;
+
+const SITE: &str =
+    "console: { listen: 127.0.0.1:0 }\nlisteners:\n  adt: { mllp: 127.0.0.1:0, duplicates: off, acknowledge: mapped }\ntargets: { main: { 'null': true } }\n";
+
+fn site() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("kiln.yaml"), SITE).expect("a file");
+    folder
+}
+
+fn messages(from: usize, to: usize) -> String {
+    (from..to).map(|n| admit(&format!("N{n:05}"), &format!("P{}", n % 50))).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+fn tar(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o600);
+        tar.append_data(&mut header, name, bytes.as_slice()).expect("memory");
+    }
+    tar.into_inner().expect("memory")
+}
+
+fn zip(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in files {
+        zip.start_file(*name, zip::write::SimpleFileOptions::default()).expect("memory");
+        zip.write_all(bytes).expect("memory");
+    }
+    zip.finish().expect("memory").into_inner()
+}
+
+/// How often each control ID is in the journal, and the order of all.
+fn stored(folder: &Path) -> (BTreeMap<String, usize>, Vec<String>) {
+    let found = run(folder, &["journal", "search", "--json", "--limit", "10000"]).expect(0).out;
+    let mut ids: Vec<_> = found.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")).collect();
+    ids.sort_by_key(|m| m["id"].as_u64());
+    let ids: Vec<String> = ids.iter().map(|m| m["controlId"].as_str().expect("a text").to_owned()).collect();
+    let mut counts = BTreeMap::new();
+    ids.iter().for_each(|id| *counts.entry(id.clone()).or_insert(0) += 1);
+    (counts, ids)
+}
+
+#[test]
+fn every_kind_of_archive_is_read_in_its_order_and_once() {
+    let folder = site();
+    let batch = format!("FHS|^~\\&\r\nBHS|^~\\&\r\n{}BTS|10\r\nFTS|1\r\n", messages(10, 20));
+    let files = vec![("2024/a.hl7", messages(20, 30).into_bytes()), ("2024/b.hl7.gz", gzip(messages(30, 40).as_bytes())), ("empty.hl7", Vec::new())];
+    let later = vec![("c.hl7", messages(50, 60).into_bytes()), ("d.hl7", messages(60, 70).into_bytes())];
+    for (name, bytes) in [
+        ("1-plain", messages(0, 10).into_bytes()),
+        ("2-batch.hl7.gz", gzip(batch.as_bytes())),
+        ("3-zip", zip(&files)),
+        ("4-tar", tar(&[("e.hl7", messages(40, 50).into_bytes())])),
+        ("5.tar.gz", gzip(&tar(&later))),
+    ] {
+        std::fs::write(folder.path().join(name), bytes).expect("written");
+    }
+    let daemon = Daemon::start(folder.path());
+    let all = ["import", "1-plain", "2-batch.hl7.gz", "3-zip", "4-tar", "5.tar.gz"];
+    let ran = run(folder.path(), &all).expect(0);
+    assert!(ran.out.contains("3-zip: 20 messages to adt"), "{}", ran.out);
+    let (counts, order) = stored(folder.path());
+    assert_eq!((counts.len(), order.len()), (70, 70));
+    assert!(order.is_sorted(), "{order:?}");
+    let shown = run(folder.path(), &["journal", "show", "31", "--json"]).expect(0).out;
+    assert!(shown.contains("import:3-zip/2024/b.hl7#1"), "{shown}");
+
+    // Once; and again on request. Another archive of the same name is another archive.
+    let ran = run(folder.path(), &[&all[..], &["--json"]].concat()).expect(0);
+    assert!(ran.out.lines().count() == 5 && ran.out.lines().all(|l| l.contains("\"imported before\"")), "{}", ran.out);
+    assert_eq!(stored(folder.path()).1.len(), 70);
+    run(folder.path(), &["import", "4-tar", "--again", "--listener", "adt"]).expect(0);
+    assert_eq!(stored(folder.path()).1.len(), 80);
+    std::fs::write(folder.path().join("1-plain"), messages(70, 73)).expect("written");
+    run(folder.path(), &["import", "1-plain"]).expect(0);
+    assert_eq!(stored(folder.path()).1.len(), 83);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn what_is_refused_is_counted_by_reason_and_what_is_damaged_is_told() {
+    let folder = site();
+    let nobody = |n: usize| admit(&format!("R{n}"), "").replace("^^^HOSP^MR", "");
+    let text = format!("{}{}{}no message\r", messages(0, 3), nobody(1), nobody(2));
+    std::fs::write(folder.path().join("mixed.hl7"), &text).expect("written");
+    let packed = gzip(messages(10, 200).as_bytes());
+    std::fs::write(folder.path().join("cut.gz"), &packed[..packed.len() / 2]).expect("written");
+    std::fs::write(folder.path().join("count.hl7"), format!("BHS|^~\\&\r{}BTS|7\r", messages(300, 302))).expect("written");
+    let daemon = Daemon::start(folder.path());
+    let ran = run(folder.path(), &["import", "mixed.hl7"]).expect(1);
+    assert!(ran.out.contains("accepted  3") && ran.out.contains("refused   2"), "{}", ran.out);
+    assert!(ran.out.contains("AE 101"), "{}", ran.out);
+    let ran = run(folder.path(), &["import", "cut.gz", "--json"]).expect(1);
+    let told: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert!(told["flaws"][0].as_str().is_some_and(|f| f.contains("damaged or cut short")) && told["finished"] == true, "{told}");
+    assert!(told["accepted"].as_u64().is_some_and(|n| n > 0 && n < 190), "{told}");
+    let ran = run(folder.path(), &["import", "count.hl7"]).expect(1);
+    assert!(ran.out.contains("BTS-1 says 7 messages, and 2 came"), "{}", ran.out);
+    assert!(!daemon.err().contains("mixed.hl7"), "{}", daemon.err());
+    drop(daemon);
+
+    let ran = run(folder.path(), &["import", "mixed.hl7", "--again"]).expect(2);
+    assert!(ran.err.contains("no daemon runs") && ran.err.contains("kiln serve"), "{}", ran.err);
+    let _daemon = Daemon::start(folder.path());
+    let ran = run(folder.path(), &["import", "mixed.hl7", "--again", "--listener", "lab"]).expect(2);
+    assert!(ran.err.contains("no listener `lab`"), "{}", ran.err);
+    let ran = run(folder.path(), &["import", "nothing.zip"]).expect(2);
+    assert!(ran.err.contains("no such file"), "{}", ran.err);
+}
+
+/// Command and daemon are killed by turns, and the command is asked to stop; duplicates are not known to this listener.
+#[test]
+fn whatever_is_interrupted_each_message_is_stored_once() {
+    const MESSAGES: usize = 6_000;
+    let folder = site();
+    let halves = [("a.hl7", messages(0, MESSAGES / 2).into_bytes()), ("b.hl7", messages(MESSAGES / 2, MESSAGES).into_bytes())];
+    std::fs::write(folder.path().join("year.zip"), zip(&halves)).expect("written");
+    let mut daemon = Daemon::start(folder.path());
+    let count = |daemon: &Daemon| {
+        let metrics = get(daemon.address("console http://"), "/metrics").1;
+        metrics.lines().filter_map(|l| l.strip_prefix("kiln_acks_total{listener=\"adt\",code=\"AA\"} ")?.parse::<usize>().ok()).sum::<usize>()
+    };
+    for round in 0..9 {
+        let before = count(&daemon);
+        let mut command = kiln(folder.path()).args(["import", "year.zip"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        wait_for("some messages", || count(&daemon) >= before + 150 + 40 * round || command.try_wait().expect("a child").is_some());
+        match round % 3 {
+            0 => command.kill().expect("a child"),
+            1 => {
+                daemon.signal("KILL");
+                drop(daemon);
+                daemon = Daemon::start(folder.path());
+            }
+            _ => {
+                let status = std::process::Command::new("kill").args(["-INT", &command.id().to_string()]).status().expect("kill is there");
+                assert!(status.success());
+            }
+        }
+        let output = command.wait_with_output().expect("a child");
+        if round % 3 == 2 {
+            let told = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.code() == Some(1) && told.contains("interrupted; the same command goes on"), "{output:?}");
+        } else if round % 3 == 1 {
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+        }
+    }
+    let ran = run(folder.path(), &["import", "year.zip", "--json"]).expect(0);
+    let told: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!((&told["messages"], &told["accepted"], &told["finished"]), (&MESSAGES.into(), &MESSAGES.into(), &true.into()), "{told}");
+    let (counts, order) = stored(folder.path());
+    assert_eq!((counts.len(), order.len()), (MESSAGES, MESSAGES), "{:?}", counts.iter().filter(|(_, n)| **n != 1).collect::<Vec<_>>());
+    assert!(order.is_sorted());
+}
