@@ -577,3 +577,20 @@ fn what_nobody_takes_is_given_up_in_time_and_does_not_stop_the_daemon() {
     assert_eq!(daemon.stop(), 0);
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
+
+#[test]
+fn what_is_known_at_once_is_still_told_after_the_answers_of_earlier_messages() {
+    let server = Server::start(Mood::Well);
+    let folder = site(&text(&[listener(", acknowledge: delivered")], &server.target()), ROUTE);
+    let daemon = Daemon::start(folder.path());
+    *server.delay.lock().expect("no panic") = Duration::from_millis(600);
+    let mut session = Session::open(daemon.address("adt on "));
+    // The first waits for the server, and its answer holds back the second's; what comes of the second is known when it is stored.
+    session.send(&asking(&odd("C1", "1", "Meier"), "NE", "AL"));
+    session.send(&asking(&admit("C2", "2").replace("ADT^A01^ADT_A01", "ZZZ^Z09"), "AL", "AL"));
+    wait_for_state(folder.path(), "C2", "due");
+    let all: Vec<_> = (0..3).map(|_| msa(&session.expect())).collect();
+    let pairs: Vec<_> = all.iter().map(|(code, id)| (code.as_str(), id.as_str())).collect();
+    assert_eq!(pairs, [("AA", "C1"), ("CA", "C2"), ("AA", "C2")]);
+    assert_eq!(daemon.stop(), 0);
+}
