@@ -30,7 +30,7 @@ const ROWS: &[Row] = &[
     row(2, "journal", &["exchange"]),
     row(2, "route", &["diagnostic", "exchange", "fhir", "hl7v2"]),
     row(3, "site", &["diagnostic", "exchange", "hl7v2", "listener", "target"]),
-    row(4, "engine", &["diagnostic", "exchange", "fhir", "hl7v2", "journal", "listener", "metrics", "route", "site", "target", "wire"]),
+    row(4, "engine", &["diagnostic", "exchange", "fhir", "hl7v2", "journal", "listener", "metrics", "route", "site", "target"]),
     row(5, "console", &["exchange", "journal", "metrics"]),
     row(6, "cli", &["console", "diagnostic", "engine", "exchange", "fhir", "hl7v2", "journal", "listener", "metrics", "route", "site", "target"]),
 ];

@@ -5,7 +5,7 @@
 
 use crate::engine::acknowledgement::Acknowledgement;
 use crate::engine::backoff;
-use crate::engine::peer::{Peer, PeerFault};
+use crate::engine::peer::{self, PeerFault};
 use crate::engine::shared::{Shared, later, now};
 use crate::engine::told;
 use crate::exchange::{Phi, Timestamp};
@@ -13,6 +13,7 @@ use crate::hl7v2::{AckCode, Condition, Header};
 use crate::journal::{Correspondent, JournalError, OwedRecord, Telling, Told};
 use crate::metrics::Telling as Count;
 use crate::site::{Enhanced, ReturnTo};
+use crate::target::MllpPeer;
 use futures_util::future::join_all;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -137,7 +138,7 @@ impl Courier {
                 // Whoever asks is told (intake).
                 ReturnTo::Poll => true,
                 ReturnTo::Connection => self.by_line(whom, ready, &settings, &mut again).await,
-                ReturnTo::Address(address) => self.by_address(whom, address, ready, &settings, &mut again).await,
+                ReturnTo::Address(_) => self.by_address(whom, ready, &settings, &mut again).await,
             };
             if !went || !full {
                 return again.0;
@@ -204,10 +205,12 @@ impl Courier {
     }
 
     /// Sends to the sender's address. False if that does not work now.
-    async fn by_address(&self, whom: &Correspondent, address: &str, ready: Vec<OwedRecord>, settings: &Enhanced, again: &mut Again) -> bool {
+    async fn by_address(&self, whom: &Correspondent, ready: Vec<OwedRecord>, settings: &Enhanced, again: &mut Again) -> bool {
         if ready.is_empty() {
             return true;
         }
+        let Some(peer) = self.shared.lines.peer(&whom.listener) else { return false };
+        let address = peer.address();
         if let Some((_, until)) = self.paused().get(address).copied().filter(|(_, until)| *until > now()) {
             again.at(until);
             return false;
@@ -215,9 +218,9 @@ impl Courier {
         let letters: Vec<_> = join_all(ready.into_iter().map(|record| self.letter(record, settings))).await.into_iter().flatten().collect();
         let Some(first) = letters.first().map(|letter| letter.record.clone()) else { return true };
         let went = if settings.own == Condition::Always {
-            self.one_by_one(whom, address, letters, settings, again).await
+            self.one_by_one(whom, &peer, letters, settings, again).await
         } else {
-            self.all_at_once(whom, address, letters, settings, again).await
+            self.all_at_once(whom, &peer, letters, settings, again).await
         };
         match went {
             Ok(()) => {
@@ -237,25 +240,25 @@ impl Courier {
     }
 
     /// Each waits for its own accept acknowledgement.
-    async fn one_by_one(&self, whom: &Correspondent, address: &str, letters: Vec<Letter>, settings: &Enhanced, again: &mut Again) -> Result<(), PeerFault> {
-        let mut peer = None;
+    async fn one_by_one(&self, whom: &Correspondent, peer: &MllpPeer, letters: Vec<Letter>, settings: &Enhanced, again: &mut Again) -> Result<(), PeerFault> {
+        let mut kept = None;
         for letter in letters {
             // A peer may close its side after each message: then one more connection is tried.
-            let fresh = peer.is_none();
-            let mut open = match peer.take() {
+            let fresh = kept.is_none();
+            let mut open = match kept.take() {
                 Some(open) => open,
-                None => Peer::connect(address).await?,
+                None => peer::connect(peer).await?,
             };
-            let mut heard = self.ask(&mut open, &letter, settings).await;
+            let mut heard = peer::ask(&mut open, &letter.bytes, &letter.control_id, settings.accept_wait).await;
             if heard == Err(PeerFault::Closed) && !fresh {
-                open = Peer::connect(address).await?;
-                heard = self.ask(&mut open, &letter, settings).await;
+                open = peer::connect(peer).await?;
+                heard = peer::ask(&mut open, &letter.bytes, &letter.control_id, settings.accept_wait).await;
             }
             match heard {
                 Ok(()) => {
                     let sent = Some((letter.code.name(), Phi::new(letter.bytes.clone())));
                     let outcome = Told::Accepted { listener: Arc::clone(&whom.listener), sent };
-                    self.store(&letter.record, outcome, &format!("accepted by {address}")).await;
+                    self.store(&letter.record, outcome, &format!("accepted by {}", peer.address())).await;
                     self.count(&whom.listener, letter.code, Count::Accepted);
                 }
                 Err(fault) if fault.is_of_the_message() => {
@@ -267,24 +270,16 @@ impl Courier {
                 }
                 Err(fault) => return Err(fault),
             }
-            peer = Some(open);
+            kept = Some(open);
         }
         Ok(())
     }
 
-    async fn ask(&self, peer: &mut Peer, letter: &Letter, settings: &Enhanced) -> Result<(), PeerFault> {
-        peer.send(&letter.bytes).await?;
-        peer.accepted(&letter.control_id, settings.accept_wait).await
-    }
-
     /// Nobody says whether they arrived: they count as sent once the peer has not refused to read them.
-    async fn all_at_once(&self, whom: &Correspondent, address: &str, letters: Vec<Letter>, settings: &Enhanced, again: &mut Again) -> Result<(), PeerFault> {
-        let mut peer = Peer::connect(address).await?;
-        for letter in &letters {
-            peer.send(&letter.bytes).await?;
-        }
-        peer.finish().await?;
-        let note = format!("sent to {address}");
+    async fn all_at_once(&self, whom: &Correspondent, peer: &MllpPeer, letters: Vec<Letter>, settings: &Enhanced, again: &mut Again) -> Result<(), PeerFault> {
+        let connection = peer::connect(peer).await?;
+        peer::tell(connection, letters.iter().map(|letter| letter.bytes.as_slice())).await?;
+        let note = format!("sent to {}", peer.address());
         let sent = join_all(letters.into_iter().map(|letter| self.sent(letter, whom, settings, &note))).await;
         sent.into_iter().flatten().for_each(|time| again.at(time));
         Ok(())

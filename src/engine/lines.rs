@@ -2,9 +2,11 @@
 //!
 //! Holds nothing that must survive: what is to be told is the journal's word.
 
+use crate::engine::peer::CONNECT_WAIT;
 use crate::journal::Correspondent;
 use crate::listener::Line;
-use crate::site::Enhanced;
+use crate::site::{Enhanced, ReturnTo};
+use crate::target::MllpPeer;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +17,8 @@ const SENDERS_MAX: usize = 64;
 struct State {
     lines: HashMap<u64, Known>,
     settings: HashMap<Arc<str>, Arc<Enhanced>>,
+    /// The senders' own addresses, by listener.
+    peers: HashMap<Arc<str>, Arc<MllpPeer>>,
 }
 
 struct Known {
@@ -36,12 +40,30 @@ impl Lines {
 
     /// How senders of this listener are told from now on. Those of a listener that is gone are told as before.
     pub(super) fn set(&self, listener: &Arc<str>, settings: &Enhanced) {
-        self.state().settings.insert(Arc::clone(listener), Arc::new(settings.clone()));
+        let mut state = self.state();
+        if state.settings.get(listener).is_none_or(|known| **known != *settings) {
+            state.peers.remove(listener);
+        }
+        if let ReturnTo::Address(address) = &settings.to
+            && !state.peers.contains_key(listener)
+        {
+            let tls = settings.tls.as_ref().map(|(tls, name)| (tls, name.as_deref()));
+            match MllpPeer::open(address, tls, CONNECT_WAIT) {
+                Ok(peer) => drop(state.peers.insert(Arc::clone(listener), Arc::new(peer))),
+                Err(reason) => tracing::error!(%listener, reason, "senders of this listener cannot be told what came of their messages"),
+            }
+        }
+        state.settings.insert(Arc::clone(listener), Arc::new(settings.clone()));
     }
 
     /// How senders of a listener are told.
     pub(super) fn settings(&self, listener: &str) -> Arc<Enhanced> {
         self.state().settings.get(listener).cloned().unwrap_or_default()
+    }
+
+    /// The senders' own address, if the listener names one.
+    pub(super) fn peer(&self, listener: &str) -> Option<Arc<MllpPeer>> {
+        self.state().peers.get(listener).cloned()
     }
 
     /// Messages of this sender come by this connection. True if that is new.

@@ -5,9 +5,12 @@ use crate::hl7v2::Condition;
 use crate::site::keys::ENHANCED;
 use crate::site::model::{Acknowledge, Enhanced, Mode, ReturnTo};
 use crate::site::reader::{Keys, Reader};
+use crate::site::receiver::peer_tls;
+use crate::site::sections::Around;
+use crate::target::is_host_and_port;
 
 /// Reads both. `acknowledge`: what the listener says, if it says it.
-pub(crate) fn enhanced(r: &mut Reader<'_>, listener: &Keys<'_>, acknowledge: Option<&Acknowledge>) -> Enhanced {
+pub(crate) fn enhanced(r: &mut Reader<'_>, listener: &Keys<'_>, acknowledge: Option<&Acknowledge>, around: &Around<'_>) -> Enhanced {
     let mut enhanced = Enhanced::default();
     let words = [("as-sent", Mode::AsSent), ("original", Mode::Original), ("enhanced", Mode::Enhanced)];
     enhanced.mode = listener.get("mode").and_then(|e| r.word(&e, &words)).unwrap_or(Mode::AsSent);
@@ -34,6 +37,13 @@ pub(crate) fn enhanced(r: &mut Reader<'_>, listener: &Keys<'_>, acknowledge: Opt
                 .push(fault.related(duplicates.span, "here").help("a sender asks by sending its message again, and Kiln must know it: leave `duplicates` out"));
         }
     }
+    enhanced.tls = peer_tls(r, &k, around);
+    if !matches!(enhanced.to, ReturnTo::Address(_))
+        && let Some(e) = k.get("tls")
+    {
+        let fault = Diagnostic::error("K721", e.key, "`tls` has no meaning without an address in `to`").label("not known here");
+        r.faults.push(fault.help("by the sender's own connection it is the listener's TLS"));
+    }
     enhanced.own = k.get("own").and_then(|e| r.word(&e, &[("NE", Condition::Never), ("AL", Condition::Always)])).unwrap_or(Condition::Never);
     enhanced.accept_wait = k.get("accept-wait").and_then(|e| r.duration(&e)).unwrap_or(enhanced.accept_wait);
     enhanced.retry_for = k.get("retry-for").and_then(|e| r.duration(&e)).unwrap_or(enhanced.retry_for);
@@ -44,10 +54,6 @@ fn return_to(text: &str) -> Option<ReturnTo> {
     match text {
         "connection" => Some(ReturnTo::Connection),
         "poll" => Some(ReturnTo::Poll),
-        address => {
-            let (host, port) = address.rsplit_once(':')?;
-            let named = !host.is_empty() && !host.contains(['/', ' ', '@']) && port.parse::<u16>().is_ok_and(|port| port > 0);
-            named.then(|| ReturnTo::Address(address.to_owned()))
-        }
+        address => is_host_and_port(address).then(|| ReturnTo::Address(address.to_owned())),
     }
 }

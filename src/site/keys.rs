@@ -159,6 +159,7 @@ pub(crate) const ENHANCED: &[SiteKey] = &[
         Takes::Text,
         "how AA, AE or AR reaches the sender: `connection` (its own, or its next one), its address (`10.0.0.7:2576`), or `poll` (when it sends the message again); connection",
     ),
+    key("tls", Takes::Section(TLS, &["true"]), "with an address: it is reached with TLS; `true`, or whom to trust, and Kiln's own certificate"),
     key("own", Takes::Choice(&["NE", "AL"]), "whether the sender is to say that it has it: MSH-15 of Kiln's own AA, AE or AR; NE"),
     key("accept-wait", Takes::Duration(&[]), "with `own: AL`, after how long without CA it is sent again; 30s"),
     key("retry-for", Takes::Duration(&[]), "for how long it is tried; 24h"),

@@ -187,6 +187,8 @@ pub struct Enhanced {
     pub outcome: Acknowledge,
     /// `to:`.
     pub to: ReturnTo,
+    /// `tls:` of that address, with the name that its certificate must have, if that is another.
+    pub tls: Option<(Tls, Option<String>)>,
     /// `own:`, MSH-15 of Kiln's application acknowledgements: AL or NE.
     pub own: Condition,
     /// `accept-wait:`, after how long an application acknowledgement that was not accepted is sent again.
@@ -203,6 +205,7 @@ impl Default for Enhanced {
             application: None,
             outcome: Acknowledge::Delivered { to: Vec::new(), wait: Duration::ZERO },
             to: ReturnTo::Connection,
+            tls: None,
             own: Condition::Never,
             accept_wait: Duration::from_secs(30),
             retry_for: Duration::from_secs(24 * 3_600),

@@ -14,16 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// `mllp: HOST:PORT`.
 pub(crate) fn mllp(r: &mut Reader<'_>, kind: &Entry<'_>, k: &Keys<'_>, around: &Around<'_>, listeners: &[String]) -> Option<TargetKind> {
     let address = r.parsed(kind, |t| is_host_and_port(t).then(|| t.to_owned()), "a host and a port", "write `hl7.example:2575`, or `10.0.0.5:2575`")?;
-    let (mut tls_settings, mut tls_name) = (None, None);
-    if let Some(e) = k.get("tls") {
-        if matches!(e.scalar(), Some("true")) {
-            tls_settings = Some(Tls::default());
-        } else {
-            let keys = r.keys(&e, TLS);
-            tls_name = keys.get("name").and_then(|e| r.text(&e)).map(str::to_owned);
-            tls_settings = Some(tls(r, &e, &keys, around));
-        }
-    }
+    let (tls_settings, tls_name) = peer_tls(r, k, around).map_or((None, None), |(tls, name)| (Some(tls), name));
     let way = MllpConfig {
         address,
         tls: tls_settings,
@@ -32,6 +23,17 @@ pub(crate) fn mllp(r: &mut Reader<'_>, kind: &Entry<'_>, k: &Keys<'_>, around: &
         connect_timeout: k.get("connect-timeout").and_then(|e| r.duration(&e)),
     };
     Some(receiver(r, V2Way::Mllp(way), k, listeners))
+}
+
+/// `tls:` of a receiver of MLLP, with the name that its certificate must have, if that is not the address's.
+pub(crate) fn peer_tls(r: &mut Reader<'_>, k: &Keys<'_>, around: &Around<'_>) -> Option<(Tls, Option<String>)> {
+    let e = k.get("tls")?;
+    if matches!(e.scalar(), Some("true")) {
+        return Some((Tls::default(), None));
+    }
+    let keys = r.keys(&e, TLS);
+    let name = keys.get("name").and_then(|e| r.text(&e)).map(str::to_owned);
+    Some((tls(r, &e, &keys, around), name))
 }
 
 /// `http: URL`.

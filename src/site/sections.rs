@@ -179,7 +179,7 @@ fn listeners(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Vec<Li
         let words = [("close", WhenFull::Close), ("nak", WhenFull::Nak)];
         let when_full = k.get("when-full").and_then(|e| r.word(&e, &words)).unwrap_or(WhenFull::Close);
         let acknowledge = acknowledge(r, &k, &target_names);
-        let enhanced = enhanced(r, &k, k.get("acknowledge").map(|_| &acknowledge));
+        let enhanced = enhanced(r, &k, k.get("acknowledge").map(|_| &acknowledge), around);
         let (charset, force_charset) = k.get("charset").map(|e| charsets(r, &e)).unwrap_or_default();
         let zone = k.get("zone").and_then(|e| {
             r.parsed(&e, |t| jiff::tz::TimeZone::get(t).ok().map(|_| t.to_owned()), "a time zone", "write an IANA name such as `Europe/Berlin`, or `UTC`")

@@ -245,6 +245,25 @@ impl MllpConnection {
         }
     }
 
+    /// Closes this side and reads until the peer has closed its own, at most for `patience`. False if the connection was reset: then the peer
+    /// has not read what it was sent.
+    pub async fn finish(mut self, patience: Duration) -> bool {
+        let rest = async {
+            self.stream.shutdown().await?;
+            loop {
+                self.incoming.clear();
+                if self.stream.read_buf(&mut self.incoming).await? == 0 {
+                    return Ok::<_, io::Error>(());
+                }
+            }
+        };
+        match tokio::time::timeout(patience, rest).await {
+            // A peer that closes TCP without closing TLS first has read, too.
+            Ok(Err(error)) => error.kind() == io::ErrorKind::UnexpectedEof,
+            Ok(Ok(())) | Err(_) => true,
+        }
+    }
+
     /// Sends a frame that nobody answers, such as an accept acknowledgement. False if it could not be written.
     pub async fn tell(&mut self, message: &[u8], wait: Duration) -> bool {
         let mut frame = BytesMut::new();
