@@ -217,8 +217,8 @@ async fn a_server_that_is_slow_or_away_is_an_answer_in_error_and_a_repetition_ge
 }
 
 const LOOK_UP: &str = r#"---
-route: adt
-on: ADT^A01
+route: visit
+on: ZZZ^Z01
 to: main
 ask:
   doctor: { $search: Practitioner, $at: main, $none: refuse, CACHEidentifier: PV1-7 }
@@ -285,7 +285,7 @@ impl Fickle {
 
 fn visit(id: &str, doctor: &str) -> String {
     format!(
-        "MSH|^~\\&|ADT1|HOSP|KILN|HOSP|20260301120000||ADT^A01^ADT_A01|{id}|P|2.5.1\rPID|1||P{id}^^^HOSP^MR||Meier^Eva\r\
+        "MSH|^~\\&|ADT1|HOSP|KILN|HOSP|20260301120000||ZZZ^Z01|{id}|P|2.5.1\rPID|1||P{id}^^^HOSP^MR||Meier^Eva\r\
          PV1|1|I|||||{doctor}^Arzt^^^^^^^HOSP||||||||||||V{id}^^^HOSP\r"
     )
 }
