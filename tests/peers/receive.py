@@ -13,7 +13,9 @@ import hl7.mllp
 
 
 def told(text):
-    print(text, flush=True)
+    # In one piece: hl7apy serves each connection in a thread of its own.
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def context(files):

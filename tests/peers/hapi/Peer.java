@@ -9,6 +9,7 @@ import ca.uhn.hl7v2.app.HL7Service;
 import ca.uhn.hl7v2.model.Message;
 import ca.uhn.hl7v2.protocol.ReceivingApplication;
 import ca.uhn.hl7v2.util.Terser;
+import ca.uhn.hl7v2.util.idgenerator.InMemoryIDGenerator;
 import ca.uhn.hl7v2.validation.impl.ValidationContextFactory;
 import java.net.ServerSocket;
 import java.nio.charset.StandardCharsets;
@@ -20,7 +21,8 @@ public class Peer {
     public static void main(String[] args) throws Exception {
         HapiContext context = new DefaultHapiContext();
         context.setValidationContext(ValidationContextFactory.noValidation());
-        // What it logs about itself is no line of ours.
+        // Its own control IDs are counted in memory, not in a file of the working folder.
+        context.getParserConfiguration().setIdGenerator(new InMemoryIDGenerator());
         if (args[0].equals("receive")) {
             receive(context, args);
         } else {
