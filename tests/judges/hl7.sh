@@ -1,7 +1,7 @@
 #!/bin/sh
 # Usage: tests/judges/hl7.sh FOLDER...
 # HL7's own validator over the Bundles and resources of the folders (tests/servers/hapi, built with `mvn package`); first it must reject each
-# of tests/judges/invalid. What is explained in tests/judges/hl7-explained.tsv counts as no error. `--warnings` prints warnings, too.
+# of tests/judges/invalid. What is explained in tests/judges/hl7-explained.tsv counts as no error. `--warnings` prints warnings, too; hl7-warnings.md explains them.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 judge() {
