@@ -32,6 +32,8 @@ const LINGER: Duration = Duration::from_secs(1);
 /// large frames, so that many connections with long frames cannot fill the memory. While a frame of so many bytes waits for its reply, no further one of
 /// the connection is taken.
 pub const SMALL_BYTES: usize = 256 * 1_024;
+/// A frame that is longer still holds a document.
+const DOCUMENT_BYTES: usize = 2 * 1_024 * 1_024;
 /// How many frames that others ask to be sent may wait for answers that go first.
 const PUSHED_MAX: usize = 256;
 /// A time that never comes, for "no limit".
@@ -239,9 +241,11 @@ impl Connection<'_> {
                     Ok(_) => {
                         last_byte = Instant::now();
                         more_frames = true;
-                        // A long frame's buffer grows by doubling, so it is moved few times; a short one's memory is used again.
+                        // A short frame's memory is used again, a longer one's buffer grows by doubling. A document would stand in memory twice while it is
+                        // moved: it gets room for the longest frame at once, which counts only as far as it is written to.
                         if buffer.capacity() - buffer.len() < READ_BYTES / 8 {
-                            buffer.reserve(READ_BYTES.max(buffer.len().min(self.config.frame_bytes_max)));
+                            let rest = self.config.frame_bytes_max.saturating_sub(buffer.len());
+                            buffer.reserve(READ_BYTES.max(if buffer.len() < DOCUMENT_BYTES { buffer.len().min(rest) } else { rest }));
                         }
                     }
                     // TLS was not closed before TCP was. Frames say for themselves whether they are whole.
