@@ -579,6 +579,24 @@ fn what_nobody_takes_is_given_up_in_time_and_does_not_stop_the_daemon() {
 }
 
 #[test]
+fn what_does_not_conform_is_refused_by_the_first_acknowledgement_that_may_tell_it() {
+    let folder = site(&text(&[listener(", validate: dictionary")], "folder: out"), ROUTE);
+    let daemon = Daemon::start(folder.path());
+    let mut session = Session::open(daemon.address("adt on "));
+    let without_event = |id: &str| admit(id, "1").replace("EVN|A01|20260301120000\r", "EVN|A01\r").replace("|19700102|F", "|nonsense|F");
+    for (accept, application, code) in [("AL", "NE", "CE"), ("AL", "AL", "CE"), ("ER", "AL", "CE"), ("SU", "AL", "AE"), ("NE", "AL", "AE")] {
+        let id = format!("C-{accept}-{application}");
+        session.send(&asking(&without_event(&id), accept, application));
+        let answer = session.expect();
+        assert!(msa(&answer) == (code.into(), id.clone()) && answer.contains("\rERR|"), "{accept}/{application}: {answer:?}");
+        assert_eq!(record(folder.path(), &id)["disposition"], "refused", "{id}");
+    }
+    session.send(&asking(&without_event("C-SU-NE"), "SU", "NE"));
+    assert_eq!(session.codes_until("L1"), Vec::<String>::new(), "nobody wants to hear it, and nothing else follows");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn what_is_known_at_once_is_still_told_after_the_answers_of_earlier_messages() {
     let server = Server::start(Mood::Well);
     let folder = site(&text(&[listener(", acknowledge: delivered")], &server.target()), ROUTE);

@@ -45,8 +45,8 @@ impl Acknowledgement {
     }
 
     /// CE or CR: the message is kept as refused, and this says why (enhanced mode).
-    pub(super) fn commit_refusal(stored: &Stored, header: Option<&Header>, code: AckCode, fault: &Fault, own: &Own) -> Self {
-        Self::make(code, stored.received(), &control_id(stored), header, std::slice::from_ref(fault), own)
+    pub(super) fn commit_refusal(stored: &Stored, header: Option<&Header>, code: AckCode, faults: &[Fault], own: &Own) -> Self {
+        Self::make(code, stored.received(), &control_id(stored), header, faults, own)
     }
 
     /// AA, AE or AR, after CA: what came of the message, made from the journal's word. The same bytes each time.

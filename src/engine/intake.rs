@@ -72,11 +72,19 @@ struct Judged {
 struct Accepting<'a> {
     terms: &'a Terms,
     header: Option<&'a Header>,
-    fault: Option<&'a Fault>,
+    /// Why it is refused.
+    faults: &'a [Fault],
+    /// The same, where it is because it does not conform.
+    invalid: Option<&'a Refusal>,
 }
 
 /// After a sender has answered CE, CR or worse to an application acknowledgement.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+
+/// Why a message is refused at the door, the first reason first; nothing if it is not.
+fn refused<'a>(fault: Option<&'a Fault>, invalid: Option<&'a Refusal>) -> &'a [Fault] {
+    fault.map_or_else(|| invalid.map_or(&[], |invalid| &invalid.faults), std::slice::from_ref)
+}
 
 fn reply(acknowledgement: Acknowledgement) -> (Reply, &'static str) {
     let code = acknowledgement.ack_code().name();
@@ -155,11 +163,7 @@ impl Gate {
         };
         if !invalid.is_empty() {
             self.shared.metrics.finding("not-conformant");
-            let told = Refusal { code: AckCode::ApplicationError, faults: invalid };
-            if judged.terms.has_two_stages() && judged.terms.wants_application() {
-                judged.outcome = Outcome::Failed(told.clone());
-            }
-            judged.unmapped = Some(told);
+            judged.unmapped = Some(Refusal { code: AckCode::ApplicationError, faults: invalid });
             return judged;
         }
         if judged.fault.is_none() && !judged.answers {
@@ -283,7 +287,11 @@ impl Gate {
         // A question gets its answer at once, whatever it says about acknowledgements.
         let two_stages = judged.terms.has_two_stages() && judged.question.is_none();
         let answers = judged.answers;
-        let owed = if judged.question.is_some() { None } else { judged.terms.owed(judged.fault.as_ref(), judged.outcome, received.back.as_ref()) };
+        let owed = if judged.question.is_some() {
+            None
+        } else {
+            judged.terms.owed(refused(judged.fault.as_ref(), judged.unmapped.as_ref()).first(), judged.outcome, received.back.as_ref())
+        };
         if two_stages
             && judged.terms.wants_application()
             && site.enhanced.to == ReturnTo::Connection
@@ -327,7 +335,8 @@ impl Gate {
                     };
                 }
                 if two_stages {
-                    let accepting = Accepting { terms: &judged.terms, header: judged.header.as_ref(), fault: judged.fault.as_ref() };
+                    let faults = refused(judged.fault.as_ref(), judged.unmapped.as_ref());
+                    let accepting = Accepting { terms: &judged.terms, header: judged.header.as_ref(), faults, invalid: judged.unmapped.as_ref() };
                     return self.accept(&stored, &accepting, &site, received.back.as_ref()).await;
                 }
                 let wait = match &site.acknowledge {
@@ -380,12 +389,15 @@ impl Gate {
 
     /// The first of two acknowledgements, which says whether the message is kept. What comes of it is told later.
     async fn accept(&self, stored: &Stored, judged: &Accepting<'_>, site: &ListenerSite, back: Option<&WayBack>) -> (Reply, &'static str) {
-        let Accepting { terms, header, fault } = judged;
-        match (header, fault) {
+        let Accepting { terms, header, faults, invalid } = judged;
+        match (header, faults.first()) {
             (header, Some(fault)) => match terms.accept(Some(fault)) {
-                Some(code) => reply(Acknowledgement::commit_refusal(stored, *header, code, fault, &self.own)),
+                Some(code) => reply(Acknowledgement::commit_refusal(stored, *header, code, faults, &self.own)),
                 // The application's acknowledgement is the only one that may tell it.
-                None if terms.conditions.application.asks(false) => reply(Acknowledgement::refuse(stored, *header, fault, &self.own)),
+                None if terms.conditions.application.asks(false) => match (header, invalid) {
+                    (Some(header), Some(invalid)) => reply(Acknowledgement::refuse_later(stored, header, invalid)),
+                    _ => reply(Acknowledgement::refuse(stored, *header, fault, &self.own)),
+                },
                 None => (Reply::Silent, "none"),
             },
             (Some(header), None) => {
