@@ -20,6 +20,7 @@ const COMMANDS: &[&str] = &[
     "fhir search",
     "jwks",
     "send",
+    "import",
     "unmapped",
     "unmapped add",
     "journal",
