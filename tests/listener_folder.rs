@@ -21,9 +21,9 @@ impl Site {
     }
 
     fn write(&self, listener: &str) {
-        let text = format!(
-            "console: {{ listen: 127.0.0.1:0 }}\nlisteners:\n  scans: {{ folder: in, quiet: 100ms, {listener} }}\ntargets: {{ main: {{ 'null': true }} }}\n"
-        );
+        let quiet = if listener.contains("quiet:") { "" } else { "quiet: 100ms, " };
+        let text =
+            format!("console: {{ listen: 127.0.0.1:0 }}\nlisteners:\n  scans: {{ folder: in, {quiet}{listener} }}\ntargets: {{ main: {{ 'null': true }} }}\n");
         std::fs::write(self.path("kiln.yaml"), text).expect("a file");
     }
 
@@ -99,7 +99,7 @@ fn files_go_where_their_messages_went_with_the_answers_beside() {
     let site = Site::new("acknowledge: mapped");
     site.put("before.hl7", admit("1", "4711").as_bytes());
     let daemon = site.start();
-    assert!(daemon.out().contains("scans from ") && daemon.out().contains("/in"), "{}", daemon.out());
+    assert!(daemon.out().contains("scans from in"), "{}", daemon.out());
     assert_eq!(site.arrives("done/before.hl7"), admit("1", "4711").as_bytes());
     assert_eq!(answers(&site.arrives("done/before.hl7.ack")), ["AA 1"]);
 
@@ -206,6 +206,8 @@ fn kill_at_any_moment_loses_nothing_and_stores_nothing_twice() {
         site.put(&format!("f{file:02}.hl7"), text.as_bytes());
         expected.extend(ids.into_iter().map(|id| (id, 1)));
     }
+    // A file whose messages were stored in the last moment before a kill has no answers beside it.
+    let done = || site.names("done").iter().filter(|name| !name.ends_with(".ack")).count();
     let stored = |daemon: &Daemon| {
         let metrics = get(daemon.address("console http://"), "/metrics").1;
         metrics.lines().filter_map(|l| l.strip_prefix("kiln_acks_total{listener=\"scans\",code=\"AA\"} ")?.parse::<usize>().ok()).sum::<usize>()
@@ -214,12 +216,12 @@ fn kill_at_any_moment_loses_nothing_and_stores_nothing_twice() {
         let daemon = site.start();
         // Somewhere within a file, another place each time.
         let enough = 37 + 29 * (kill % 5);
-        wait_for("some messages", || stored(&daemon) >= enough || site.names("done").len() == FILES * 2);
+        wait_for("some messages", || stored(&daemon) >= enough || done() == FILES);
         daemon.signal("KILL");
         drop(daemon);
     }
     let daemon = site.start();
-    wait_for("the last file", || site.names("done").len() == FILES * 2);
+    wait_for("the last file", || done() == FILES);
     let mut found = BTreeMap::new();
     let messages = site.messages();
     for (control_id, _) in &messages {

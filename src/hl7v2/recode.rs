@@ -5,10 +5,11 @@ use crate::hl7v2::charset::{Named, declared};
 use crate::hl7v2::{Charset, Fault, Header, Location, ParseOptions};
 use bytes::Bytes;
 
-/// The set in which the message will be read: the listener's, else that of MSH-18, else UTF-8.
+/// The set in which the message will be read: the listener's, else that of MSH-18, else what the listener takes for granted, else UTF-8.
 fn own(text: &[u8], options: &ParseOptions) -> Charset {
     if let Some(charset) = options.charset {
-        return charset;
+        // Text that is not in UTF-16 or UTF-32 any more is read as UTF-8.
+        return if charset.is_wide() { Charset::UTF_8 } else { charset };
     }
     let Ok(header) = Header::read(text) else { return Charset::UTF_8 };
     let field = header.text(18).into_owned();
@@ -16,9 +17,12 @@ fn own(text: &[u8], options: &ParseOptions) -> Charset {
         Some(repetition) => field.split(char::from(repetition)).collect(),
         None => vec![&field],
     };
-    match declared(repetitions.into_iter(), text.contains(&0x1B)) {
+    // An empty first repetition means ASCII where others follow; an empty field means nothing.
+    let named = if field.trim().is_empty() { Named::Unknown } else { declared(repetitions.into_iter(), text.contains(&0x1B)) };
+    match named {
         Named::Readable(charset) => charset,
-        Named::Refused(_) | Named::Unknown => Charset::UTF_8,
+        Named::Refused(_) => Charset::UTF_8,
+        Named::Unknown => options.charset_otherwise.unwrap_or(Charset::UTF_8),
     }
 }
 
@@ -27,6 +31,10 @@ fn own(text: &[u8], options: &ParseOptions) -> Charset {
 /// # Errors
 /// A fault at MSH-18 if a byte cannot be decoded, or a character cannot be written in the message's own set.
 pub fn recode(frame: &Bytes, written: Charset, options: &ParseOptions) -> Result<(Bytes, Charset), Fault> {
+    if written.is_wide() {
+        // That is told by the bytes themselves, whatever MSH-18 says.
+        return Ok((frame.clone(), written));
+    }
     let fault = |text: String| Fault::new(Location::field("MSH", 18), Fault::DATA_TYPE, text);
     let text = written.to_utf8(frame).map_err(|at| fault(format!("byte {at} is no {}, the character set that the request names", written.name())))?;
     let own = own(text.as_bytes(), options);
@@ -45,6 +53,9 @@ pub fn recode(frame: &Bytes, written: Charset, options: &ParseOptions) -> Result
 
 /// An answer in the set that the transport wants; as it is, where that set lacks a character.
 pub fn recode_answer(answer: &Bytes, own: Charset, wanted: Charset) -> Bytes {
+    if own == wanted {
+        return answer.clone();
+    }
     let Ok(text) = own.to_utf8(answer) else { return answer.clone() };
     let mut bytes = Vec::with_capacity(text.len());
     if wanted.encode(&text, &mut bytes) { bytes.into() } else { answer.clone() }

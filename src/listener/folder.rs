@@ -91,13 +91,15 @@ impl<I: Intake> Watch<I> {
     async fn round(&mut self, config: &Opened, folder: &Folder) {
         // What was begun comes first: files are read one after the other.
         let begun = self.io(folder, claimed).await;
-        for mut claim in begun.unwrap_or_default() {
+        let Some(begun) = begun else { return };
+        for mut claim in begun {
             claim.resumed = true;
             if !self.read(config, folder, claim).await {
                 return;
             }
         }
         let Some(found) = self.io(folder, waiting).await else { return };
+        self.told = None;
         self.seen.retain(|name, _| found.iter().any(|(other, _, _)| other == name));
         for (name, mark, _) in found {
             if self.closing.is_cancelled() {
@@ -135,10 +137,7 @@ impl<I: Intake> Watch<I> {
         let own = folder.clone();
         let done = tokio::task::spawn_blocking(move || work(&own)).await.unwrap_or_else(|_| Err(std::io::Error::other("a defect in kiln")));
         match done {
-            Ok(done) => {
-                self.told = None;
-                Some(done)
-            }
+            Ok(done) => Some(done),
             Err(error) => {
                 // Names of files may tell of patients, and the system's words have none.
                 let what = error.kind().to_string();
