@@ -9,16 +9,18 @@ const NAMED_MAX: usize = 3;
 pub fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<Cow<'a, str>> {
     let lower = word.to_lowercase();
     let mut best: Vec<&'a str> = Vec::new();
-    let mut nearest = usize::MAX;
+    let mut nearest = (usize::MAX, usize::MAX);
     for candidate in candidates {
         let distance = strsim::osa_distance(&lower, &candidate.to_lowercase());
         // A third of the word may be wrong, and one letter of a short word.
         let allowed = (word.chars().count().max(candidate.chars().count()) / 3).max(1);
-        if candidate == word || distance > allowed.min(nearest) || distance >= candidate.chars().count() {
+        // Of those that are equally near in letters, the one whose case fits.
+        let near = (distance, strsim::osa_distance(word, candidate));
+        if candidate == word || distance > allowed || near > nearest || distance >= candidate.chars().count() {
             continue;
         }
-        if distance < nearest {
-            nearest = distance;
+        if near < nearest {
+            nearest = near;
             best.clear();
         }
         if best.len() < NAMED_MAX && !best.contains(&candidate) {
@@ -43,6 +45,7 @@ mod tests {
         assert_eq!(suggest("uqdate", ["create", "update", "merge"]), Some("update".into()));
         assert_eq!(suggest("xyz", ["resources", "on"]), None);
         assert_eq!(suggest("PID-Y", ["PID-X", "PID-Z", "PID-X"]), Some("PID-X or PID-Z".into()), "neither is nearer");
+        assert_eq!(suggest("Patiant", ["patient", "Patient"]), Some("Patient".into()));
         assert_eq!(suggest("a", ["b"]), None, "a word of one letter is not a slip of another");
     }
 }
