@@ -11,7 +11,7 @@ mod suggest;
 pub use codes::{CODES, Code, page, title};
 pub use render::{Style, render};
 pub use source::{SourceId, Sources, Span};
-pub use suggest::suggest;
+pub use suggest::{Meant, suggest};
 
 /// How bad it is. Only an error keeps a route set from being applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,5 +81,14 @@ impl Diagnostic {
     pub fn fix(mut self, replacement: impl Into<String>) -> Self {
         self.fix = Some(replacement.into());
         self
+    }
+
+    /// Offers a replacement for the text at the span, if there is just one.
+    #[must_use]
+    pub fn fix_if(self, replacement: Option<&str>) -> Self {
+        match replacement {
+            Some(text) => self.fix(text),
+            None => self,
+        }
     }
 }

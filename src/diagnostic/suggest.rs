@@ -1,12 +1,32 @@
 //! "Did you mean": the names nearest to a word that is not known.
 
-use std::borrow::Cow;
+use std::fmt;
 
 /// So many are named when several are equally near.
 const NAMED_MAX: usize = 3;
 
+/// What was probably meant: one name, or several that are equally near. Shown as `A, B or C`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meant<'a>(Vec<&'a str>);
+
+impl<'a> Meant<'a> {
+    /// The name, if there is only one.
+    pub fn only(&self) -> Option<&'a str> {
+        if let [one] = self.0.as_slice() { Some(one) } else { None }
+    }
+}
+
+impl fmt::Display for Meant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [first @ .., last] if !first.is_empty() => write!(f, "{} or {last}", first.join(", ")),
+            names => f.write_str(&names.concat()),
+        }
+    }
+}
+
 /// The candidate that was probably meant, if one is near enough to be a slip of the keys; if several are equally near, all of them: `A, B or C`.
-pub fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<Cow<'a, str>> {
+pub fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<Meant<'a>> {
     let lower = word.to_lowercase();
     let mut best: Vec<&'a str> = Vec::new();
     let mut nearest = (usize::MAX, usize::MAX);
@@ -27,11 +47,7 @@ pub fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
             best.push(candidate);
         }
     }
-    match best.as_slice() {
-        [] => None,
-        [one] => Some(Cow::Borrowed(one)),
-        [first @ .., last] => Some(Cow::Owned(format!("{} or {last}", first.join(", ")))),
-    }
+    (!best.is_empty()).then_some(Meant(best))
 }
 
 #[cfg(test)]
@@ -40,12 +56,12 @@ mod tests {
 
     #[test]
     fn finds_what_was_meant() {
-        assert_eq!(suggest("resorces", ["resources", "route", "reply"]), Some("resources".into()));
-        assert_eq!(suggest("birthdate", ["birthDate", "name"]), Some("birthDate".into()));
-        assert_eq!(suggest("uqdate", ["create", "update", "merge"]), Some("update".into()));
+        assert_eq!(suggest("resorces", ["resources", "route", "reply"]).map(|m| m.to_string()), Some("resources".into()));
+        assert_eq!(suggest("birthdate", ["birthDate", "name"]).map(|m| m.to_string()), Some("birthDate".into()));
+        assert_eq!(suggest("uqdate", ["create", "update", "merge"]).map(|m| m.to_string()), Some("update".into()));
         assert_eq!(suggest("xyz", ["resources", "on"]), None);
-        assert_eq!(suggest("PID-Y", ["PID-X", "PID-Z", "PID-X"]), Some("PID-X or PID-Z".into()), "neither is nearer");
-        assert_eq!(suggest("Patiant", ["patient", "Patient"]), Some("Patient".into()));
+        assert_eq!(suggest("PID-Y", ["PID-X", "PID-Z", "PID-X"]).map(|m| m.to_string()), Some("PID-X or PID-Z".into()), "neither is nearer");
+        assert_eq!(suggest("Patiant", ["patient", "Patient"]).map(|m| m.to_string()), Some("Patient".into()));
         assert_eq!(suggest("a", ["b"]), None, "a word of one letter is not a slip of another");
     }
 }

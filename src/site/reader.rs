@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
                 // In a variable or a flag the name is what is wrong, and that is not the text at the span.
                 let in_file = e.key.source == self.beginning.source;
                 fault = match suggest(e.name(), known.iter().copied()) {
-                    Some(meant) if in_file => fault.label(format!("did you mean `{meant}`?")).fix(meant),
+                    Some(meant) if in_file => fault.label(format!("did you mean `{meant}`?")).fix_if(meant.only()),
                     Some(meant) => fault.label(format!("its name: did you mean `{meant}`?")),
                     None => fault.label("not known here"),
                 };
@@ -151,7 +151,7 @@ impl<'a> Reader<'a> {
             let known: Vec<_> = words.iter().map(|(w, _)| *w).collect();
             let mut fault = Diagnostic::error("K724", entry.span, format!("`{}` is one of {}", entry.name(), known.join(", ")));
             fault = match suggest(text, known.iter().copied()) {
-                Some(meant) => fault.label(format!("did you mean `{meant}`?")).fix(meant),
+                Some(meant) => fault.label(format!("did you mean `{meant}`?")).fix_if(meant.only()),
                 None => fault.label("not one of them"),
             };
             self.faults.push(fault);

@@ -74,7 +74,7 @@ impl<'a> Compiler<'a> {
             if !TYPES.contains(&ty.text.as_str()) {
                 let fault = Diagnostic::error("K506", ty.span, format!("{} is no type of a column", ty.text)).label("unknown type");
                 self.report(match crate::diagnostic::suggest(&ty.text, TYPES.iter().copied()) {
-                    Some(meant) => fault.help(format!("did you mean {meant}?")).fix(meant),
+                    Some(meant) => fault.help(format!("did you mean {meant}?")).fix_if(meant.only()),
                     None => fault.help(format!("one of: {}", TYPES.join(", "))),
                 });
                 continue;

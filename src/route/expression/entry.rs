@@ -67,7 +67,7 @@ pub(crate) fn parse_save(text: &str, places: &Places) -> Result<Save, Box<Diagno
             let found = p.written(&first);
             let fault = Fault::new(first.range, format!("expected how to save the resource, found {found}"));
             return Err(match suggest(&word, VERBS.iter().map(|(name, ..)| *name)) {
-                Some(meant) => fault.help(format!("did you mean `{meant}`? the verbs are {all}")).fix(meant),
+                Some(meant) => fault.help(format!("did you mean `{meant}`? the verbs are {all}")).fix_if(meant.only()),
                 None => fault.help(format!("the verbs are {all}")),
             });
         };

@@ -28,7 +28,8 @@ impl Parser<'_> {
     pub(super) fn unexpected(&self, expected: &str) -> Fault {
         let token = &self.whole();
         let fault = Fault::new(token.range.clone(), format!("expected {expected}, found {}", self.written(token))).label("here");
-        let cure = |meant: &str, help: &str| Fault::new(token.range.clone(), format!("{} is no operator here", self.written(token))).help(help).fix(meant);
+        let cure =
+            |meant: &str, help: &str| Fault::new(token.range.clone(), format!("{} is no operator here", self.written(token))).help(help).fix(meant);
         match &token.word {
             Word::Sign("==") => cure("=", "equality is a single `=`"),
             Word::Sign("&&") => cure("and", "both conditions: `and`"),
@@ -52,7 +53,9 @@ impl Parser<'_> {
                 "contains" | "starts" | "matches" => fault.help(format!("`{word}` is a function: `{word}(PID-5.1, \"text\")`")),
                 "then" => fault.help("`then` follows `if` and a condition"),
                 _ => match suggest(word, KEYWORDS.iter().copied()) {
-                    Some(meant) if expected.contains("operator") || expected.contains("then") => fault.help(format!("did you mean `{meant}`?")).fix(meant),
+                    Some(meant) if expected.contains("operator") || expected.contains("then") => {
+                        fault.help(format!("did you mean `{meant}`?")).fix_if(meant.only())
+                    }
                     _ => fault,
                 },
             },

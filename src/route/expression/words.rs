@@ -38,6 +38,14 @@ impl Fault {
         self.fix = Some(fix.into());
         self
     }
+
+    /// The same, if there is just one cure.
+    pub(super) fn fix_if(self, fix: Option<&str>) -> Self {
+        match fix {
+            Some(text) => self.fix(text),
+            None => self,
+        }
+    }
 }
 
 /// The kinds of token.

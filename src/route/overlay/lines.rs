@@ -74,7 +74,7 @@ fn change_line(base: &mut Body, line: Line, faults: &mut Vec<Diagnostic>) {
             let names = base.lines.iter().map(|l| l.element.text.as_str());
             let fault = Diagnostic::warning("K706", line.element.span, format!("there is no line `{}` to take away", line.element.text));
             faults.push(match suggest(&line.element.text, names) {
-                Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix(meant),
+                Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix_if(meant.only()),
                 None => fault.help("what this was to take away is gone; leave the line out"),
             });
         } else {
@@ -126,7 +126,7 @@ fn change_items(base: &mut Vec<Item>, own: Vec<Item>, faults: &mut Vec<Diagnosti
                 let fault = Diagnostic::error("K706", key.span, format!("no entry of this list is named `{}`", key.text));
                 let list = names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
                 faults.push(match suggest(&key.text, names.iter().map(String::as_str)) {
-                    Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix(meant),
+                    Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix_if(meant.only()),
                     None => fault.help(format!("its entries are named {list}; a new entry is added by `+:`")),
                 });
             }

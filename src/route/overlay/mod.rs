@@ -104,7 +104,7 @@ impl Merger<'_> {
         for name in routes().flat_map(|r| &r.overlays).filter(|name| written().all(|w| w.text != name.text)) {
             let fault = Diagnostic::error("K708", name.span, format!("there is no overlay `{}`", name.text));
             self.faults.push(match suggest(&name.text, written().map(|w| w.text.as_str())) {
-                Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix(meant),
+                Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix_if(meant.only()),
                 None => fault.help(format!("an overlay is made of documents that say `$in: {}`", name.text)),
             });
         }
@@ -200,7 +200,7 @@ impl Merger<'_> {
             let fault = Diagnostic::error("K704", like.span, format!("there is no route `{}`", like.text));
             let names = self.places.keys().filter(|(kind, name)| *kind == "route" && *name != like.text).map(|(_, n)| n.as_str());
             self.faults.push(match suggest(&like.text, names) {
-                Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix(meant),
+                Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix_if(meant.only()),
                 None => fault.help("`like` copies a route that ships with Kiln or is in these files"),
             });
         }

@@ -132,7 +132,7 @@ impl Reader<'_> {
                 self.faults.push(if owner == "$in" {
                     Diagnostic::error("K105", key.span, "`$in` belongs to a whole document").help("write it at the top, below the first key")
                 } else if let Some(meant) = suggest(owner, names(OWN)) {
-                    fault.help(format!("did you mean `{meant}`?")).fix(meant)
+                    fault.help(format!("did you mean `{meant}`?")).fix_if(meant.only())
                 } else if first_keys().contains(&bare) {
                     fault.help(format!("`{bare}` begins a document and has no `$`"))
                 } else {

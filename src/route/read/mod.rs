@@ -44,7 +44,7 @@ impl Reader<'_> {
             let later = pairs.iter().map(|(k, _)| k).find(|k| first_keys.contains(&k.text()));
             self.faults.push(match (suggest(word, first_keys.iter().copied()), later) {
                 (_, Some(key)) => fault.related(key.span, "this must be the first line").help("the first key of a document says what it is"),
-                (Some(meant), None) => fault.help(format!("did you mean `{meant}`?")).fix(meant),
+                (Some(meant), None) => fault.help(format!("did you mean `{meant}`?")).fix_if(meant.only()),
                 (None, None) => fault.help(all_first_keys()),
             });
             return None;

@@ -210,7 +210,7 @@ impl Reader<'_> {
         let list = words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", ");
         let fault = Diagnostic::error(code, key.span, message);
         self.faults.push(match suggest(&key.text, words.iter().copied()) {
-            Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix(meant),
+            Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix_if(meant.only()),
             None => fault.help(format!("known are {list}")),
         });
     }
