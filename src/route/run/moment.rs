@@ -55,7 +55,7 @@ pub(crate) fn from_fhir(text: &str) -> Option<String> {
     if !matches!(out.len(), 4 | 6 | 8) || !out.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let Some(clock) = clock else { return Some(out) };
+    let Some(clock) = clock else { return Moment::read(&out).is_some().then_some(out) };
     let (time, zone) = match clock.find(['Z', '+', '-']) {
         Some(at) => clock.split_at(at),
         None => (clock, ""),
