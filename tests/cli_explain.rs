@@ -72,7 +72,7 @@ fn each_case_says_what_stands_beside_it() {
 fn what_does_not_exist_is_told_with_what_was_meant() {
     for (place, told) in [
         ("Patient.birthdate", "Patient has no element birthdate; did you mean birthDate?"),
-        ("Patiant.name", "did you mean patient?"),
+        ("Patiant.name", "did you mean Patient?"),
         ("XID-3", "there is no segment XID; did you mean PID?"),
         ("PID-99", "PID has no field 99"),
         ("PID.5", "PID is a segment, and its fields are written with a hyphen: PID-5"),

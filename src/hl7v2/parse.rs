@@ -78,10 +78,11 @@ impl Message {
             match message.text_charset.first_undecodable(&message.text) {
                 Some(_) if message.charset_guessed => (message.charset, message.text_charset) = (Charset::LATIN_1, Charset::LATIN_1),
                 // Alternate sets, which escape sequences change to, may hold what the first one cannot.
-                Some(_) => match first_unreadable(&message.text, &delimiters, message.text_charset) {
-                    Some(at) => return Err(message.undecodable(at)),
-                    None => {}
-                },
+                Some(_) => {
+                    if let Some(at) = first_unreadable(&message.text, &delimiters, message.text_charset) {
+                        return Err(message.undecodable(at));
+                    }
+                }
                 None => {}
             }
         }

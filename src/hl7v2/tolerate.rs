@@ -25,7 +25,7 @@ pub struct Tolerate {
 
 impl Default for Tolerate {
     fn default() -> Self {
-        Self { header: false, unescaped: false, ..Self::all(true) }
+        Self { leading: true, line_feeds: true, segment_case: true, broken_lines: true, concatenated: true, header: false, unescaped: false }
     }
 }
 

@@ -3,7 +3,6 @@
 use crate::exchange::Phi;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 /// How many frames may wait to be sent on one connection; whoever has more waits for a place.
@@ -66,7 +65,7 @@ impl Line {
 /// Begins with the time of the first one in milliseconds and leaves room for a million a second.
 fn next_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0)) << 10;
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0) << 10;
     let following = |last: u64| Some(now.max(last + 1));
     NEXT.fetch_update(Ordering::AcqRel, Ordering::Acquire, following).map_or(now, |last| now.max(last + 1))
 }

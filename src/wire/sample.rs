@@ -78,7 +78,7 @@ impl Sample {
                 shown.iter_mut().skip(at).take(word.len()).for_each(|s| *s = true);
             }
         }
-        let plain = |b: u8| b < 0x20 || b == b' ' || b == 0x7F || b.is_ascii_punctuation();
+        let plain = |b: u8| b <= 0x20 || b == 0x7F || b.is_ascii_punctuation();
         self.bytes.iter().zip(shown).map(|(b, shown)| if shown || plain(*b) { format!("{b:02X}") } else { "..".to_owned() }).collect::<Vec<_>>().join(" ")
     }
 }

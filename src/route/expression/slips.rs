@@ -28,8 +28,7 @@ impl Parser<'_> {
     pub(super) fn unexpected(&self, expected: &str) -> Fault {
         let token = &self.whole();
         let fault = Fault::new(token.range.clone(), format!("expected {expected}, found {}", self.written(token))).label("here");
-        let cure =
-            |meant: &str, help: &str| Fault::new(token.range.clone(), format!("{} is no operator here", self.written(token))).help(help).fix(meant);
+        let cure = |meant: &str, help: &str| Fault::new(token.range.clone(), format!("{} is no operator here", self.written(token))).help(help).fix(meant);
         match &token.word {
             Word::Sign("==") => cure("=", "equality is a single `=`"),
             Word::Sign("&&") => cure("and", "both conditions: `and`"),
