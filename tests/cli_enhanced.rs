@@ -375,8 +375,7 @@ fn ear(address: SocketAddr, moods: Vec<Ear>) -> Arc<Mutex<Vec<String>>> {
         for stream in socket.incoming().flatten() {
             let mut session = Session::over(stream);
             // One mood for each frame, the last one for all others.
-            loop {
-                let Some(frame) = session.next() else { break };
+            while let Some(frame) = session.next() {
                 mood = moods.next().unwrap_or(mood);
                 let id = frame.split('|').nth(9).unwrap_or_default().to_owned();
                 let answer = |code: &str, id: &str| format!("MSH|^~\\&|ADT1|HOSP|KILN|HOSP|20260301120000||ACK|E1|P|2.5.1\rMSA|{code}|{id}\r");

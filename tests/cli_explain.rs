@@ -73,7 +73,7 @@ fn what_does_not_exist_is_told_with_what_was_meant() {
     for (place, told) in [
         ("Patient.birthdate", "Patient has no element birthdate; did you mean birthDate?"),
         ("Patiant.name", "did you mean Patient?"),
-        ("XID-3", "there is no segment XID; did you mean PID?"),
+        ("XID-3", "there is no segment XID; did you mean PID, QID or SID?"),
         ("PID-99", "PID has no field 99"),
         ("PID.5", "PID is a segment, and its fields are written with a hyphen: PID-5"),
         ("Patient.name[first]", "an index is a number"),

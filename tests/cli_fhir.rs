@@ -256,7 +256,7 @@ async fn the_daemon_reads_the_statement_when_the_server_is_first_reached() {
         let ready = ready();
         assert!(ready["servers"][0]["cannot"].to_string().contains("conditional update of Patient (adt"), "{ready}");
         assert_eq!(ready["ready"], json!(true), "what a server cannot do does not make Kiln unready");
-        assert!(daemon.err().contains("the server cannot do what routes want"), "{}", daemon.err());
+        wait_for("the log's line", || daemon.err().contains("the server cannot do what routes want"));
         // A reload with a route that wants less is held against it anew.
         let text = std::fs::read_to_string(folder.path().join("kiln.yaml")).expect("readable").replace("headers:", "send: single, headers:");
         file(folder.path(), "kiln.yaml", &text);

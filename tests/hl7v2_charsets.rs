@@ -14,9 +14,9 @@ fn cases() -> Vec<Case> {
     let cases: Vec<Value> = serde_json::from_slice(&file).expect("it is JSON");
     let hex = |text: &str| (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("it is hexadecimal")).collect();
     let case = |case: &Value| Case {
-        name: format!("{} ({})", case["msh18"].as_str().unwrap(), case["codec"].as_str().unwrap()),
-        text: case["text"].as_str().unwrap().to_owned(),
-        bytes: hex(case["hex"].as_str().unwrap()),
+        name: format!("{} ({})", case["msh18"].as_str().expect("a text"), case["codec"].as_str().expect("a text")),
+        text: case["text"].as_str().expect("a text").to_owned(),
+        bytes: hex(case["hex"].as_str().expect("a text")),
     };
     cases.iter().map(case).collect()
 }
@@ -97,7 +97,7 @@ fn a_byte_that_is_no_letter_is_named_with_its_field_and_never_replaced() {
     let mut wide: Vec<u8> = "MSH|^~\\&|A|B|C|D|2026||ADT^A08|1|P|2.5\rPID|1||".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let at = wide.len();
     wide.extend([0x00, 0xD8, b'|', 0]);
-    let fault = parse(&wide, &ParseOptions::default()).err().expect("half a pair of surrogates is no letter");
+    let fault = parse(&wide, &ParseOptions::default()).expect_err("half a pair of surrogates is no letter");
     assert!(fault.contains(&format!("byte {at} of the message, in PID-3, cannot be read in the character set UNICODE UTF-16")), "{fault}");
 }
 

@@ -592,7 +592,7 @@ async fn what_a_sender_is_owed_is_decided_with_the_delivery_and_outlives_its_seg
     let whom = Correspondent::of(&envelope("A", 1));
     let state = async |n: usize| journal.owed(ids[n]).await.unwrap().map(|owed| (owed.state, owed.positive)).unwrap();
     let delivery = |n: usize, number| DeliveryId { message: ids[n], number };
-    assert_eq!(journal.news_for().await.into_iter().collect::<Vec<_>>(), [whom.clone()], "D waits for nothing");
+    assert_eq!(journal.news_for().await.into_iter().collect::<Vec<_>>(), std::slice::from_ref(&whom), "D waits for nothing");
     assert_eq!(state(3).await, (OwedState::Due, Some(true)));
 
     // All that it depends on, and nothing else.
@@ -645,7 +645,7 @@ async fn what_a_sender_is_owed_is_decided_with_the_delivery_and_outlives_its_seg
     assert_eq!(journal.due(&whom, None, 10).await.unwrap().len(), 2);
     journal.close().await;
     let journal = Journal::open(options(folder.path())).unwrap();
-    assert_eq!(journal.correspondents().await.unwrap().into_iter().collect::<Vec<_>>(), [whom.clone()]);
+    assert_eq!(journal.correspondents().await.unwrap().into_iter().collect::<Vec<_>>(), std::slice::from_ref(&whom));
     journal.settle(delivered(delivery(0, 1))).await.unwrap();
     let due: Vec<_> = journal.due(&whom, None, 10).await.unwrap().into_iter().map(|owed| (owed.message, owed.positive)).collect();
     assert_eq!(due, [(ids[0], Some(true)), (ids[2], Some(false)), (ids[3], Some(true))]);

@@ -1,4 +1,5 @@
 //! Questions over MLLP, answered by what a FHIR server finds: `reply` and `ask` from the socket to the server and back, and what the journal keeps of it.
+#![allow(clippy::disallowed_methods, reason = "tasks end with the runtime of their test")]
 
 mod cli_support;
 mod servers_support;

@@ -143,7 +143,8 @@ async fn serve(mut stream: TcpStream, connection: usize, seen: Arc<Mutex<Vec<See
 }
 
 pub fn control_id(message: &str) -> String {
-    message.split('\r').next().and_then(|msh| msh.split('|').nth(9)).unwrap_or("").to_owned()
+    let msh = message.trim_start().split(['\r', '\n']).next().unwrap_or("");
+    msh.split(msh.chars().nth(3).unwrap_or('|')).nth(9).unwrap_or("").to_owned()
 }
 
 pub fn framed(text: &str) -> Vec<u8> {
