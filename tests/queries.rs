@@ -151,7 +151,6 @@ async fn demographics_are_found_page_by_page_and_told_in_pid() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "written, and not yet seen to pass since the branches met"]
 async fn identifiers_are_cross_referenced() {
     for server in Server::each().await {
         patients(&server).await;
