@@ -150,7 +150,9 @@ pub(crate) fn tls_words(error: &TlsError) -> (&'static str, String) {
             ("tls-refused", "the server refuses the TLS handshake: it may want a client certificate, or other ciphers")
         }
         TlsError::AlertReceived(_) => ("tls-refused", "the server ended the TLS handshake"),
-        TlsError::InvalidMessage(_) => ("tls-none", "the server does not speak TLS on this port; if it is meant without, write http:// (with mllp: leave tls out)"),
+        TlsError::InvalidMessage(_) => {
+            ("tls-none", "the server does not speak TLS on this port; if it is meant without, write http:// (with mllp: leave tls out)")
+        }
         _ => ("tls", "TLS did not come about"),
     };
     (code, text.to_owned())
