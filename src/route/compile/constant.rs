@@ -65,7 +65,7 @@ impl Compiler<'_> {
                 }
                 _ => wrong(self, "a whole number in range"),
             },
-            "decimal" => match text.parse::<crate::route::code::Decimal>() {
+            "decimal" => match text.parse::<crate::route::decimal::Decimal>() {
                 Ok(_) => Some(Node::Number(text.to_owned())),
                 Err(_) => wrong(self, "a decimal"),
             },

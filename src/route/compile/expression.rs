@@ -2,10 +2,11 @@
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir;
-use crate::route::code::{Decimal, Function, Said, Step, X};
+use crate::route::code::{Function, Said, Step, X};
 use crate::route::compile::path::same_type;
 use crate::route::compile::scope::{Entry, Scope};
 use crate::route::compile::{Compiler, Wanted};
+use crate::route::decimal::Decimal;
 use crate::route::tree::{Expr, ExprKind, Key, Literal, Op, PathStep, Target, Test};
 use crate::route::types::{Ty, Typed};
 use std::str::FromStr;

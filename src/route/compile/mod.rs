@@ -258,7 +258,7 @@ pub(crate) struct Compiler<'a> {
     /// How many maps and resources were begun, each a scope's unit.
     units: usize,
     /// `$let`s that are remembered, by unit, place, and the `$with` around their use.
-    pub(crate) named: HashMap<(usize, Span, Option<Span>), Arc<crate::route::named::Let>>,
+    pub(crate) named: HashMap<(usize, Span, Option<Span>), Arc<crate::route::code::Let>>,
     /// Which map or table converts which expression: the place of the one, and of the other's head.
     pub(crate) joins: Vec<(Span, Span)>,
     /// Where the route being compiled refers to what its questions find.

@@ -1,11 +1,11 @@
 //! Names in expressions: `$name` of a parameter, a `$let` or what is iterated, and a resource of the route.
 
 use crate::diagnostic::{Diagnostic, Span};
+use crate::route::code::Let;
 use crate::route::code::X;
 use crate::route::compile::expression::{Compiled, converts_as_a_whole};
 use crate::route::compile::scope::Scope;
 use crate::route::compile::{Compiler, Wanted};
-use crate::route::named::Let;
 use crate::route::tree::{Expr, Item, Literal};
 use crate::route::types::{Ty, Typed};
 use std::sync::Arc;

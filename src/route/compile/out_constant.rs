@@ -72,7 +72,7 @@ impl Compiler<'_> {
         let time = text.split(['+', '-', '.']).next().unwrap_or_default();
         let (fits, what) = match (out.datatype, kind_of(out.datatype)) {
             ("SI", _) => (digits(text), "a whole number"),
-            (_, Kind::Number) => (crate::route::code::decimal(text).is_some(), "a number"),
+            (_, Kind::Number) => (crate::route::decimal::decimal(text).is_some(), "a number"),
             ("DT", _) => (digits(text) && matches!(text.len(), 4 | 6 | 8), "YYYY, YYYYMM or YYYYMMDD"),
             (_, Kind::Moment) => (digits(time) && matches!(time.len(), 4 | 6 | 8 | 10 | 12 | 14), "YYYYMMDDHHMMSS, or its beginning"),
             (_, Kind::Clock) => (digits(time) && matches!(time.len(), 2 | 4 | 6), "HHMMSS, or its beginning"),

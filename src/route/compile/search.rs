@@ -155,8 +155,8 @@ impl<'a> Compiler<'a> {
         let bare = if parameter.takes_prefix() { SEARCH_PREFIXES.iter().find_map(|p| text.strip_prefix(p)).unwrap_or(text) } else { text };
         let wrong = match parameter.kind {
             "date" => !bare.split(',').all(|d| d.len() >= 4 && d.bytes().take(4).all(|b| b.is_ascii_digit())),
-            "number" => bare.split(',').any(|n| crate::route::code::decimal(n).is_none()),
-            "quantity" => bare.split(',').any(|q| crate::route::code::decimal(q.split('|').next().unwrap_or(q)).is_none()),
+            "number" => bare.split(',').any(|n| crate::route::decimal::decimal(n).is_none()),
+            "quantity" => bare.split(',').any(|q| crate::route::decimal::decimal(q.split('|').next().unwrap_or(q)).is_none()),
             _ => false,
         };
         if wrong {

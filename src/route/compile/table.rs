@@ -81,7 +81,7 @@ impl<'a> Compiler<'a> {
             }
             let rows = doc.codes.iter().chain(doc.senders.iter().flat_map(|s| &s.codes));
             for (_, value) in rows.flat_map(|row| &row.columns).filter(|(n, _)| n.text == name.text) {
-                let number = crate::route::code::decimal(&value.text);
+                let number = crate::route::decimal::decimal(&value.text);
                 let wrong = match ty.text.as_str() {
                     "decimal" => number.is_none(),
                     "integer" => number.is_none_or(|n| !n.is_integer()),

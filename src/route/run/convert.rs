@@ -2,7 +2,8 @@
 
 use crate::fhir::{Node, SharedText, is_plain};
 use crate::hl7v2::{Moment, Part, Precision};
-use crate::route::code::{Conversion, Join, decimal, is_decimal};
+use crate::route::code::{Conversion, Join};
+use crate::route::decimal::{decimal, is_decimal};
 use crate::route::lineage::Step;
 use crate::route::run::body::named;
 use crate::route::run::out::Out;

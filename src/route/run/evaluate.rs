@@ -1,9 +1,10 @@
 //! Evaluating compiled expressions. Total: what cannot be said yields nothing.
 
 use crate::hl7v2::{Message, Part};
-use crate::route::code::{self, Decimal, Path, Root, Said, X, decimal, is_decimal};
+use crate::route::code::Let;
+use crate::route::code::{self, Path, Root, Said, X};
+use crate::route::decimal::{Decimal, decimal, is_decimal};
 use crate::route::lineage::Step;
-use crate::route::named::Let;
 use crate::route::run::out::Out;
 use crate::route::run::value::{Value, Values};
 use crate::route::run::{EVALUATION, Env, Run};

@@ -2,7 +2,8 @@
 
 use crate::fhir::is_ucum;
 use crate::hl7v2::{Level, Part, Piece};
-use crate::route::code::{Decimal, Function, X, decimal, is_decimal};
+use crate::route::code::{Function, X};
+use crate::route::decimal::{Decimal, decimal, is_decimal};
 use crate::route::lineage::Step;
 use crate::route::run::moment;
 use crate::route::run::value::{Value, Values};

@@ -110,7 +110,7 @@ pub(crate) fn span(number: &str, unit: &str) -> Option<Span> {
         _ => return None,
     };
     let whole: i64 = number.parse().ok().or_else(|| {
-        let decimal: crate::route::code::Decimal = number.parse().ok()?;
+        let decimal: crate::route::decimal::Decimal = number.parse().ok()?;
         bigdecimal::ToPrimitive::to_i64(&decimal).filter(|n| decimal == *n)
     })?;
     let months = i32::try_from(whole.checked_mul(months)?).ok()?;

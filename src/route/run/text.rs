@@ -202,7 +202,7 @@ impl<'m> Run<'m> {
 const HEADER: u32 = 16;
 
 /// A decimal without an exponent.
-pub(crate) fn plain(n: &crate::route::code::Decimal) -> String {
+pub(crate) fn plain(n: &crate::route::decimal::Decimal) -> String {
     n.to_plain_string()
 }
 

@@ -2,7 +2,8 @@
 
 use crate::fhir::{Node, Type};
 use crate::hl7v2::{Message, Part, Piece};
-use crate::route::code::{Decimal, Row};
+use crate::route::code::Row;
+use crate::route::decimal::Decimal;
 use std::borrow::Cow;
 use std::rc::Rc;
 
