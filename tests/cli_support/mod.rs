@@ -3,9 +3,10 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod moody;
+pub mod session;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -146,6 +147,18 @@ fn gather(from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
         }
     });
     text
+}
+
+/// An address that nobody listens on.
+pub fn free_port() -> SocketAddr {
+    let [address] = free_ports();
+    address
+}
+
+/// Addresses that nobody listens on, each another.
+pub fn free_ports<const N: usize>() -> [SocketAddr; N] {
+    let sockets: Vec<_> = (0..N).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    std::array::from_fn(|n| sockets[n].local_addr().expect("an address"))
 }
 
 /// Waits until it holds, or fails after 30 seconds.

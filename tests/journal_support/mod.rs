@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use bytes::Bytes;
-use kiln::exchange::{ControlId, DeliveryId, Envelope, Format, OrderKey, Phi, Timestamp};
+use kiln::exchange::{ControlId, DeliveryId, Envelope, Format, MessageId, OrderKey, Phi, Timestamp};
 use kiln::journal::{Append, Disposition, Journal, NewDelivery, Options, Settle, Settlement, Stored};
 use std::path::Path;
 use std::time::Duration;
@@ -63,6 +63,11 @@ pub async fn fill(journal: &Journal, from: u64, to: u64, target: &str, patient: 
         next += 2000;
     }
     stored
+}
+
+/// The first delivery of a message.
+pub fn first(message: MessageId) -> DeliveryId {
+    DeliveryId { message, number: 0 }
 }
 
 /// An outcome at a time after the messages.
