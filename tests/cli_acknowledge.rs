@@ -3,11 +3,11 @@
 
 mod cli_support;
 use cli_support::moody::{Mood, ROUTE, Server, odd, one_target, record, site};
-use cli_support::{Daemon, PATIENCE, exchange, get, run, wait_for};
+use cli_support::{Daemon, PATIENCE, exchange, free_port, get, run, wait_for};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -162,10 +162,6 @@ fn a_refusal_withdraws_all_deliveries_unless_one_was_done() {
         "{kept}"
     );
     assert_eq!(daemon.stop(), 0);
-}
-
-fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
 }
 
 /// One message at a time on one connection at a time, again and again until an answer comes.

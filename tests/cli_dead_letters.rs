@@ -3,7 +3,8 @@
 
 mod cli_support;
 mod fhir_double;
-use cli_support::{Daemon, admit, exchange, kiln, run, wait_for};
+use cli_support::moody::{odd, site};
+use cli_support::{Daemon, exchange, kiln, run, wait_for};
 use fhir_double::{Server, outcome};
 use serde_json::Value;
 use std::path::Path;
@@ -11,21 +12,12 @@ use std::path::Path;
 const ROUTE: &str = "route: odd\non: [ZZZ^Z01]\nto: main\nafter-dead-letter: go-on\nresources:\n  who: { $map: PID -> Patient, $save: update by PID-3 }\n";
 
 /// A site with one server.
-fn site(server: &Server) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::create_dir(folder.path().join("routes")).expect("a folder");
-    std::fs::write(folder.path().join("routes/odd.yaml"), ROUTE).expect("a file");
+fn with(server: &Server) -> tempfile::TempDir {
     let text = format!(
-        "console: {{ listen: 127.0.0.1:0 }}\njournal: {{ low-water: 1MiB }}\nlisteners:\n  adt: {{ mllp: 127.0.0.1:0 }}\n  lab: {{ mllp: 127.0.0.1:0 }}\n\
-         targets:\n  main: {{ fhir: 'http://{}/r4', timeout: 2s, settle: 100ms }}\n",
+        "listeners:\n  adt: {{ mllp: 127.0.0.1:0 }}\n  lab: {{ mllp: 127.0.0.1:0 }}\ntargets:\n  main: {{ fhir: 'http://{}/r4', timeout: 2s, settle: 100ms }}\n",
         server.address
     );
-    std::fs::write(folder.path().join("kiln.yaml"), text).expect("a file");
-    folder
-}
-
-fn odd(control_id: &str, patient: &str, family: &str) -> String {
-    admit(control_id, patient).replace("ADT^A01^ADT_A01", "ZZZ^Z01").replace("Meier", family)
+    site(&text, ROUTE)
 }
 
 /// 422 to a family REFUSE, 400 to a family BAD.
@@ -60,7 +52,7 @@ fn state(folder: &Path, number: u64) -> String {
 #[test]
 fn they_are_listed_by_all_that_is_known_of_them_and_shown_with_the_field_behind_the_complaint() {
     let server = picky();
-    let folder = site(&server);
+    let folder = with(&server);
     let daemon = Daemon::start(folder.path());
     exchange(daemon.address("adt on "), odd("C1", "4711", "REFUSE").as_bytes());
     exchange(daemon.address("lab on "), odd("C2", "4712", "BAD").as_bytes());
@@ -100,7 +92,7 @@ fn they_are_listed_by_all_that_is_known_of_them_and_shown_with_the_field_behind_
 #[test]
 fn an_edited_message_is_delivered_and_the_one_that_was_received_stays() {
     let server = picky();
-    let folder = site(&server);
+    let folder = with(&server);
     let daemon = Daemon::start(folder.path());
     exchange(daemon.address("adt on "), odd("C1", "4711", "REFUSE").as_bytes());
     exchange(daemon.address("adt on "), odd("C2", "4712", "REFUSE").as_bytes());
@@ -144,7 +136,7 @@ fn an_edited_message_is_delivered_and_the_one_that_was_received_stays() {
 #[test]
 fn many_are_replayed_or_skipped_by_what_they_have_in_common() {
     let server = picky();
-    let folder = site(&server);
+    let folder = with(&server);
     let daemon = Daemon::start(folder.path());
     for n in 0..3 {
         exchange(daemon.address("adt on "), odd(&format!("R{n}"), &format!("1{n}"), "REFUSE").as_bytes());
@@ -173,7 +165,7 @@ fn many_are_replayed_or_skipped_by_what_they_have_in_common() {
 #[test]
 fn an_older_state_is_not_put_over_a_newer_one_unasked() {
     let server = picky();
-    let folder = site(&server);
+    let folder = with(&server);
     let daemon = Daemon::start(folder.path());
     for (control, family) in [("C1", "REFUSE"), ("C2", "Second"), ("C3", "Third")] {
         exchange(daemon.address("adt on "), odd(control, "4711", family).as_bytes());
@@ -218,7 +210,7 @@ fn an_older_state_is_not_put_over_a_newer_one_unasked() {
 #[test]
 fn a_replay_goes_by_the_routes_of_the_day_or_by_those_of_the_first_attempt() {
     let server = picky();
-    let folder = site(&server);
+    let folder = with(&server);
     let daemon = Daemon::start(folder.path());
     for (control, patient) in [("C1", "1"), ("C2", "2")] {
         exchange(daemon.address("adt on "), odd(control, patient, "REFUSE").as_bytes());
@@ -246,7 +238,7 @@ fn a_complaint_about_the_nth_entry_is_about_the_nth_that_was_sent() {
         let refused = asked.body.to_string().contains("REFUSE");
         refused.then(|| (422, outcome("value", Some("Bundle.entry[0].resource.name[0].family"))))
     });
-    let folder = site(&server);
+    let folder = with(&server);
     let other = "  other: { $map: NK1 -> Patient, $when: NK1-33 valued, $save: find by NK1-33 }\n  who:";
     let text = format!("{}---\nmap: NK1 -> Patient\nidentifier: NK1-33\n", ROUTE.replace("  who:", other));
     std::fs::write(folder.path().join("routes/odd.yaml"), text).expect("a file");
@@ -265,7 +257,7 @@ fn a_complaint_about_the_nth_entry_is_about_the_nth_that_was_sent() {
 fn an_address_that_is_no_fhir_servers_base_makes_no_dead_letters() {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let server = Server::with(socket, false, |_| Some((400, outcome("processing", None))));
-    let folder = site(&server);
+    let folder = with(&server);
     let daemon = Daemon::start(folder.path());
     exchange(daemon.address("adt on "), odd("C1", "4711", "Meier").as_bytes());
     let last = || show(folder.path(), 1)["deliveries"][0]["attempts"].as_array().and_then(|all| all.last().cloned()).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The site changes while the daemon runs: listeners, targets, credentials and routes, each whole or not at all, with messages on their way.
 
 mod cli_support;
-use cli_support::{Daemon, admit, exchange, get, run, wait_for};
+use cli_support::{Daemon, admit, exchange, free_ports, get, run, wait_for};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -157,12 +157,6 @@ fn listeners_come_go_move_and_change_while_their_connections_stay() {
     assert_eq!(laboratory.ask(&admit("L2", "2")), "");
     assert!(peer.ask(&admit("C4", "1")).contains("MSA|AA|C4"));
     assert_eq!(daemon.stop(), 0);
-}
-
-/// Ports that were free a moment ago.
-fn free_ports<const N: usize>() -> [SocketAddr; N] {
-    let sockets: Vec<_> = (0..N).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    std::array::from_fn(|n| sockets[n].local_addr().expect("an address"))
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 mod cli_support;
 mod fhir_double;
-use cli_support::{Daemon, admit, exchange, get, kiln, run, wait_for};
+use cli_support::moody::{HEAD, ROUTE, bare_site, odd};
+use cli_support::{Daemon, exchange, get, kiln, run, wait_for};
 use fhir_double::Server;
 use std::net::TcpListener;
 use std::path::Path;
@@ -10,23 +11,8 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const HEAD: &str = "console: { listen: 127.0.0.1:0 }\njournal: { low-water: 1MiB }\n";
-const ROUTE: &str = "route: odd\non: [ZZZ^Z01]\nto: main\nresources:\n  who: { $map: PID -> Patient, $save: update by PID-3 }\n";
-
-fn site(text: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::create_dir(folder.path().join("routes")).expect("a folder");
-    std::fs::write(folder.path().join("routes/odd.yaml"), ROUTE).expect("a file");
-    save(folder.path(), text);
-    folder
-}
-
 fn save(folder: &Path, text: &str) {
     std::fs::write(folder.join("kiln.yaml"), text).expect("a file");
-}
-
-fn odd(control_id: &str, patient: &str) -> String {
-    admit(control_id, patient).replace("ADT^A01^ADT_A01", "ZZZ^Z01")
 }
 
 fn state(folder: &Path, number: u64) -> String {
@@ -52,9 +38,9 @@ fn a_request_that_outlives_a_kill_makes_no_second_resource() {
         None
     });
     let target = format!("targets: {{ main: {{ fhir: 'http://{}/r4', timeout: 20s, settle: 1500ms }} }}\n", server.address);
-    let folder = site(&format!("{HEAD}listeners: {{ adt: {{ mllp: 127.0.0.1:0 }} }}\n{target}"));
+    let folder = bare_site(&format!("{HEAD}listeners: {{ adt: {{ mllp: 127.0.0.1:0 }} }}\n{target}"), ROUTE);
     let mut daemon = Daemon::start(folder.path());
-    exchange(daemon.address("adt on "), odd("C1", "4711").as_bytes());
+    exchange(daemon.address("adt on "), odd("C1", "4711", "Meier").as_bytes());
     comes.recv_timeout(Duration::from_secs(20)).expect("the request is with the server");
     daemon.signal("KILL");
     daemon.code();
@@ -67,7 +53,7 @@ fn a_request_that_outlives_a_kill_makes_no_second_resource() {
     wait_for("the delivery", || state(folder.path(), 1) == "delivered");
     assert_eq!((sent_again, server.resources_of("4711")), (false, 1), "{:?}", server.stored());
     // Another patient's message, after the start, does not wait.
-    exchange(daemon.address("adt on "), odd("C2", "4712").as_bytes());
+    exchange(daemon.address("adt on "), odd("C2", "4712", "Meier").as_bytes());
     wait_for("the other", || server.resources_of("4712") == 1);
     assert_eq!(daemon.stop(), 0);
     let daemon = Daemon::start(folder.path());
@@ -77,7 +63,7 @@ fn a_request_that_outlives_a_kill_makes_no_second_resource() {
 #[test]
 fn a_faulty_site_file_at_the_start_lets_the_last_good_one_run_and_is_live_when_mended() {
     let good = format!("{HEAD}listeners: {{ adt: {{ mllp: 127.0.0.1:0 }} }}\ntargets: {{ main: {{ folder: out }} }}\n");
-    let folder = site(&good);
+    let folder = bare_site(&good, ROUTE);
     // Nothing was ever applied here.
     save(folder.path(), "listeners: [\n");
     let refused = kiln(folder.path()).arg("serve").output().expect("it starts");
@@ -94,14 +80,14 @@ fn a_faulty_site_file_at_the_start_lets_the_last_good_one_run_and_is_live_when_m
         let (status, ready) = get(daemon.address("console http://"), "/readyz");
         assert!(status == 200 && ready.contains(why), "{ready}");
         assert!(get(daemon.address("console http://"), "/metrics").1.contains("kiln_last_reload_successful 0"));
-        assert!(exchange(daemon.address("adt on "), odd(&format!("C{n}"), &format!("47{n}")).as_bytes()).contains("MSA|AA"));
+        assert!(exchange(daemon.address("adt on "), odd(&format!("C{n}"), &format!("47{n}"), "Meier").as_bytes()).contains("MSA|AA"));
         wait_for("the delivery", || state(folder.path(), n as u64 + 1) == "delivered");
         save(folder.path(), &format!("{good}# mended {n}\n"));
         wait_for("the mended file", || get(daemon.address("console http://"), "/metrics").1.contains("kiln_last_reload_successful 1"));
         assert_eq!(daemon.stop(), 0);
     }
     // A journal elsewhere that the broken file names is found, too.
-    let elsewhere = good.replace("journal: { low-water", "journal: { path: other, low-water");
+    let elsewhere = good.replace("path: journal", "path: other");
     save(folder.path(), &elsewhere);
     assert_eq!(Daemon::start(folder.path()).stop(), 0);
     save(folder.path(), &elsewhere.replace("folder: out }", "folder: out"));
@@ -118,10 +104,10 @@ fn a_target_that_drains_goes_on_to_drain_after_a_restart() {
     let with = format!(
         "{HEAD}on-removal: drain\nlisteners: {{ adt: {{ mllp: 127.0.0.1:0 }} }}\ntargets: {{ old: {{ fhir: 'http://{address}/r4', timeout: 2s, settle: 10ms }}, main: {{ folder: out }} }}\n"
     );
-    let folder = site(&with);
+    let folder = bare_site(&with, ROUTE);
     std::fs::write(folder.path().join("routes/odd.yaml"), ROUTE.replace("to: main", "to: old")).expect("a file");
     let daemon = Daemon::start(folder.path());
-    exchange(daemon.address("adt on "), odd("C1", "4711").as_bytes());
+    exchange(daemon.address("adt on "), odd("C1", "4711", "Meier").as_bytes());
     wait_for("an attempt in vain", || run(folder.path(), &["journal", "show", "1"]).out.contains("retry"));
     std::fs::write(folder.path().join("routes/odd.yaml"), ROUTE).expect("a file");
     let without = with.replace(&format!("old: {{ fhir: 'http://{address}/r4', timeout: 2s, settle: 10ms }}, "), "");

@@ -1,12 +1,12 @@
 //! `kiln unmapped`: what nobody knows is counted per sender, and becomes known by a row that is written, checked, live and used for what waited.
 
 mod cli_support;
-use cli_support::{Daemon, admit, exchange, run, wait_for};
+use cli_support::moody::{self, site};
+use cli_support::{Daemon, exchange, run, wait_for};
 use serde_json::Value;
 use std::path::Path;
 
-const SITE: &str =
-    "console: { listen: 127.0.0.1:0 }\njournal: { low-water: 1MiB }\nlisteners: { adt: { mllp: 127.0.0.1:0 } }\ntargets: { main: { folder: out } }\n";
+const SITE: &str = "listeners: { adt: { mllp: 127.0.0.1:0 } }\ntargets: { main: { folder: out } }\n";
 const ROUTE: &str = "\
 route: odd
 on: [ZZZ^Z01]
@@ -21,16 +21,8 @@ codes:
 unmapped: refuse
 ";
 
-fn site() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::create_dir(folder.path().join("routes")).expect("a folder");
-    std::fs::write(folder.path().join("routes/odd.yaml"), ROUTE).expect("a file");
-    std::fs::write(folder.path().join("kiln.yaml"), SITE).expect("a file");
-    folder
-}
-
 fn odd(control_id: &str, patient: &str, sex: &str) -> String {
-    admit(control_id, patient).replace("ADT^A01^ADT_A01", "ZZZ^Z01").replace("|F\r", &format!("|{sex}\r"))
+    moody::odd(control_id, patient, "Meier").replace("|F\r", &format!("|{sex}\r"))
 }
 
 fn lines(text: &str) -> Vec<Value> {
@@ -47,7 +39,7 @@ fn dead(folder: &Path) -> usize {
 
 #[test]
 fn unknown_codes_are_counted_per_sender_and_a_row_lets_go_what_waited() {
-    let folder = site();
+    let folder = site(SITE, ROUTE);
     let daemon = Daemon::start(folder.path());
     let adt = daemon.address("adt on ");
     for (control, patient, sex) in [("C1", "1", "Z"), ("C2", "2", "Z"), ("C3", "3", "F"), ("C4", "4", "NN")] {
@@ -89,7 +81,7 @@ fn unknown_codes_are_counted_per_sender_and_a_row_lets_go_what_waited() {
 
 #[test]
 fn an_authority_that_no_naming_system_knows_gets_its_uri() {
-    let folder = site();
+    let folder = site(SITE, ROUTE);
     let daemon = Daemon::start(folder.path());
     exchange(daemon.address("adt on "), odd("C1", "1", "F").as_bytes());
     wait_for("the count", || !unknown(folder.path(), &["--table", "systems"]).is_empty());

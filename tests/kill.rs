@@ -3,13 +3,15 @@
 //!
 //! 200 kills by default; `KILN_KILLS=5000 cargo test --test kill` for more.
 
+mod cli_support;
 mod engine_site;
 
+use cli_support::free_port;
 use kiln::exchange::ControlId;
 use kiln::journal::{DeliveryState, Query, Reader};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -29,11 +31,6 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 fn kills() -> u64 {
     std::env::var("KILN_KILLS").map_or(200, |n| n.parse().expect("KILN_KILLS is a number"))
-}
-
-fn free_port() -> SocketAddr {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port can be bound");
-    socket.local_addr().expect("a bound socket has an address")
 }
 
 /// The process, which does not outlive a test that fails.

@@ -11,11 +11,17 @@ use std::time::Duration;
 pub const HEAD: &str = "console: { listen: 127.0.0.1:0 }\njournal: { path: journal, low-water: 1MiB }\n";
 pub const ROUTE: &str = "route: odd\non: [ZZZ^Z01, ZZZ^Z02]\nto: main\nresources:\n  who: { $map: PID -> Patient, $save: update by PID-3 }\n";
 
+/// A site with this text after [`HEAD`], and one route file.
 pub fn site(text: &str, route: &str) -> tempfile::TempDir {
+    bare_site(&format!("{HEAD}{text}"), route)
+}
+
+/// A site with this text and one route file.
+pub fn bare_site(text: &str, route: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("routes")).expect("a folder");
     std::fs::write(folder.path().join("routes/odd.yaml"), route).expect("a file");
-    std::fs::write(folder.path().join("kiln.yaml"), format!("{HEAD}{text}")).expect("a file");
+    std::fs::write(folder.path().join("kiln.yaml"), text).expect("a file");
     folder
 }
 
