@@ -86,7 +86,6 @@ fn shown(folder: &Path, number: u64) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "written, and not yet seen to pass since the branches met"]
 async fn demographics_are_found_page_by_page_and_told_in_pid() {
     for server in Server::each().await {
         patients(&server).await;
@@ -211,7 +210,7 @@ async fn a_server_that_is_slow_or_away_is_an_answer_in_error_and_a_repetition_ge
     for n in 3..8 {
         let away = ask(address, "Q22", &format!("S{n}"), "IHE PDQ Query|T1|@PID.5.1.1^Schulz", "RCP|I\r");
         assert_eq!(one(&away, "MSA"), format!("AE|S{n}"));
-        assert!(!away.join("").contains("Schulz") || one(&away, "QPD").contains("Schulz"), "only the question itself has the name: {away:#?}");
+        assert!(away.iter().filter(|s| !s.starts_with("QPD")).all(|s| !s.contains("Schulz")), "only the question itself has the name: {away:#?}");
     }
     wait_for("the breaker to open", || daemon.err().contains("the breaker is open"));
     assert!(!daemon.err().contains("Schulz") && !daemon.out().contains("Schulz"), "no patient data in the log");
@@ -297,7 +296,6 @@ fn state(folder: &Path, number: u64) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "written, and not yet seen to pass since the branches met"]
 async fn a_retry_maps_by_what_was_found_at_first_and_a_replay_asks_anew() {
     let (server, base) = Fickle::start().await;
     let folder = site(&base, &LOOK_UP.replace("CACHE", ""));
@@ -327,7 +325,6 @@ async fn a_retry_maps_by_what_was_found_at_first_and_a_replay_asks_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "written, and not yet seen to pass since the branches met"]
 async fn a_declared_cache_answers_the_same_question_once() {
     let (server, base) = Fickle::start().await;
     server.refuses.store(0, Ordering::SeqCst);

@@ -26,7 +26,11 @@ fn open(config: V2Config) -> Target {
 
 /// One attempt at a delivery of these messages.
 async fn deliver_after(target: &Target, messages: &[String], sent: &[Sent], answers: &[Answer]) -> Result<Receipt, Setback> {
-    let drafts: Vec<Draft> = messages.iter().enumerate().map(|(n, text)| Draft { place: n.to_string(), bytes: text.clone().into_bytes() }).collect();
+    let drafts: Vec<Draft> = messages
+        .iter()
+        .enumerate()
+        .map(|(n, text)| Draft { place: n.to_string(), bytes: text.clone().into_bytes(), charset: kiln::hl7v2::Charset::UTF_8 })
+        .collect();
     let delivery = DeliveryId { message: MessageId(1), number: 0 };
     let job = Job { delivery, saves: &Saves::default(), drafts: &drafts, known: &[], done: &[], after_ambiguous: false, sent, answers };
     target.deliver(job, Sending::Transaction).await

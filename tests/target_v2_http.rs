@@ -22,7 +22,7 @@ fn open(config: HttpConfig) -> Target {
 }
 
 async fn deliver(target: &Target, message: &[u8]) -> Result<Receipt, Setback> {
-    let drafts = [Draft { place: String::new(), bytes: message.to_vec() }];
+    let drafts = [Draft { place: String::new(), bytes: message.to_vec(), charset: kiln::hl7v2::Charset::UTF_8 }];
     let delivery = DeliveryId { message: MessageId(1), number: 0 };
     let job = Job { delivery, saves: &Saves::default(), drafts: &drafts, known: &[], done: &[], after_ambiguous: false, sent: &[], answers: &[] };
     target.deliver(job, Sending::Transaction).await

@@ -180,7 +180,7 @@ mod tests {
     use serde_json::Value;
 
     fn made(text: &str) -> Vec<Value> {
-        statements(&[Draft { place: String::new(), bytes: text.as_bytes().to_vec() }])
+        statements(&[Draft { place: String::new(), bytes: text.as_bytes().to_vec(), charset: crate::hl7v2::Charset::UTF_8 }])
     }
 
     fn told(old: &str, new: &str) -> Vec<String> {

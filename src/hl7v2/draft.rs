@@ -11,6 +11,8 @@ pub struct Draft {
     pub place: String,
     /// The message, each segment ended by CR.
     pub bytes: Vec<u8>,
+    /// The set that its letters are written in, whatever its MSH-18 says.
+    pub charset: Charset,
 }
 
 impl std::fmt::Debug for Draft {

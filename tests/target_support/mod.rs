@@ -57,7 +57,10 @@ impl Delivery {
     }
 
     pub(crate) fn messages(number: u64, drafts: &[(&str, &str)]) -> Self {
-        let drafts = drafts.iter().map(|(place, text)| kiln::hl7v2::Draft { place: (*place).to_owned(), bytes: text.as_bytes().to_vec() }).collect();
+        let drafts = drafts
+            .iter()
+            .map(|(place, text)| kiln::hl7v2::Draft { place: (*place).to_owned(), bytes: text.as_bytes().to_vec(), charset: kiln::hl7v2::Charset::UTF_8 })
+            .collect();
         Self { drafts, ..Self::new(number, Vec::new()) }
     }
 

@@ -11,8 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 /// How often, in percent of frames, each thing happens.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
-    /// The frame goes on in small pieces, each in a packet of its own.
+    /// The message goes on in small pieces, each in a packet of its own.
     pub split: u64,
+    /// So does the answer.
+    pub split_answer: u64,
     /// It waits for up to 5 ms.
     pub delay: u64,
     /// The connection is reset before the message goes on.
@@ -37,6 +39,7 @@ impl Faults {
     /// What loses nothing: whoever speaks MLLP must not even notice.
     pub const HARMLESS: Self = Self {
         split: 60,
+        split_answer: 60,
         delay: 20,
         reset_before: 0,
         reset_within: 0,
@@ -50,6 +53,7 @@ impl Faults {
     /// What happens to a connection at its worst.
     pub const ALL: Self = Self {
         split: 40,
+        split_answer: 40,
         delay: 20,
         reset_before: 4,
         reset_within: 4,
@@ -141,7 +145,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, shared: &Shared) {
             let _ = server.write_all(&message[..half]).await;
             return reset(client);
         }
-        if !forward(&mut server, &message, shared).await {
+        if !forward(&mut server, &message, shared.faults.split, shared).await {
             return;
         }
         // An acknowledgement of an acknowledgement, which nobody answers.
@@ -172,7 +176,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, shared: &Shared) {
         }
         let times = if shared.happens(faults.repeat_answer) { 2 } else { 1 };
         for _ in 0..times {
-            if !forward(&mut client, &answer, shared).await {
+            if !forward(&mut client, &answer, shared.faults.split_answer, shared).await {
                 return;
             }
         }
@@ -184,11 +188,12 @@ fn reset(client: TcpStream) {
     let _ = client.set_zero_linger();
 }
 
-async fn forward(to: &mut TcpStream, frame: &[u8], shared: &Shared) -> bool {
+/// `split`: how often, in percent, it goes on in pieces.
+async fn forward(to: &mut TcpStream, frame: &[u8], split: u64, shared: &Shared) -> bool {
     if shared.happens(shared.faults.delay) {
         tokio::time::sleep(Duration::from_micros(shared.number() % 5_000)).await;
     }
-    if !shared.happens(shared.faults.split) {
+    if !shared.happens(split) {
         return to.write_all(frame).await.is_ok();
     }
     let mut rest = frame;

@@ -21,9 +21,9 @@ pub struct MessageLineage {
 
 pub(crate) fn messages(trace: &Trace, stopped: bool, fields: &Fields<'_>) -> Vec<MessageLineage> {
     let all = &trace.drafts.messages;
-    let options = ParseOptions { charset: Some(fields.message.charset()), ..ParseOptions::default() };
     let one = |(n, notes): (usize, &crate::route::run::DraftNotes)| {
         let name = if all.len() > 1 { format!("message[{}]", n + 1) } else { "message".to_owned() };
+        let options = ParseOptions { charset: Some(notes.charset), ..ParseOptions::default() };
         let made = Message::parse(notes.bytes.clone().into(), &options).ok();
         let message_type = made.as_ref().map(Message::message_type).unwrap_or_default();
         let fields = made.map(|made| values(trace, &notes.tags, &made, fields)).unwrap_or_default();

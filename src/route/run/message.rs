@@ -64,14 +64,17 @@ impl<'m> Run<'m> {
                     self.halt("control-id-repeats", text, vec!["MSH-10".to_owned()], &x.line);
                 }
             }
-            let (bytes, well) = if x.copy == Copied::AsReceived { (self.message.write().to_vec(), true) } else { sheet.write(&self.coding) };
+            let (charset, (bytes, well)) = match x.copy {
+                Copied::AsReceived => (self.message.charset(), (self.message.write().to_vec(), true)),
+                _ => (self.coding.charset, sheet.write(&self.coding)),
+            };
             let well = well && !self.lossy;
-            self.note(|t| t.draft(bytes.clone(), sheet.segments().map(DraftSegment::tag).collect()));
+            self.note(|t| t.draft(bytes.clone(), charset, sheet.segments().map(DraftSegment::tag).collect()));
             if !well {
                 self.finding("conversion", "a letter that the message's character set lacks, or a component that had no place", "", &x.line);
             }
-            self.judge(x, &bytes, well);
-            drafts.push(Draft { place, bytes });
+            self.judge(x, &bytes, charset, well);
+            drafts.push(Draft { place, bytes, charset });
         }
         let unknown = self.unknown.take();
         if let Some(stop) = self.stop {
@@ -85,14 +88,14 @@ impl<'m> Run<'m> {
     }
 
     /// A message that breaks the rules of its release: a finding where the route made it whole, a reason to stop with `invalid: refuse`.
-    fn judge(&mut self, x: &'m MessageX, bytes: &[u8], well: bool) {
+    fn judge(&mut self, x: &'m MessageX, bytes: &[u8], charset: Charset, well: bool) {
         let refuse = self.route.refuse_invalid;
         // What somebody else sent and Kiln passes on is judged only if the route asks for it.
         if !refuse && x.copy != Copied::Nothing {
             return;
         }
         let extra: Vec<(&str, &str)> = self.code.segment_places.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-        let options = ParseOptions { charset: Some(self.message.charset()), ..ParseOptions::default() };
+        let options = ParseOptions { charset: Some(charset), ..ParseOptions::default() };
         let mut breaches = match Message::parse(bytes.to_vec().into(), &options) {
             Ok(message) => message.breaches(Conformance::Everything, &extra),
             Err(fault) => vec![Breach { place: fault.location.path(), text: fault.text.to_string(), code: fault.code }],

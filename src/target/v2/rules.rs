@@ -133,7 +133,7 @@ mod tests {
 
     fn read(expect: Expect, accept: &str, application: &str) -> Result<(bool, bool, bool), &'static str> {
         let bytes = format!("MSH|^~\\&|A|B|C|D|20260101||ADT^A01|7|P|2.5|||{accept}|{application}\rPID|1\r").into_bytes();
-        let asked = rules(expect).read(&Draft { place: String::new(), bytes }).map_err(|s| s.code)?;
+        let asked = rules(expect).read(&Draft { place: String::new(), bytes, charset: crate::hl7v2::Charset::UTF_8 }).map_err(|s| s.code)?;
         Ok((asked.enhanced, asked.accept, asked.application))
     }
 

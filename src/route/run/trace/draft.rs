@@ -1,6 +1,6 @@
 //! The recorder's notes on messages that are made: which line or copy each segment and each value of it is owed to.
 
-use crate::hl7v2::{Level, Message, Part, Piece};
+use crate::hl7v2::{Charset, Level, Message, Part, Piece};
 use crate::route::lineage::{Spot, Step};
 use crate::route::run::trace::{LineRun, Mark, OpenLine, Trace};
 use std::collections::BTreeMap;
@@ -35,6 +35,8 @@ pub(crate) struct SegmentNotes {
 /// A message that was made.
 pub(crate) struct DraftNotes {
     pub(crate) bytes: Vec<u8>,
+    /// What its letters are written in.
+    pub(crate) charset: Charset,
     /// Its segments, by the tags of their drafts.
     pub(crate) tags: Vec<u32>,
 }
@@ -245,8 +247,8 @@ impl Trace {
     }
 
     /// A finished message.
-    pub(crate) fn draft(&mut self, bytes: Vec<u8>, tags: Vec<u32>) {
-        self.drafts.messages.push(DraftNotes { bytes, tags });
+    pub(crate) fn draft(&mut self, bytes: Vec<u8>, charset: Charset, tags: Vec<u32>) {
+        self.drafts.messages.push(DraftNotes { bytes, charset, tags });
     }
 }
 
