@@ -191,7 +191,9 @@ fn each_value_of_a_message_that_is_made_has_its_lineage() {
             }
             if *info.name == *"copies" {
                 let lost: Vec<_> = lineage.values.iter().filter(|v| v.used != Use::Carried).map(|v| v.place.to_string()).collect();
-                assert!(lost.is_empty(), "{name}: {lost:?}");
+                // A set that Kiln reads and doesn't write: MSH-18 says the one that it wrote instead.
+                let written_anew = output.drafts.iter().any(|d| d.charset != message.charset());
+                assert_eq!(lost, if written_anew { vec!["MSH-18"] } else { vec![] }, "{name}");
             }
         }
     }
