@@ -84,6 +84,7 @@ fn message(n: u64, random: bool) -> Append {
         awaited: Vec::new(),
         owed: None,
         program: None,
+        row: None,
     }
 }
 

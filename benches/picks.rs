@@ -90,6 +90,7 @@ fn message(n: u64) -> Append {
         awaited: Vec::new(),
         owed: None,
         program: None,
+        row: None,
     }
 }
 

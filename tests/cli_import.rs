@@ -2,6 +2,7 @@
 
 mod cli_support;
 
+use cli_support::moody::{Mood, ROUTE, Server, odd};
 use cli_support::{Daemon, admit, get, kiln, run, wait_for};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write as _};
@@ -81,7 +82,7 @@ fn every_kind_of_archive_is_read_in_its_order_and_once() {
     assert_eq!((counts.len(), order.len()), (70, 70));
     assert!(order.is_sorted(), "{order:?}");
     let shown = run(folder.path(), &["journal", "show", "31", "--json"]).expect(0).out;
-    assert!(shown.contains("import:3-zip/2024/b.hl7#1"), "{shown}");
+    assert!(shown.contains("import:3-zip@") && shown.contains("/2/2024/b.hl7#1"), "{shown}");
 
     // Once; and again on request. Another archive of the same name is another archive.
     let ran = run(folder.path(), &[&all[..], &["--json"]].concat()).expect(0);
@@ -124,6 +125,89 @@ fn what_is_refused_is_counted_by_reason_and_what_is_damaged_is_told() {
     assert!(ran.err.contains("no listener `lab`"), "{}", ran.err);
     let ran = run(folder.path(), &["import", "nothing.zip"]).expect(2);
     assert!(ran.err.contains("no such file"), "{}", ran.err);
+}
+
+/// MLLP cannot carry UTF-16, and a listener says so in UTF-16.
+#[test]
+fn a_refusal_in_utf_16_is_a_refusal() {
+    let folder = site();
+    std::fs::write(folder.path().join("wide.hl7"), messages(0, 2).encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>()).expect("written");
+    let daemon = Daemon::start(folder.path());
+    let ran = run(folder.path(), &["import", "wide.hl7"]).expect(1);
+    assert!(ran.out.contains("accepted  0") && ran.out.contains("refused   2") && ran.out.contains("AR 103"), "{}", ran.out);
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// Kills the command once the daemon has this many more messages.
+fn import_killed_after(folder: &Path, daemon: &Daemon, archive: &str, messages: usize) {
+    let count = || {
+        let metrics = get(daemon.address("console http://"), "/metrics").1;
+        metrics.lines().filter_map(|l| l.strip_prefix("kiln_acks_total{listener=\"adt\",code=\"AA\"} ")?.parse::<usize>().ok()).sum::<usize>()
+    };
+    let before = count();
+    let mut command = kiln(folder).args(["import", archive]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    wait_for("some messages", || count() >= before + messages || command.try_wait().expect("a child").is_some());
+    command.kill().expect("a child");
+    let status = command.wait().expect("a child");
+    assert_eq!(status.code(), None, "it was killed before it was done");
+}
+
+#[test]
+fn another_archive_of_the_same_name_is_not_taken_for_the_interrupted_one() {
+    const MESSAGES: usize = 4_000;
+    let folder = site();
+    for (n, year) in ["2024", "2025"].into_iter().enumerate() {
+        std::fs::create_dir(folder.path().join(year)).expect("a folder");
+        std::fs::write(folder.path().join(year).join("adt.hl7"), messages(n * MESSAGES, (n + 1) * MESSAGES)).expect("written");
+    }
+    let daemon = Daemon::start(folder.path());
+    import_killed_after(folder.path(), &daemon, "2024/adt.hl7", 20);
+    run(folder.path(), &["import", "2025/adt.hl7"]).expect(0);
+    run(folder.path(), &["import", "2024/adt.hl7"]).expect(0);
+    let (counts, _) = stored(folder.path());
+    assert_eq!(counts.len(), 2 * MESSAGES);
+    assert!(counts.values().all(|n| *n == 1), "{:?}", counts.iter().filter(|(_, n)| **n != 1).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn two_files_of_one_name_in_an_archive_are_two_files() {
+    let folder = site();
+    let files = [("a.hl7", messages(0, 15).into_bytes()), ("a.hl7", messages(15, 30).into_bytes()), ("b.hl7", messages(30, 5_000).into_bytes())];
+    std::fs::write(folder.path().join("twice.tar"), tar(&files)).expect("written");
+    let daemon = Daemon::start(folder.path());
+    // All of the three were under way when it ended, and none of them was noted.
+    import_killed_after(folder.path(), &daemon, "twice.tar", 35);
+    run(folder.path(), &["import", "twice.tar"]).expect(0);
+    let (counts, _) = stored(folder.path());
+    assert_eq!((counts.len(), counts.values().sum::<usize>()), (5_000, 5_000), "{:?}", counts.iter().filter(|(_, n)| **n != 1).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn none_overtakes_a_message_that_could_not_be_stored() {
+    let server = Server::start(Mood::Busy);
+    let text = format!("listeners: {{ adt: {{ mllp: 127.0.0.1:0 }} }}\ntargets:\n  main: {{ {} }}\n  other: {{ 'null': true }}\n", server.target());
+    let routes = format!("{ROUTE}---\n{}", ROUTE.replace("odd", "again").replace(", ZZZ^Z02", "").replace("to: main", "to: other"));
+    let folder = cli_support::moody::site(&text, &routes);
+    let text = std::fs::read_to_string(folder.path().join("kiln.yaml"))
+        .expect("a file")
+        .replace("low-water: 1MiB", "low-water: 1MiB, backlog-max: 2, backlog-resume: 1");
+    std::fs::write(folder.path().join("kiln.yaml"), text).expect("written");
+    let daemon = Daemon::start(folder.path());
+    std::fs::write(folder.path().join("1.hl7"), odd("WAITS", "1", "Meier").replace("ZZZ^Z01", "ZZZ^Z02")).expect("written");
+    run(folder.path(), &["import", "1.hl7"]).expect(0);
+    let nobodys = |control_id: &str| odd(control_id, "2", "Meier").replace("ZZZ^Z01", "ZZZ^Z09");
+    let all = format!("{}{}{}", nobodys("FIRST"), odd("SECOND", "2", "Meier"), nobodys("THIRD"));
+    std::fs::write(folder.path().join("2.hl7"), all).expect("written");
+    let ran = run(folder.path(), &["import", "2.hl7"]).expect(1);
+    assert!(ran.out.contains("could not store a message"), "{}", ran.out);
+    wait_for("what was stored to be found", || stored(folder.path()).1 == ["WAITS", "FIRST"]);
+    server.mood(Mood::Well);
+    wait_for("the first delivery", || server.saved("1") == 1);
+    wait_for("the rest", || run(folder.path(), &["import", "2.hl7"]).code == 0);
+    assert_eq!(stored(folder.path()).1, ["WAITS", "FIRST", "SECOND", "THIRD"]);
+    assert_eq!(daemon.stop(), 0);
 }
 
 /// Command and daemon are killed by turns, and the command is asked to stop; duplicates are not known to this listener.

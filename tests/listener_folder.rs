@@ -2,6 +2,7 @@
 
 mod cli_support;
 
+use cli_support::moody::{Mood, ROUTE, Server, odd};
 use cli_support::{Daemon, admit, get, run, wait_for};
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -171,6 +172,120 @@ fn what_is_still_written_and_what_nobody_wants_stays() {
     run(site.folder.path(), &["reload"]).expect(0);
     site.put("moved.hl7", admit("moved", "4711").as_bytes());
     wait_for("the new place", || site.path("archive/moved.hl7").exists());
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// The file that comes after a long one was looked at before that was read.
+#[test]
+fn a_file_that_grows_while_another_is_read_is_left_to_its_sender() {
+    let site = Site::new("duplicates: off, quiet: 1s");
+    let long: String = (0..3_000).map(|n| admit(&format!("L{n:04}"), "4711")).collect();
+    let (early, late) = (admit("EARLY", "4711"), admit("LATE", "4712"));
+    let daemon = site.start();
+    site.put("1-long.hl7", long.as_bytes());
+    site.put("2-slow.hl7", early.as_bytes());
+    let append = |text: &str| {
+        let mut file = std::fs::OpenOptions::new().append(true).open(site.path("in/2-slow.hl7")).expect("its sender still has it");
+        file.write_all(text.as_bytes()).expect("written");
+    };
+    let console = daemon.address("console http://");
+    wait_for("the long one to be read", || get(console, "/metrics").1.contains("kiln_messages_received_total{listener=\"scans\""));
+    let (half, rest) = late.split_at(60);
+    append(half);
+    site.arrives("done/1-long.hl7");
+    append(rest);
+    assert_eq!(site.arrives("done/2-slow.hl7"), format!("{early}{late}").as_bytes());
+    assert_eq!(answers(&site.arrives("done/2-slow.hl7.ack")), ["AA EARLY", "AA LATE"]);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn what_cannot_be_read_now_is_tried_again() {
+    let site = Site::new("");
+    for place in [".kiln/files", ".kiln/notes", ".kiln/answers"] {
+        std::fs::create_dir_all(site.path("in").join(place)).expect("a folder");
+    }
+    // A file that was begun, and that the disk does not give back: a link to itself, then a folder.
+    let (note, begun) = (site.path("in/.kiln/notes/a.hl7"), site.path("in/.kiln/files/a.hl7"));
+    std::fs::write(&note, r#"{"done":0,"newest":0,"refused":0,"flawed":false,"answers":0}"#).expect("written");
+    std::os::unix::fs::symlink("a.hl7", &begun).expect("a link");
+    let daemon = site.start();
+    let told = |n: usize| daemon.err().matches("a folder cannot be read or written").count() == n;
+    wait_for("the first fault", || told(1));
+    assert!(note.exists(), "what says how far the file was read is kept");
+    let other = site.path("in/.kiln/other");
+    std::os::unix::fs::symlink(site.folder.path(), &other).expect("a link");
+    std::fs::rename(&other, &begun).expect("put in its place");
+    wait_for("the second fault", || told(2));
+    assert!(note.exists() && !site.path("in/failed/a.hl7").exists(), "it is not damaged: {}", daemon.err());
+    std::fs::write(&other, admit("1", "4711")).expect("written");
+    std::fs::rename(&other, &begun).expect("put in its place");
+    assert_eq!(site.arrives("done/a.hl7"), admit("1", "4711").as_bytes());
+    assert_eq!(answers(&site.arrives("done/a.hl7.ack")), ["AA 1"]);
+
+    // One that lies there without a note is nobody's to write over.
+    std::fs::write(site.path("in/.kiln/files/b.hl7"), admit("2", "4711")).expect("written");
+    site.put("b.hl7", admit("3", "4711").as_bytes());
+    wait_for("the third fault", || daemon.err().contains("lies a file that nobody reads"));
+    assert_eq!(std::fs::read(site.path("in/.kiln/files/b.hl7")).expect("it stays"), admit("2", "4711").as_bytes());
+    std::fs::rename(site.path("in/.kiln/files/b.hl7"), site.path("in/c.hl7")).expect("moved");
+    site.arrives("done/b.hl7");
+    site.arrives("done/c.hl7");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn utf_16_is_answered_in_utf_16() {
+    let site = Site::new("acknowledge: mapped");
+    let wide = |text: &str| text.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<u8>>();
+    let narrow = |bytes: &[u8]| {
+        let units: Vec<u16> = bytes.chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
+        String::from_utf16(&units).expect("UTF-16")
+    };
+    let daemon = site.start();
+    let umlaut = |control_id: &str| admit(control_id, "4711").replace("|ADT1|", "|Ädt|");
+    site.put("well.hl7", &wide(&format!("\u{feff}{}{}", umlaut("1"), umlaut("2"))));
+    site.arrives("done/well.hl7");
+    let ack = narrow(&site.arrives("done/well.hl7.ack"));
+    assert_eq!(answers(ack.as_bytes()), ["AA 1", "AA 2"]);
+    assert!(ack.contains("|Ädt|") && ack.ends_with('\r') && !ack.contains("\r\r"), "{ack}");
+    site.put("ill.hl7", &wide(&format!("{}{}", umlaut("3"), admit("4", "").replace("^^^HOSP^MR", ""))));
+    site.arrives("failed/ill.hl7");
+    assert_eq!(answers(narrow(&site.arrives("failed/ill.hl7.ack")).as_bytes()), ["AA 3", "AE 4"]);
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// What waits for a target is near its limit, and the second message would bring too much: the third, which nobody takes, could be stored at once.
+#[test]
+fn none_overtakes_a_message_that_could_not_be_stored() {
+    let server = Server::start(Mood::Busy);
+    let site = cli_support::moody::site(
+        &format!("listeners:\n  scans: {{ folder: in, quiet: 100ms }}\ntargets:\n  main: {{ {} }}\n  other: {{ 'null': true }}\n", server.target()),
+        &format!("{ROUTE}---\n{}", ROUTE.replace("odd", "again").replace(", ZZZ^Z02", "").replace("to: main", "to: other")),
+    );
+    let text = std::fs::read_to_string(site.path().join("kiln.yaml"))
+        .expect("a file")
+        .replace("low-water: 1MiB", "low-water: 1MiB, backlog-max: 2, backlog-resume: 1");
+    std::fs::write(site.path().join("kiln.yaml"), text).expect("written");
+    let daemon = Daemon::start(site.path());
+    let put = |name: &str, text: &str| {
+        std::fs::write(site.path().join(format!("in/.{name}")), text).expect("written");
+        std::fs::rename(site.path().join(format!("in/.{name}")), site.path().join("in").join(name)).expect("moved");
+    };
+    put("1.hl7", &odd("WAITS", "1", "Meier").replace("ZZZ^Z01", "ZZZ^Z02"));
+    wait_for("the first file", || site.path().join("in/done/1.hl7").exists());
+    let nobodys = |control_id: &str| odd(control_id, "2", "Meier").replace("ZZZ^Z01", "ZZZ^Z09");
+    // All three are handed over at once; the first is on its way to the disk while the others are looked at.
+    put("2.hl7", &format!("{}{}{}", nobodys("FIRST"), odd("SECOND", "2", "Meier"), nobodys("THIRD")));
+    wait_for("the fault", || daemon.err().contains("too many deliveries are waiting"));
+    server.mood(Mood::Well);
+    wait_for("the second file", || site.path().join("in/done/2.hl7").exists());
+    let found = run(site.path(), &["journal", "search", "--json"]).expect(0).out;
+    let mut found: Vec<_> = found.lines().map(cli_support::moody::parse).map(|m| (m["id"].as_u64(), m["controlId"].as_str().map(str::to_owned))).collect();
+    found.sort();
+    let order: Vec<_> = found.iter().filter_map(|(_, control_id)| control_id.as_deref()).collect();
+    assert_eq!(order, ["WAITS", "FIRST", "SECOND", "THIRD"]);
+    assert_eq!(answers(&std::fs::read(site.path().join("in/done/2.hl7.ack")).expect("it is there")), ["AA FIRST", "AA SECOND", "AA THIRD"]);
     assert_eq!(daemon.stop(), 0);
 }
 

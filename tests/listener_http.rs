@@ -3,6 +3,10 @@
 mod cli_support;
 mod security_support;
 
+use kiln::listener::{Http, Intake, Kind, Listener, ListenerConfig, Received, Reply};
+use kiln::metrics::Metrics;
+use tokio_util::sync::CancellationToken;
+
 use cli_support::{Daemon, PATIENCE, Ran, admit, get, kiln, run, wait_for};
 use reqwest::{Client, RequestBuilder, Response};
 use security_support::{Authority, file};
@@ -162,6 +166,110 @@ async fn the_character_set_of_the_request_stands_above_that_of_the_message() {
         let body = String::from_utf8_lossy(&response.bytes().await.expect("a body")).into_owned();
         assert!(body.contains("MSA|AR|") && body.contains(advice) && !body.contains("ukasz"), "{body}");
     }
+}
+
+/// UTF-16 is told by the bytes, with or without a word in the request; the answer is written in the same, and its status is still that of its code.
+#[tokio::test]
+async fn utf_16_is_answered_in_utf_16() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let daemon = site(folder.path(), "acknowledge: mapped");
+    let address = daemon.address("web on ");
+    let ask = async |content_type: &str, text: &str| {
+        let response = send(address, content_type, text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>()).await;
+        let status = response.status().as_u16();
+        let content_type = response.headers()["content-type"].to_str().expect("ASCII").to_owned();
+        let body = response.bytes().await.expect("a body");
+        let units: Vec<u16> = body.chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+        (status, content_type, String::from_utf16(&units).expect("UTF-16"))
+    };
+    for (n, content_type) in ["application/hl7-v2", "application/hl7-v2; charset=utf-16", "application/hl7-v2; charset=UTF-16LE"].into_iter().enumerate() {
+        let text = admit(&format!("A{n}"), "4711").replace("Meier", "Müller").replace("|ADT1|", "|Ädt|");
+        let (status, answered, body) = ask(content_type, &text).await;
+        assert_eq!((status, answered.as_str()), (200, "application/hl7-v2; charset=UTF-16LE"), "{body}");
+        assert!(body.contains("|Ädt|") && body.contains(&format!("\rMSA|AA|A{n}\r")), "{body}");
+    }
+    let nobody = admit("2", "").replace("^^^HOSP^MR", "");
+    let (status, _, body) = ask("application/hl7-v2", &nobody).await;
+    assert!(status == 500 && body.contains("\rMSA|AE|2\r"), "{status} {body}");
+    let (status, _, body) = ask("application/hl7-v2", &admit("3", "4711").replace("|ADT^A01^ADT_A01|", "||")).await;
+    assert!(status == 400 && body.contains("\rMSA|AR|3\r"), "{status} {body}");
+    // A batch is wrapped in the same.
+    let batch = format!("BHS|^~\\&|A|B\r{}BTS|1\r", admit("4", "4711"));
+    let (status, _, body) = ask("application/hl7-v2", &batch).await;
+    assert!(status == 200 && body.starts_with("BHS|") && body.contains("\rMSA|AA|4\r") && body.ends_with("BTS|1\r"), "{status} {body}");
+}
+
+/// Of several answers the worst makes the status: who looks at nothing else must not take a refusal for a yes.
+#[tokio::test]
+async fn of_several_answers_the_worst_makes_the_status() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let daemon = site(folder.path(), "acknowledge: mapped, tolerate: { concatenated: on }");
+    let address = daemon.address("web on ");
+    let (well, nobody) = (admit("1", "4711"), admit("2", "").replace("^^^HOSP^MR", ""));
+    let unknown = admit("3", "4711").replace("|ADT^A01^ADT_A01|", "||");
+    for (messages, expected) in [
+        (format!("{well}{well}"), 200),
+        (format!("{well}{nobody}"), 500),
+        (format!("{nobody}{well}"), 500),
+        (format!("{nobody}{unknown}{well}"), 400),
+        (format!("BHS|^~\\&|A|B\r{well}{nobody}BTS|2\r"), 500),
+    ] {
+        let (status, _, body) = told(send(address, ER7, messages).await).await;
+        assert_eq!(status, expected, "{body}");
+    }
+}
+
+/// Takes a message, and answers once it may.
+struct Slow {
+    long: std::sync::atomic::AtomicUsize,
+    gate: tokio::sync::Semaphore,
+}
+
+impl Intake for Slow {
+    async fn take(&self, received: Received) -> Reply {
+        if received.bytes.expose().len() > 256 * 1_024 {
+            self.long.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            self.gate.acquire().await.expect("never closed").forget();
+        }
+        Reply::Silent
+    }
+}
+
+/// Sixteen long messages are in memory at once: those that wait for their answer are among them.
+#[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "a test waits for its tasks itself")]
+async fn a_long_message_keeps_its_place_until_it_is_answered() {
+    const PLACES: usize = 16;
+    let mut config = ListenerConfig::new("web", "127.0.0.1:0".parse().expect("an address"));
+    config.kind = Kind::Http(Http::default());
+    let listener = Listener::bind(config, std::sync::Arc::new(Metrics::new())).expect("a free port");
+    let address = listener.local_address().expect("an address");
+    let slow = std::sync::Arc::new(Slow { long: Default::default(), gate: tokio::sync::Semaphore::new(0) });
+    let closing = CancellationToken::new();
+    let run = tokio::spawn(listener.run(std::sync::Arc::clone(&slow), closing.clone()));
+    let long = || slow.long.load(std::sync::atomic::Ordering::SeqCst);
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..PLACES + 4 {
+        requests.spawn(send(address, ER7, "x".repeat(400_000)));
+    }
+    let until = async |n: usize| {
+        while long() < n {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, until(PLACES)).await.expect("as many as there are places");
+    // Short ones pass them by, each behind all that was there before it.
+    for _ in 0..50 {
+        assert_eq!(send(address, ER7, "short").await.status(), 204);
+    }
+    assert_eq!(long(), PLACES);
+    slow.gate.add_permits(PLACES + 4);
+    while let Some(response) = requests.join_next().await {
+        assert_eq!(response.expect("no panic").status(), 204);
+    }
+    assert_eq!(long(), PLACES + 4);
+    closing.cancel();
+    run.await.expect("no panic");
 }
 
 #[tokio::test]

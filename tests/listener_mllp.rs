@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use kiln::exchange::Phi;
-use kiln::listener::{AllowList, Framing, Intake, Listener, ListenerConfig, Received, Reply};
+use kiln::hl7v2::AckCode;
+use kiln::listener::{Ack, AllowList, Framing, Intake, Listener, ListenerConfig, Opened, Received, Reply};
 use kiln::metrics::Metrics;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +20,10 @@ use tokio_util::sync::CancellationToken;
 /// The longest that any step of a test may take.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+fn ack(bytes: Bytes) -> Reply {
+    Reply::Ack(Ack { bytes: Phi::new(bytes), code: AckCode::ApplicationAccept })
+}
+
 /// Answers each payload with itself; `silent` and `close` do as they say, `later` waits for a permit.
 struct Echo {
     taken: AtomicUsize,
@@ -30,16 +35,16 @@ impl Intake for Echo {
         self.taken.fetch_add(1, Ordering::SeqCst);
         let bytes = received.bytes.expose().clone();
         if received.oversize {
-            return Reply::Ack(Phi::new(Bytes::from_static(b"too long")));
+            return ack(Bytes::from_static(b"too long"));
         }
         match &bytes[..] {
             b"silent" => Reply::Silent,
             b"close" => Reply::Close,
             waits if waits.starts_with(b"later") => {
                 self.gate.acquire().await.expect("the gate is never closed").forget();
-                Reply::Ack(Phi::new(bytes))
+                ack(bytes)
             }
-            _ => Reply::Ack(Phi::new(bytes)),
+            _ => ack(bytes),
         }
     }
 }
@@ -119,7 +124,7 @@ impl Intake for Row {
         let _place = FREE.acquire().await.expect("the gate is never closed");
         let number = String::from_utf8_lossy(received.bytes.expose()).parse().expect("a number");
         self.places.lock().expect("no holder panics").push(number);
-        Reply::Ack(received.bytes)
+        ack(received.bytes.into_exposed())
     }
 }
 
@@ -272,6 +277,39 @@ async fn messages_in_no_or_other_frames_are_answered_likewise_where_that_is_tole
         assert!(running.counted(&line), "{line} is not in\n{}", running.metrics.encode());
     }
     running.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_late_is_framed_as_its_own_message_was() {
+    let running = start(|config| config.tolerance.other = Some(Framing::read("02 / 03 0D").expect("it is a framing")));
+    let mut peer = running.connect().await;
+    send(&mut peer, b"\x0Blater\x1C\r\x02quick\x03\r").await;
+    running.until("both are taken", |r| r.echo.taken.load(Ordering::SeqCst) == 2).await;
+    running.echo.gate.add_permits(1);
+    expect(&mut peer, b"\x0Blater\x1C\r\x02quick\x03\r").await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn noise_from_before_it_was_forbidden_does_not_count() {
+    let mut config = ListenerConfig::new("adt", "127.0.0.1:0".parse().expect("it is an address"));
+    let listener = Listener::bind(config.clone(), Arc::new(Metrics::new())).expect("a free port can be bound");
+    let (address, reins) = (listener.local_address().expect("a bound socket has an address"), listener.reins());
+    let echo = Arc::new(Echo { taken: AtomicUsize::new(0), gate: Semaphore::new(0) });
+    let closing = CancellationToken::new();
+    let task = tokio::spawn(listener.run(echo, closing.clone()));
+    let mut peer = TcpStream::connect(address).await.expect("the listener accepts");
+    send(&mut peer, b"noise\x0Bone\x1C\r").await;
+    expect(&mut peer, b"\x0Bone\x1C\r").await;
+    config.noise = false;
+    reins.change(Opened::read(config).expect("settings that can be opened"));
+    send(&mut peer, b"\x0Btwo\x1C\r").await;
+    expect(&mut peer, b"\x0Btwo\x1C\r").await;
+    send(&mut peer, b"noise\x0Bthree\x1C\r").await;
+    expect(&mut peer, b"\x0Bthree\x1C\r").await;
+    expect_closed(&mut peer).await;
+    closing.cancel();
+    timeout(DEADLINE, task).await.expect("it stops in time").expect("it does not panic");
 }
 
 #[tokio::test]

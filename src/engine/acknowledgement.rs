@@ -1,9 +1,10 @@
 //! The answer to a message. A positive one is made from a `Stored`, so that an AA before the fsync does not compile.
 
 use crate::engine::pacts::Refusal;
-use crate::exchange::{MessageId, Timestamp};
+use crate::exchange::{MessageId, Phi, Timestamp};
 use crate::hl7v2::{AckCode, AckRequest, Condition, Conditions, Fault, Header, Location, acknowledge};
 use crate::journal::{OwedRecord, Stored};
+use crate::listener::Ack;
 use jiff::tz::TimeZone;
 
 /// Who Kiln says it is when the sender's header cannot be read.
@@ -88,6 +89,11 @@ impl Acknowledgement {
 
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
+    }
+
+    /// What is handed to the listener.
+    pub(super) fn into_ack(self) -> Ack {
+        Ack { code: self.code, bytes: Phi::new(self.bytes.into()) }
     }
 }
 

@@ -10,8 +10,9 @@ use crate::engine::shared::{Shared, now};
 use crate::engine::{Routes, refusal};
 use crate::exchange::{Envelope, Phi};
 use crate::fhir::Answers;
-use crate::hl7v2::{AckCode, AckRequest, Header, Message, answer_in_error};
+use crate::hl7v2::{AckCode, AckRequest, Answer, Header, Message, answer_in_error};
 use crate::journal::{Kept, ReplyRecord, SettleFault, Stored};
+use crate::listener::Ack;
 use crate::route::RouteId;
 use crate::target::Setback;
 use bytes::Bytes;
@@ -28,15 +29,14 @@ pub(super) struct Question<'a> {
     pub(super) header: &'a Header,
 }
 
-/// The answer to a stored question, and its MSA-1. It is kept before it leaves, so that a repetition gets the same, and a continuation finds where
+/// The answer to a stored question. It is kept before it leaves, so that a repetition gets the same, and a continuation finds where
 /// it ended. `None`: it could not be kept, and whoever asks again may have more luck.
-pub(super) async fn answer(shared: &Shared, stored: &Stored, question: &Question<'_>) -> Option<(Phi<Bytes>, &'static str)> {
+pub(super) async fn answer(shared: &Shared, stored: &Stored, question: &Question<'_>) -> Option<Ack> {
     let message = stored.id();
     if stored.is_duplicate()
         && let Ok(Some(reply)) = shared.journal.reply(message).await
     {
-        let code = acknowledged(reply.bytes.expose());
-        return Some((reply.bytes, code));
+        return Some(ack(reply.bytes));
     }
     let (made, answers) = tokio::time::timeout(REPLY_TIME, make(shared, stored, question))
         .await
@@ -59,10 +59,7 @@ pub(super) async fn answer(shared: &Shared, stored: &Stored, question: &Question
         bytes: bytes.clone(),
     };
     match shared.journal.keep(Kept::Reply { message, reply }).await {
-        Ok(()) => {
-            let code = acknowledged(bytes.expose());
-            Some((bytes, code))
-        }
+        Ok(()) => Some(ack(bytes)),
         Err(SettleFault::Failing) => crate::engine::shared::exit_because_disk_failed(),
         Err(fault) => {
             tracing::warn!(message_id = message.0, %fault, "an answer could not be kept: closed the connection without it");
@@ -125,11 +122,8 @@ fn of_words(text: &str) -> Refusal {
     Refusal { code: AckCode::ApplicationError, ..refusal::of_words(text, false) }
 }
 
-/// MSA-1 of an answer.
-fn acknowledged(bytes: &Bytes) -> &'static str {
-    let code = Message::parse(bytes.clone(), &crate::hl7v2::ParseOptions::default()).ok().and_then(|message| {
-        let msa = message.segments_named("MSA").next()?;
-        AckCode::named(&message.text(message.field(msa, 1)))
-    });
-    code.unwrap_or(AckCode::ApplicationAccept).name()
+/// What a route made says for itself what it is; without a word it is an answer, which is AA.
+fn ack(bytes: Phi<Bytes>) -> Ack {
+    let code = Answer::read(bytes.expose()).and_then(|answer| answer.ack_code()).unwrap_or(AckCode::ApplicationAccept);
+    Ack { bytes, code }
 }

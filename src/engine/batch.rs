@@ -3,10 +3,9 @@
 use crate::engine::acknowledgement::{Own, hl7_time};
 use crate::engine::shared::now;
 use crate::exchange::Phi;
-use crate::hl7v2::{BatchItem, Closed, Fault, Header, Wrapper, WrapperAnswer, wrap_answer};
-use crate::listener::Reply;
+use crate::hl7v2::{AckCode, BatchItem, Closed, Fault, Header, Wrapper, WrapperAnswer, wrap_answer};
+use crate::listener::{Ack, Reply};
 use crate::site::BatchAnswer;
-use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// What became of one message: what is sent back, and MSA-1 of it.
@@ -30,27 +29,29 @@ impl Together<'_> {
             return Reply::Close;
         }
         let messages = answered.len();
-        let mut acks: VecDeque<(Vec<Phi<Bytes>>, &str)> = answered.into_iter().map(|(reply, code)| (bytes_of(reply), code)).collect();
-        let are_answers = messages > 0 && acks.iter().all(|(bytes, _)| bytes.is_empty());
+        let mut acks: VecDeque<Vec<Ack>> = answered.into_iter().map(|(reply, _)| acks_of(reply)).collect();
+        let are_answers = messages > 0 && acks.iter().all(Vec::is_empty);
+        let code = acks.iter().flatten().fold(AckCode::ApplicationAccept, |worst, ack| worst.worse(ack.code));
         let has_wrapper = self.items.iter().any(|item| matches!(item, BatchItem::Opened(..) | BatchItem::Closed(_)));
         match self.manner {
             // A batch of acknowledgements is not acknowledged.
             _ if are_answers => Reply::Silent,
-            BatchAnswer::All | BatchAnswer::Errors if has_wrapper => Reply::Ack(Phi::new(self.wrapped(&mut acks).into())),
-            _ => Reply::Acks(acks.into_iter().flat_map(|(bytes, _)| bytes).collect()),
+            BatchAnswer::All | BatchAnswer::Errors if has_wrapper => Reply::Ack(Ack { bytes: Phi::new(self.wrapped(&mut acks).into()), code }),
+            _ => Reply::Acks(acks.into_iter().flatten().collect()),
         }
     }
 
-    fn wrapped(&self, acks: &mut VecDeque<(Vec<Phi<Bytes>>, &str)>) -> Vec<u8> {
+    fn wrapped(&self, acks: &mut VecDeque<Vec<Ack>>) -> Vec<u8> {
         let mut out = Parts::default();
         for item in self.items {
             match item {
                 BatchItem::Opened(..) => {}
                 BatchItem::Message(_) | BatchItem::Stray(_) => {
-                    let Some((bytes, code)) = acks.pop_front() else { continue };
-                    if self.manner == BatchAnswer::All || !matches!(code, "AA" | "CA") {
-                        out.acks += bytes.len();
-                        bytes.iter().for_each(|bytes| out.loose.extend_from_slice(bytes.expose()));
+                    for ack in acks.pop_front().unwrap_or_default() {
+                        if self.manner == BatchAnswer::All || !ack.code.is_positive() {
+                            out.acks += 1;
+                            out.loose.extend_from_slice(ack.bytes.expose());
+                        }
                     }
                 }
                 BatchItem::Closed(closed) => {
@@ -74,9 +75,9 @@ impl Together<'_> {
     }
 }
 
-fn bytes_of(reply: Reply) -> Vec<Phi<Bytes>> {
+fn acks_of(reply: Reply) -> Vec<Ack> {
     match reply {
-        Reply::Ack(bytes) => vec![bytes],
+        Reply::Ack(ack) => vec![ack],
         Reply::Acks(all) => all,
         Reply::Silent | Reply::Close => Vec::new(),
     }

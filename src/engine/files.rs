@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::engine::intake::Gate;
-use crate::exchange::{MessageId, Phi};
+use crate::exchange::{MessageId, Phi, Row};
 use crate::listener::{Intake, Peer, Received, Reply, Taken};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub struct FromFile {
     pub bytes: Bytes,
     /// True if it is longer.
     pub oversize: bool,
+    /// What it has in common with the others that are handed over meanwhile.
+    pub row: Arc<Row>,
 }
 
 impl Engine {
@@ -40,6 +42,7 @@ impl Engine {
             oversize: message.oversize,
             back: None,
             charset: None,
+            row: Some(message.row),
         };
         gate.room().await;
         Some(gate.take(received).await)

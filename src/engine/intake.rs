@@ -16,14 +16,15 @@ use crate::exchange::{ControlId, Envelope, Format, MessageId, Phi};
 use crate::fhir::Answers;
 use crate::hl7v2::{
     AckCode, Acknowledged, Answer, BatchItem, Charset, Condition, Fault, Header, Location, Oddity, Version, batch_items, batch_segment, event_structure,
-    holds_several, recode, recode_answer,
+    holds_several, in_encoding_of, recode, recode_answer,
 };
 use crate::journal::{Append, AppendFault, Correspondent, Disposition, JournalError, NewDelivery, OwedState, Place, Stored, Telling, Told};
-use crate::listener::{Intake, Kind, Received, Reply, SMALL_BYTES, Taken, WayBack};
+use crate::listener::{Ack, Intake, Kind, Received, Reply, SMALL_BYTES, Taken, WayBack};
 use crate::metrics::Telling as Count;
 use crate::route::RouteId;
 use crate::site::{Acknowledge, BatchAnswer, ListenerSite, ReturnTo, WhenFull};
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +89,7 @@ fn refused<'a>(fault: Option<&'a Fault>, invalid: Option<&'a Refusal>) -> &'a [F
 
 fn reply(acknowledgement: Acknowledgement) -> (Reply, &'static str) {
     let code = acknowledgement.ack_code().name();
-    (Reply::Ack(Phi::new(acknowledgement.into_bytes().into())), code)
+    (Reply::Ack(acknowledgement.into_ack()), code)
 }
 
 impl Gate {
@@ -312,6 +313,8 @@ impl Gate {
             awaited: judged.awaited,
             owed,
             program: judged.program,
+            // Who is told that it cannot be stored may send the next one.
+            row: received.row.clone().filter(|_| site.when_full != WhenFull::Nak),
         };
         let appended = self.shared.journal.append(append).await;
         drop(steady);
@@ -330,7 +333,10 @@ impl Gate {
                 if let (Some((routes, route)), Some(envelope), Some(header), None) = (&judged.question, &envelope, &judged.header, &judged.unmapped) {
                     let question = answering::Question { routes, route: *route, envelope, header };
                     return match Box::pin(answering::answer(&self.shared, &stored, &question)).await {
-                        Some((bytes, code)) => (Reply::Ack(bytes), code),
+                        Some(ack) => {
+                            let code = ack.code.name();
+                            (Reply::Ack(ack), code)
+                        }
                         None => (Reply::Close, "none"),
                     };
                 }
@@ -441,7 +447,7 @@ impl Gate {
         // It is the answer whether it was the first time or not.
         let _ = tell("the sender asked for it", outcome).await;
         self.shared.metrics.told(&site.socket.name, Count::Sent);
-        Some((Reply::Ack(Phi::new(bytes.into())), code.name()))
+        Some((Reply::Ack(Ack { bytes: Phi::new(bytes.into()), code }), code.name()))
     }
 
     /// An acknowledgement came: perhaps of one of ours.
@@ -468,7 +474,10 @@ impl Gate {
         let (reply, code) = self.answer(received, &mut own).await;
         self.shared.metrics.acknowledged(&listener, code, began.elapsed());
         match (reply, own, wanted) {
-            (Reply::Ack(bytes), Some(own), Some(wanted)) => (Reply::Ack(Phi::new(recode_answer(bytes.expose(), own, wanted))), code),
+            (Reply::Ack(ack), Some(own), Some(wanted)) => {
+                let bytes = Phi::new(recode_answer(ack.bytes.expose(), own, wanted));
+                (Reply::Ack(Ack { bytes, ..ack }), code)
+            }
             (reply, ..) => (reply, code),
         }
     }
@@ -514,11 +523,17 @@ impl Intake for Gate {
                 Some(_) => manner != BatchAnswer::Refuse,
                 None => concatenated && holds_several(bytes),
             };
-        if several {
+        let frame = Charset::told_by(bytes).map(|_| bytes.clone());
+        let reply = if several {
             // A frame with one message is the rule, and its future shall not be larger for those with several.
-            return Box::pin(self.take_several(received, manner)).await;
+            Box::pin(self.take_several(received, manner)).await
+        } else {
+            self.take_one(received).await.0
+        };
+        match frame {
+            Some(frame) => encoded(reply, &frame),
+            None => reply,
         }
-        self.take_one(received).await.0
     }
 
     fn newest(&self) -> u64 {
@@ -545,6 +560,16 @@ impl Intake for Gate {
             // The engine is gone; the listeners are about to be told.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// The reply to a frame in UTF-16 or UTF-32, in the same.
+fn encoded(reply: Reply, frame: &Bytes) -> Reply {
+    let encoded = |ack: Ack| Ack { bytes: Phi::new(in_encoding_of(frame, ack.bytes.into_exposed())), ..ack };
+    match reply {
+        Reply::Ack(ack) => Reply::Ack(encoded(ack)),
+        Reply::Acks(all) => Reply::Acks(all.into_iter().map(encoded).collect()),
+        Reply::Silent | Reply::Close => reply,
     }
 }
 

@@ -4,6 +4,8 @@
 
 mod envelope;
 mod private;
+mod row;
 
 pub use envelope::{ControlId, DeliveryId, Envelope, Format, MessageId, OrderKey, Timestamp};
 pub use private::{Phi, Secret};
+pub use row::Row;

@@ -46,6 +46,17 @@ impl AckCode {
         }
     }
 
+    /// Of two codes the one that says worse: rejected before in error before accepted.
+    #[must_use]
+    pub fn worse(self, other: AckCode) -> AckCode {
+        let rank = |code| match code {
+            AckCode::ApplicationAccept | AckCode::CommitAccept => 0,
+            AckCode::ApplicationError | AckCode::CommitError => 1,
+            AckCode::ApplicationReject | AckCode::CommitReject => 2,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+
     /// AA and CA: the sender may forget its message.
     pub const fn is_positive(self) -> bool {
         matches!(self, AckCode::ApplicationAccept | AckCode::CommitAccept)
@@ -76,13 +87,10 @@ pub struct AckRequest<'a> {
 const TEXT_CHARACTERS_MAX: usize = 250;
 
 /// The acknowledgement's bytes, without framing. Sender and receiver are swapped; delimiters, version, character set and
-/// processing ID are the sender's; MSA-2 is MSH-10 as sent, also when it is empty or odd.
+/// processing ID are the sender's; MSA-2 is MSH-10 as sent, also when it is empty or odd. For a sender that wrote UTF-16 or UTF-32
+/// they are UTF-8, and [`in_encoding_of`](crate::hl7v2::in_encoding_of) comes last.
 pub fn acknowledge(request: &AckRequest<'_>) -> Vec<u8> {
-    let bytes = begin(request, None).finish();
-    match request.header {
-        Some(header) => header.in_its_encoding(bytes),
-        None => bytes,
-    }
+    begin(request, None).finish()
 }
 
 /// The answer to a question that cannot be answered (chapter 5, section 5.4): an acknowledgement of the type `kind` (`RSP^K22^RSP_K21`) with QAK,

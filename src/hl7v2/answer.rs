@@ -1,6 +1,8 @@
 //! Reads an acknowledgement as a sender needs it: leniently, because a sender must also understand a receiver that writes badly.
 
 use crate::hl7v2::AckCode;
+use crate::hl7v2::wide::Wide;
+use std::borrow::Cow;
 
 /// What an acknowledgement says (HL7 chapter 2, sections 2.14.8 and 2.14.5). Text as sent. It cannot be printed whole: ERR-8 may quote a patient.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -43,11 +45,14 @@ impl std::fmt::Debug for AnswerError {
 }
 
 impl Answer {
-    /// `None` if there is no MSA segment.
+    /// `None` if there is no MSA segment. UTF-16 and UTF-32 are told by the first bytes.
     pub fn read(bytes: &[u8]) -> Option<Self> {
-        // Most messages are none, and are not looked at further.
-        memchr::memmem::find(bytes, b"MSA")?;
-        let text = String::from_utf8_lossy(bytes);
+        let text = match Wide::detect(bytes) {
+            Some((wide, _)) => Cow::Owned(wide.decode(bytes).or_else(|at| wide.decode(bytes.get(..at).unwrap_or_default())).ok()?),
+            // Most messages are none, and are not looked at further.
+            None if memchr::memmem::find(bytes, b"MSA").is_none() => return None,
+            None => String::from_utf8_lossy(bytes),
+        };
         let text = text.trim_start_matches(['\u{feff}', '\r', '\n', ' ']);
         let separator = text.strip_prefix("MSH").and_then(|rest| rest.chars().next()).unwrap_or('|');
         let component = text.chars().nth(4).unwrap_or('^');

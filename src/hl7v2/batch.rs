@@ -6,7 +6,6 @@ use crate::hl7v2::header::message_start;
 use crate::hl7v2::wide::Wide;
 use crate::hl7v2::{Fault, Header, Location};
 use bytes::{Buf, Bytes, BytesMut};
-use memchr::memmem;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -553,13 +552,13 @@ pub fn holds_several(frame: &[u8]) -> bool {
     if matches!(classify(rest.get(..HEAD).unwrap_or(rest)), Line::Header(_) | Line::Trailer(_)) {
         return true;
     }
-    let begins_message = |at: usize| {
-        let (before, after) = rest.split_at_checked(at).unwrap_or_default();
-        let blanks = before.iter().rev().take_while(|b| matches!(b, b' ' | b'\t' | 0xEF | 0xBB | 0xBF)).count();
-        let ends_line = before.len().checked_sub(blanks + 1).and_then(|last| before.get(last)).is_some_and(|b| matches!(b, b'\r' | b'\n' | 0x0B | 0x1C));
-        ends_line && after.len() > 3 && matches!(classify(after.get(..HEAD).unwrap_or(after)), Line::Message)
+    let begins_message = |line_end: usize| {
+        let line = rest.get(line_end + 1..).unwrap_or_default();
+        // Blank lines are looked at by themselves: many of them do not cost their square.
+        let line = line.get(line.iter().take_while(|b| matches!(b, b' ' | b'\t' | 0xEF | 0xBB | 0xBF)).count()..).unwrap_or_default();
+        line.len() > 3 && matches!(classify(line.get(..HEAD).unwrap_or(line)), Line::Message)
     };
-    ["MSH", "msh"].iter().any(|name| memmem::find_iter(rest, name.as_bytes()).any(begins_message))
+    memchr::memchr2_iter(b'\r', b'\n', rest).any(begins_message) || memchr::memchr2_iter(0x0B, 0x1C, rest).any(begins_message)
 }
 
 #[cfg(test)]

@@ -73,9 +73,29 @@ impl Charset {
         }
     }
 
-    /// Is it UTF-16 or UTF-32?
-    pub(in crate::hl7v2) fn is_wide(self) -> bool {
-        matches!(self.0, Kind::Wide(_))
+    /// The name that HTTP has for it (IANA's character set registry).
+    pub fn http_name(self) -> &'static str {
+        match self.0 {
+            Kind::Ascii => "US-ASCII",
+            Kind::Utf8 => "UTF-8",
+            Kind::Latin1 => "ISO-8859-1",
+            Kind::Latin5 => "ISO-8859-9",
+            // JIS X 0212 came with the second of these (RFC 1554).
+            Kind::Japanese("ISO IR159") => "ISO-2022-JP-2",
+            Kind::Japanese(_) => "ISO-2022-JP",
+            Kind::Wide(wide) => wide.http_name(),
+            Kind::Single(encoding) | Kind::Multiple(encoding) => encoding.name(),
+        }
+    }
+
+    /// UTF-16 or UTF-32, if that is what the bytes are written in: they tell so themselves.
+    pub fn told_by(bytes: &[u8]) -> Option<Charset> {
+        Wide::detect(bytes).map(|(wide, _)| Charset::wide(wide))
+    }
+
+    /// Is it a name of UTF-16 or UTF-32? No set is chosen by such a name: [`Charset::told_by`] says which it is.
+    pub fn is_wide_name(name: &str) -> bool {
+        matches!(lookup(name), Named::Refused("UNICODE UTF-16" | "UNICODE UTF-32"))
     }
 
     /// True when bytes of this set must become UTF-8 before delimiters are looked for.
@@ -113,12 +133,12 @@ impl Charset {
 
     /// Appends text in this set; a letter that the set lacks becomes `?`. False if there was one.
     pub(in crate::hl7v2) fn encode(self, text: &str, out: &mut Vec<u8>) -> bool {
-        if self.0 == Kind::Utf8 || text.is_ascii() {
-            out.extend_from_slice(text.as_bytes());
-            return true;
-        }
         if let Kind::Wide(wide) = self.0 {
             wide.encode(text, out);
+            return true;
+        }
+        if self.0 == Kind::Utf8 || text.is_ascii() {
+            out.extend_from_slice(text.as_bytes());
             return true;
         }
         let encoding = match self.0 {

@@ -13,15 +13,13 @@ const FIELDS_MAX: usize = 32;
 /// A header is a few hundred bytes; of a frame without any segment end no more than this is looked at and kept.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 
-/// The first segment of a message. It owns its bytes, and holds them as sent.
+/// The first segment of a message. It owns its bytes, and holds them as sent; of UTF-16 and UTF-32, their text in UTF-8.
 #[derive(Clone)]
 pub struct Header {
     line: Box<[u8]>,
     delimiters: Delimiters,
     /// Offsets in `line` of the field separators, MSH-1 first.
     separators: Vec<u32>,
-    /// The encoding that it was written in, if that is UTF-16 or UTF-32; then `line` is its text in UTF-8.
-    wide: Option<Wide>,
 }
 
 impl std::fmt::Debug for Header {
@@ -53,7 +51,7 @@ impl Header {
             line = rest;
         }
         let separators = separators(line, delimiters.field, encoding_end, |_| false);
-        let mut header = Header { line: line.into(), delimiters, separators, wide };
+        let mut header = Header { line: line.into(), delimiters, separators };
         if wide.is_some() {
             return Ok(header);
         }
@@ -74,14 +72,6 @@ impl Header {
         // However many bytes of letters look like separators before it. The segment's name and MSH-2 are the first two.
         let mut fields = self.line.split(|b| *b == self.delimiters.field).skip(17);
         fields.find_map(|field| hiding_charset(field, self.delimiters, has_escapes))
-    }
-
-    /// Bytes of an answer as this message's sender reads them: in UTF-16 or UTF-32 if that is what it wrote.
-    pub(in crate::hl7v2) fn in_its_encoding(&self, answer: Vec<u8>) -> Vec<u8> {
-        let Some(wide) = self.wide else { return answer };
-        let mut out = Vec::with_capacity(answer.len() * wide.unit_bytes());
-        wide.encode(&String::from_utf8_lossy(&answer), &mut out);
-        out
     }
 
     /// What MSH-1 and MSH-2 declare.

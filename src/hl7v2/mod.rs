@@ -56,5 +56,5 @@ pub use structure::{Node, NodeId, Structure, structure, structures};
 pub use time::{ClockTime, Moment, Precision};
 pub use tolerate::{Oddity, Tolerate};
 pub use version::Version;
-pub use wide::wide_encoding;
+pub use wide::{in_encoding_of, wide_encoding};
 pub use write::Writer;

@@ -130,8 +130,7 @@ impl Message {
     /// The listener's set, else MSH-18; where that says nothing or nothing known: UTF-8 if the bytes are, else Latin-1.
     fn choose_charset(&mut self, options: &ParseOptions) -> Result<(), Fault> {
         if let Some(charset) = options.charset {
-            // Text that was taken out of a message in UTF-16 or UTF-32 is UTF-8.
-            self.charset = if charset.is_wide() { Charset::UTF_8 } else { charset };
+            self.charset = charset;
             return Ok(());
         }
         // Characters that hide delimiters may stand in MSH itself; then MSH-18 seems to be further to the right.

@@ -8,8 +8,7 @@ use bytes::Bytes;
 /// The set in which the message will be read: the listener's, else that of MSH-18, else what the listener takes for granted, else UTF-8.
 fn own(text: &[u8], options: &ParseOptions) -> Charset {
     if let Some(charset) = options.charset {
-        // Text that is not in UTF-16 or UTF-32 any more is read as UTF-8.
-        return if charset.is_wide() { Charset::UTF_8 } else { charset };
+        return charset;
     }
     let Ok(header) = Header::read(text) else { return Charset::UTF_8 };
     let field = header.text(18).into_owned();
@@ -31,10 +30,6 @@ fn own(text: &[u8], options: &ParseOptions) -> Charset {
 /// # Errors
 /// A fault at MSH-18 if a byte cannot be decoded, or a character cannot be written in the message's own set.
 pub fn recode(frame: &Bytes, written: Charset, options: &ParseOptions) -> Result<(Bytes, Charset), Fault> {
-    if written.is_wide() {
-        // That is told by the bytes themselves, whatever MSH-18 says.
-        return Ok((frame.clone(), written));
-    }
     let fault = |text: String| Fault::new(Location::field("MSH", 18), Fault::DATA_TYPE, text);
     let text = written.to_utf8(frame).map_err(|at| fault(format!("byte {at} is no {}, the character set that the request names", written.name())))?;
     let own = own(text.as_bytes(), options);

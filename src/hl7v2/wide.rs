@@ -1,5 +1,6 @@
 //! UNICODE UTF-16 and UTF-32 (table 0211): text whose bytes are found in pairs or fours, and what tells so from the first bytes.
 
+use bytes::Bytes;
 use encoding_rs::{DecoderResult, UTF_16BE, UTF_16LE};
 
 /// An encoding with more than one byte to each character, ASCII included.
@@ -33,6 +34,16 @@ impl Wide {
         match self {
             Wide::Utf16Le | Wide::Utf16Be => 2,
             Wide::Utf32Le | Wide::Utf32Be => 4,
+        }
+    }
+
+    /// The name that HTTP has for it (IANA's character set registry), with the order of its bytes: none of ours begins with a mark (RFC 2781, section 3.3).
+    pub(in crate::hl7v2) fn http_name(self) -> &'static str {
+        match self {
+            Wide::Utf16Le => "UTF-16LE",
+            Wide::Utf16Be => "UTF-16BE",
+            Wide::Utf32Le => "UTF-32LE",
+            Wide::Utf32Be => "UTF-32BE",
         }
     }
 
@@ -96,6 +107,14 @@ impl Wide {
 /// `UNICODE UTF-16` or `UNICODE UTF-32` if that is what the bytes are written in. MLLP cannot carry these: its framing bytes are parts of their characters.
 pub fn wide_encoding(bytes: &[u8]) -> Option<&'static str> {
     Wide::detect(bytes).map(|(wide, _)| wide.name())
+}
+
+/// An answer as the sender of `frame` reads it: in UTF-16 or UTF-32, without a byte order mark, if that is what it wrote. `answer` is UTF-8 then.
+pub fn in_encoding_of(frame: &[u8], answer: Bytes) -> Bytes {
+    let Some((wide, _)) = Wide::detect(frame).filter(|_| Wide::detect(&answer).is_none()) else { return answer };
+    let mut out = Vec::with_capacity(answer.len() * wide.unit_bytes());
+    wide.encode(&String::from_utf8_lossy(&answer), &mut out);
+    out.into()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! How the writer answers: after a commit, after a fault, and when it can answer no more.
 
+use crate::exchange::Row;
 use crate::journal::query::JournalError;
 use crate::journal::queue::{Board, Command, Queue, Reply};
 use crate::journal::schema::Trouble;
@@ -8,14 +9,14 @@ use std::sync::Arc;
 
 /// An answer that waits for a commit.
 pub(in crate::journal) enum Answer {
-    Stored(Reply<Stored, AppendFault>, Stored),
+    Stored(Reply<Stored, AppendFault>, Stored, Option<Arc<Row>>),
     Settled(Reply<(), SettleFault>),
 }
 
 impl Answer {
     pub(in crate::journal) fn done(self) {
         match self {
-            Self::Stored(reply, stored) => answer(reply, Ok(stored)),
+            Self::Stored(reply, stored, _) => answer(reply, Ok(stored)),
             Self::Settled(reply) => answer(reply, Ok(())),
         }
     }
@@ -26,7 +27,10 @@ impl Answer {
             Trouble::Failing => (AppendFault::Failing, SettleFault::Failing),
         };
         match self {
-            Self::Stored(reply, _) => answer(reply, Err(append)),
+            Self::Stored(reply, _, row) => {
+                row.iter().for_each(|row| row.break_off());
+                answer(reply, Err(append));
+            }
             Self::Settled(reply) => answer(reply, Err(settle)),
         }
     }

@@ -1,6 +1,6 @@
 //! What goes into the journal before an acknowledgement may leave, and the token that says it has.
 
-use crate::exchange::{Envelope, MessageId, OrderKey, Timestamp};
+use crate::exchange::{Envelope, MessageId, OrderKey, Row, Timestamp};
 use crate::journal::owed::Owed;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,20 @@ pub struct Append {
     pub owed: Option<Owed>,
     /// The hash of the route set that its deliveries keep from the start; `None` for the one of the day of their first attempt.
     pub program: Option<String>,
+    /// The messages that must not overtake each other: once one of them was not stored, none behind it is.
+    pub row: Option<Arc<Row>>,
+}
+
+impl Append {
+    pub(in crate::journal) fn is_behind(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.is_broken())
+    }
+
+    pub(in crate::journal) fn break_row(&self) {
+        if let Some(row) = &self.row {
+            row.break_off();
+        }
+    }
 }
 
 /// What intake decided about a message.
@@ -98,6 +112,9 @@ pub enum AppendFault {
     /// More deliveries wait than `Options::backlog_max` allows.
     #[error("too many deliveries are waiting")]
     TooMuchBacklog,
+    /// A message before it, of the same row, was not stored.
+    #[error("a message before it could not be stored")]
+    Behind,
     /// The journal was closed.
     #[error("the journal is closed")]
     Closed,

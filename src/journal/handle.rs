@@ -121,10 +121,15 @@ impl Journal {
         if board.has_failed() {
             return Err(AppendFault::Failing);
         }
+        if append.is_behind() {
+            return Err(AppendFault::Behind);
+        }
         if !board.room.load(Ordering::Relaxed) {
+            append.break_row();
             return Err(AppendFault::Full);
         }
         if self.has_too_much_backlog(append.deliveries.len() as u64) {
+            append.break_row();
             return Err(AppendFault::TooMuchBacklog);
         }
         self.ask(|reply| Command::Append(Box::new(append), reply)).await.unwrap_or(Err(AppendFault::Closed))

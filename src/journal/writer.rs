@@ -173,7 +173,11 @@ impl Writer {
         if self.board.has_failed() {
             return answer(reply, Err(AppendFault::Failing));
         }
+        if append.is_behind() {
+            return answer(reply, Err(AppendFault::Behind));
+        }
         if let Err(trouble) = self.roll_if_due(append.envelope.received) {
+            append.break_row();
             return answer(reply, Err(if trouble == Trouble::Full { AppendFault::Full } else { AppendFault::Failing }));
         }
         let active = self.active;
@@ -183,11 +187,12 @@ impl Writer {
                 if crate::journal::sabotage::early_acknowledgement() {
                     return answer(reply, Ok(stored));
                 }
-                self.waiting.entry(active).or_default().push(Answer::Stored(reply, stored));
+                self.waiting.entry(active).or_default().push(Answer::Stored(reply, stored, append.row.clone()));
             }
             Err(error) => {
                 let trouble = self.blame(&error);
                 self.give_up(active, trouble);
+                append.break_row();
                 answer(reply, Err(if trouble == Trouble::Full { AppendFault::Full } else { AppendFault::Failing }));
             }
         }

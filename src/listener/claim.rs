@@ -1,8 +1,7 @@
 //! A file that is being read: in whose hands it is, how far it was read, and where it goes then. Each step leaves a state from which the next start goes on.
 
 use crate::credential::FileMark;
-use crate::hl7v2::Answer;
-use crate::listener::Folder;
+use crate::listener::{Ack, Folder};
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
@@ -34,6 +33,9 @@ pub(super) struct Note {
     pub(super) flawed: bool,
     /// How many bytes of answers belong to that.
     pub(super) answers: u64,
+    /// Where the file goes: it was read whole, and its answers may be there already.
+    #[serde(default)]
+    place: Option<OsString>,
 }
 
 /// A file in our hands.
@@ -44,8 +46,6 @@ pub(super) struct Claim {
     pub(super) note: Note,
     /// True if another process, or an earlier attempt, began it.
     pub(super) resumed: bool,
-    /// How many messages were found.
-    pub(super) found: u64,
     /// Answers that were not written yet.
     unwritten: Vec<u8>,
 }
@@ -59,7 +59,7 @@ pub(super) enum Ending {
 
 impl Claim {
     fn new(folder: &Folder, name: OsString, note: Note) -> Self {
-        Self { name, folder: folder.path.clone(), note, resumed: false, found: 0, unwritten: Vec::new() }
+        Self { name, folder: folder.path.clone(), note, resumed: false, unwritten: Vec::new() }
     }
 
     fn at(&self, place: &str) -> PathBuf {
@@ -77,13 +77,10 @@ impl Claim {
     }
 
     /// Takes an answer down.
-    pub(super) fn answer(&mut self, answer: &[u8], write: bool) {
-        self.note.refused += u64::from(!Answer::read(answer).is_some_and(|answer| answer.is_positive()));
+    pub(super) fn answer(&mut self, ack: &Ack, write: bool) {
+        self.note.refused += u64::from(!ack.code.is_positive());
         if write {
-            self.unwritten.extend_from_slice(answer);
-            if !answer.ends_with(b"\r") {
-                self.unwritten.push(b'\r');
-            }
+            self.unwritten.extend_from_slice(ack.bytes.expose());
         }
     }
 
@@ -107,17 +104,39 @@ impl Claim {
         sync_folder(&note)
     }
 
-    /// Moves the file, and its answers, to where they belong. Nothing that is there is overwritten.
-    pub(super) fn end(mut self, folder: &Folder, ending: Ending) -> Result<()> {
-        self.write_note()?;
+    /// True if it was read whole, and only its last moves are missing.
+    pub(super) fn is_read(&self) -> bool {
+        self.note.place.is_some()
+    }
+
+    /// How it ended, by what is noted.
+    pub(super) fn ending(&self) -> Ending {
+        if !self.note.flawed && self.note.refused == 0 && self.note.done > 0 { Ending::Done } else { Ending::Failed }
+    }
+
+    /// Where the file goes. It is noted first: after a crash between two moves the answers and their file meet there.
+    fn place(&mut self, folder: &Folder, ending: Ending) -> Result<PathBuf> {
+        if let Some(noted) = self.note.place.clone().map(PathBuf::from)
+            && is_free(&noted)?
+        {
+            return Ok(noted);
+        }
         let to = match ending {
             Ending::Done => &folder.done,
             Ending::Failed => &folder.failed,
         };
         std::fs::create_dir_all(to)?;
         let place = free(to, &self.name)?;
+        self.note.place = Some(place.clone().into_os_string());
+        self.write_note()?;
+        Ok(place)
+    }
+
+    /// Moves the file, and its answers, to where they belong. Nothing that is there is overwritten.
+    pub(super) fn end(mut self, folder: &Folder, ending: Ending) -> Result<()> {
+        let place = self.place(folder, ending)?;
         let answers = self.at(ANSWERS);
-        if answers.exists() {
+        if answers.try_exists()? {
             // What was written after the last note belongs to messages that were read again.
             OpenOptions::new().write(true).open(&answers)?.set_len(self.note.answers)?;
             std::fs::rename(&answers, beside(&place, ".ack"))?;
@@ -172,7 +191,7 @@ pub(super) fn claimed(folder: &Folder) -> Result<Vec<Claim>> {
     for entry in entries {
         let mut claim = Claim::new(folder, entry?.file_name(), Note::default());
         let note = claim.at(NOTES);
-        if claim.path().exists() {
+        if claim.path().try_exists()? {
             claim.note = serde_json::from_slice(&std::fs::read(&note)?).map_err(|_| std::io::Error::from(ErrorKind::InvalidData))?;
             claims.push(claim);
         } else {
@@ -219,10 +238,19 @@ fn matches(pattern: &str, name: &str) -> bool {
     rest.len() >= last.len() && rest.ends_with(last)
 }
 
-/// Takes a file into our hands: first the note, then the file.
-pub(super) fn claim(folder: &Folder, name: &OsStr, newest: u64) -> Result<Claim> {
+/// Takes a file into our hands: first the note, then the file. `None` if it is not as it was `seen` any more: somebody writes to it, or took it away.
+///
+/// # Errors
+/// `AlreadyExists` if there is one of that name in our hands, without a note: nothing is written over it.
+pub(super) fn claim(folder: &Folder, name: &OsStr, seen: FileMark, newest: u64) -> Result<Option<Claim>> {
     for place in [FILES, NOTES, ANSWERS] {
         std::fs::create_dir_all(folder.path.join(place))?;
+    }
+    if !is_free(&folder.path.join(FILES).join(name))? {
+        return Err(ErrorKind::AlreadyExists.into());
+    }
+    if FileMark::of(&folder.path.join(name)) != Some(seen) {
+        return Ok(None);
     }
     let mut claim = Claim::new(folder, name.to_owned(), Note { newest, ..Note::default() });
     // Answers of an earlier file of that name, which a crash left.
@@ -235,12 +263,50 @@ pub(super) fn claim(folder: &Folder, name: &OsStr, newest: u64) -> Result<Claim>
     std::fs::rename(folder.path.join(name), &taken)?;
     sync_folder(&taken)?;
     sync_folder(&folder.path.join(name))?;
-    Ok(claim)
+    Ok(Some(claim))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::{Claim, Ending, beside, claim, claimed, matches, waiting};
+    use crate::exchange::Phi;
+    use crate::hl7v2::AckCode;
+    use crate::listener::{Ack, Folder};
+    use std::path::Path;
+    use std::time::Duration;
+
+    fn folder(path: &Path) -> Folder {
+        Folder { path: path.into(), done: path.join("done"), failed: path.join("failed"), names: Vec::new(), quiet: Duration::ZERO, answers: true }
+    }
+
+    fn take(folder: &Folder, text: &str) -> Claim {
+        std::fs::write(folder.path.join("a.hl7"), text).expect("written");
+        let (name, mark, _) = waiting(folder).expect("readable").remove(0);
+        let mut claim = claim(folder, &name, mark, 0).expect("writable").expect("as it was");
+        claim.answer(&Ack { bytes: Phi::new(text.to_owned().into()), code: AckCode::ApplicationAccept }, true);
+        claim.note.done = 1;
+        claim
+    }
+
+    /// A crash after the answers were moved, and before their file was; and another file of that name meanwhile.
+    #[test]
+    fn answers_and_their_file_meet_whatever_comes_between() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = folder(place.path());
+        let read = |name: &str| std::fs::read_to_string(folder.done.join(name)).expect("it is there");
+        take(&folder, "one").end(&folder, Ending::Done).expect("moved");
+        let mut second = take(&folder, "two");
+        second.write_note().expect("written");
+        let to = second.place(&folder, Ending::Done).expect("there is a place");
+        std::fs::rename(second.at(super::ANSWERS), beside(&to, ".ack")).expect("moved");
+        let left = claimed(&folder).expect("readable").remove(0);
+        assert!(left.is_read());
+        let ending = left.ending();
+        left.end(&folder, ending).expect("moved");
+        assert_eq!((read("a.hl7"), read("a.hl7.ack")), ("one".into(), "one".into()));
+        assert_eq!((read("a.hl7.1"), read("a.hl7.1.ack")), ("two".into(), "two".into()));
+        assert_eq!(std::fs::read_dir(&folder.done).expect("readable").count(), 4);
+    }
 
     #[test]
     fn a_star_stands_for_any_letters() {

@@ -1,6 +1,6 @@
 //! One connection: frames in, replies out in the order of the frames, within the listener's limits.
 
-use crate::exchange::{Phi, Timestamp};
+use crate::exchange::{Phi, Row, Timestamp};
 use crate::listener::greet::Stream;
 use crate::listener::line::Push;
 use crate::listener::mllp::Live;
@@ -23,7 +23,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 /// How much of an oversize frame is handed over: enough for any MSH.
-const HEAD_BYTES: usize = 4_096;
+pub(super) const HEAD_BYTES: usize = 4_096;
 /// How much the socket is asked for at once, in bytes.
 const READ_BYTES: usize = 16 * 1_024;
 /// After the last reply, how long the peer may take to close its side before we do.
@@ -65,8 +65,21 @@ pub(super) async fn serve<I: Intake>(
     let mut mllp = Mllp::new(config.frame_bytes_max);
     mllp.set_tolerance(config.tolerance.clone());
     let (line, mut pushes) = Line::new();
-    let mut connection =
-        Connection { peer, live: &live, config, metrics: &metrics, large_frames: &large_frames, mllp, lacks_end: false, line, frames: 0, answered: 0 };
+    let mut connection = Connection {
+        peer,
+        live: &live,
+        config,
+        metrics: &metrics,
+        large_frames: &large_frames,
+        mllp,
+        lacks_end: false,
+        line,
+        row: Arc::default(),
+        frames: 0,
+        answered: 0,
+        styles: VecDeque::new(),
+        style: Style::Mllp,
+    };
     let end = match &mut stream {
         Either::Left(plain) => {
             let (reader, writer) = plain.split();
@@ -128,9 +141,14 @@ struct Connection<'a> {
     lacks_end: bool,
     /// By which others send on it.
     line: Line,
+    /// Its messages, of which none overtakes one before it.
+    row: Arc<Row>,
     /// Frames that were handed over, and those of them that have been answered.
     frames: u64,
     answered: u64,
+    /// How those are framed that wait for their answer, in their order, and how the one was that was answered last.
+    styles: VecDeque<Style>,
+    style: Style,
 }
 
 impl Connection<'_> {
@@ -173,7 +191,8 @@ impl Connection<'_> {
                         tracing::warn!(listener = %self.config.name, peer = %self.peer, limit_bytes = self.config.frame_bytes_max, "a frame is over the limit");
                         let head = Bytes::copy_from_slice(buffer.get(..HEAD_BYTES).unwrap_or(&buffer));
                         waiting.push_back(head.len());
-                        let received = self.hand_over(head, true);
+                        let style = self.mllp.style_at_hand().unwrap_or(Style::Mllp);
+                        let received = self.hand_over(head, style, true);
                         replies.push_back(in_turn(intake.take(received)));
                         (reading, more_frames, last) = (false, false, End::GivenUp);
                         buffer.clear();
@@ -299,6 +318,7 @@ impl Connection<'_> {
         {
             self.mllp.set_limit(config.frame_bytes_max);
             self.mllp.set_tolerance(config.tolerance.clone());
+            self.mllp.forget_skipped_text();
             self.config = config;
         }
     }
@@ -315,11 +335,12 @@ impl Connection<'_> {
             Style::Other => self.metrics.tolerated(&self.config.name, "framing"),
             Style::Bare => self.metrics.tolerated(&self.config.name, "unframed"),
         }
-        self.hand_over(frame.payload, false)
+        self.hand_over(frame.payload, frame.style, false)
     }
 
-    fn hand_over(&mut self, payload: Bytes, oversize: bool) -> Received {
+    fn hand_over(&mut self, payload: Bytes, style: Style, oversize: bool) -> Received {
         self.frames += 1;
+        self.styles.push_back(style);
         Received {
             listener: Arc::clone(&self.config.name),
             peer: Peer::Socket(self.peer),
@@ -328,6 +349,7 @@ impl Connection<'_> {
             oversize,
             back: Some(WayBack { line: self.line.clone(), frames: self.frames }),
             charset: None,
+            row: Some(Arc::clone(&self.row)),
         }
     }
 
@@ -342,9 +364,10 @@ impl Connection<'_> {
         let (mut next, mut end) = (Some(first), None);
         while let Some(reply) = next.take() {
             self.answered += 1;
+            self.style = self.styles.pop_front().unwrap_or(self.style);
             match reply {
-                Reply::Ack(bytes) => self.mllp.write_answer(bytes.expose(), out),
-                Reply::Acks(all) => all.iter().for_each(|bytes| self.mllp.write_answer(bytes.expose(), out)),
+                Reply::Ack(ack) => self.mllp.write_answer(self.style, ack.bytes.expose(), out),
+                Reply::Acks(all) => all.iter().for_each(|ack| self.mllp.write_answer(self.style, ack.bytes.expose(), out)),
                 Reply::Silent => {}
                 Reply::Close => {
                     end = Some(End::GivenUp);
@@ -363,7 +386,7 @@ impl Connection<'_> {
     async fn push(&self, pushed: &mut Vec<Push>, writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut) -> Option<End> {
         let (due, later): (Vec<_>, Vec<_>) = pushed.drain(..).partition(|push| push.after <= self.answered);
         *pushed = later;
-        due.iter().for_each(|push| self.mllp.write_answer(push.bytes.expose(), out));
+        due.iter().for_each(|push| self.mllp.write_answer(self.style, push.bytes.expose(), out));
         if !out.is_empty()
             && let Err(end) = self.write(writer, out).await
         {

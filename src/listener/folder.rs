@@ -4,7 +4,7 @@
 //! file since the note was written, say which message is the next one: each is stored once.
 
 use crate::credential::FileMark;
-use crate::exchange::{Phi, Timestamp};
+use crate::exchange::{Phi, Row, Timestamp};
 use crate::hl7v2::{BatchItem, Extract, Splitter};
 use crate::listener::claim::{Claim, Ending, claim, claimed, waiting};
 use crate::listener::mllp::Live;
@@ -13,11 +13,11 @@ use crate::metrics::{FrameFault, Metrics};
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::task::coop::unconstrained;
+use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio_util::sync::CancellationToken;
 
 /// A folder that is watched.
@@ -121,12 +121,14 @@ impl<I: Intake> Watch<I> {
             }
             self.seen.remove(&name);
             let newest = self.intake.newest();
-            match self.io(folder, move |folder| claim(folder, &name, newest)).await {
-                Some(claim) => {
+            // Files before it may have taken long: it is looked at once more.
+            match self.io(folder, move |folder| claim(folder, &name, mark, newest)).await {
+                Some(Some(claim)) => {
                     if !self.read(config, folder, claim).await {
                         return;
                     }
                 }
+                Some(None) => {}
                 None => return,
             }
         }
@@ -139,21 +141,32 @@ impl<I: Intake> Watch<I> {
         match done {
             Ok(done) => Some(done),
             Err(error) => {
-                // Names of files may tell of patients, and the system's words have none.
-                let what = error.kind().to_string();
-                if self.told.as_ref() != Some(&what) {
-                    let config = self.live.config();
-                    self.metrics.frame_fault(&config.name, FrameFault::Folder);
-                    tracing::error!(listener = %config.name, folder = %folder.path.display(), "a folder cannot be read or written: {what}; it is tried again");
-                    self.told = Some(what);
-                }
+                self.tell(folder, &error);
                 None
             }
         }
     }
 
+    /// Tells a fault of the disk, unless it was the last one that was told.
+    fn tell(&mut self, folder: &Folder, error: &std::io::Error) {
+        // Names of files may tell of patients, and the system's words have none.
+        let what = match error.kind() {
+            ErrorKind::AlreadyExists => "in its .kiln/files lies a file that nobody reads, and another of that name came: move one of them away".to_owned(),
+            kind => kind.to_string(),
+        };
+        if self.told.as_ref() != Some(&what) {
+            let config = self.live.config();
+            self.metrics.frame_fault(&config.name, FrameFault::Folder);
+            tracing::error!(listener = %config.name, folder = %folder.path.display(), "a folder cannot be read or written: {what}; it is tried again");
+            self.told = Some(what);
+        }
+    }
+
     /// Reads a file to its end and moves it away. False if that stops half-way: closing, or a fault of the disk.
     async fn read(&mut self, config: &Opened, folder: &Folder, mut claim: Claim) -> bool {
+        if claim.is_read() {
+            return self.end(config, folder, claim).await;
+        }
         let mut known: HashMap<u64, Taken> = HashMap::new();
         if claim.resumed {
             let Some(taken) = self.intake.taken(&claim.source(), claim.note.newest).await else { return false };
@@ -172,27 +185,23 @@ impl<I: Intake> Watch<I> {
         let mut splitter = Splitter::new(config.frame_bytes_max);
         let mut ahead: VecDeque<Ahead> = VecDeque::new();
         let mut replies = FuturesOrdered::new();
+        let mut row = Arc::<Row>::default();
         let mut noted = Instant::now();
         let mut ended = false;
+        let mut unreadable = None;
         loop {
-            while !ended && ahead.len() < config.in_flight_max && !self.closing.is_cancelled() && self.intake.has_room() {
+            while !ended && unreadable.is_none() && ahead.len() < config.in_flight_max && !self.closing.is_cancelled() && self.intake.has_room() {
                 match splitter.next_item() {
                     Some(BatchItem::Message(extract) | BatchItem::Stray(extract)) => {
-                        claim.found = claim.found.max(extract.number);
                         if extract.number <= claim.note.done {
                             continue;
                         }
                         let newest = self.intake.newest();
                         let stored = known.remove(&extract.number);
-                        let received = if stored.is_none() { Some(received(config, &claim, &extract)) } else { None };
-                        ahead.push_back(Ahead { newest, received: received.clone(), number: extract.number, stored });
-                        let intake = Arc::clone(&self.intake);
-                        replies.push_back(unconstrained(async move {
-                            match received {
-                                Some(received) => Some(intake.take(received).await),
-                                None => None,
-                            }
-                        }));
+                        let received = if stored.is_none() { Some(received(config, &claim, &extract, &row)) } else { None };
+                        let message = Ahead { newest, received, number: extract.number, stored };
+                        replies.push_back(hand_over(&self.intake, message.hand()));
+                        ahead.push_back(message);
                     }
                     Some(BatchItem::Closed(closed)) => {
                         for flaw in &closed.flaws {
@@ -211,6 +220,8 @@ impl<I: Intake> Watch<I> {
                             pages.ended = true;
                             splitter.finish();
                         }
+                        // What the system cannot read now is no fault of the file.
+                        Err(error) if !is_damage(&error) => unreadable = Some(error),
                         Err(_) => {
                             claim.note.flawed = true;
                             self.metrics.frame_fault(&config.name, FrameFault::Truncated);
@@ -225,6 +236,11 @@ impl<I: Intake> Watch<I> {
                 if ended {
                     break;
                 }
+                if let Some(error) = unreadable {
+                    self.tell(folder, &error);
+                    self.note(folder, &mut claim).await;
+                    return false;
+                }
                 if self.closing.is_cancelled() {
                     self.note(folder, &mut claim).await;
                     return false;
@@ -232,24 +248,34 @@ impl<I: Intake> Watch<I> {
                 self.room().await;
                 continue;
             };
-            let Some(mut message) = ahead.pop_front() else { break };
-            let mut reply = reply;
-            while let Some(Reply::Close) = reply {
-                // Nothing could be stored: it is tried again, so that none overtakes it.
+            if let Some(Reply::Close) = reply {
+                // It could not be stored. None of its row overtakes it: what comes back stored behind it was not of this row any more, or is known from before.
+                let mut back = vec![reply];
+                while let Some(reply) = replies.next().await {
+                    back.push(reply);
+                }
                 if self.closing.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
                     self.note(folder, &mut claim).await;
                     return false;
                 }
                 self.room().await;
-                message.newest = message.newest.min(self.intake.newest());
-                reply = match message.received.clone() {
-                    Some(received) => Some(self.intake.take(received).await),
-                    None => None,
-                };
+                row = Arc::default();
+                for (message, reply) in ahead.iter_mut().zip(back) {
+                    let hand = match reply {
+                        Some(Reply::Close) => {
+                            message.received.iter_mut().for_each(|received| received.row = Some(Arc::clone(&row)));
+                            message.hand()
+                        }
+                        reply => Hand::Answered(reply),
+                    };
+                    replies.push_back(hand_over(&self.intake, hand));
+                }
+                continue;
             }
+            let Some(message) = ahead.pop_front() else { break };
             match &reply {
-                Some(Reply::Ack(bytes)) => claim.answer(bytes.expose(), folder.answers),
-                Some(Reply::Acks(all)) => all.iter().for_each(|bytes| claim.answer(bytes.expose(), folder.answers)),
+                Some(Reply::Ack(ack)) => claim.answer(ack, folder.answers),
+                Some(Reply::Acks(all)) => all.iter().for_each(|ack| claim.answer(ack, folder.answers)),
                 Some(Reply::Silent | Reply::Close) => {}
                 // Its answer went down with the process that stored it.
                 None => claim.note.refused += u64::from(message.stored.is_some_and(|stored| stored.refused)),
@@ -263,10 +289,14 @@ impl<I: Intake> Watch<I> {
                 }
             }
         }
-        let good = claim.found > 0 && !claim.note.flawed && claim.note.refused == 0;
-        let (messages, refused) = (claim.found, claim.note.refused);
-        let done = if good { Ending::Done } else { Ending::Failed };
-        let moved = self.io(folder, move |folder| claim.end(folder, done)).await.is_some();
+        self.end(config, folder, claim).await
+    }
+
+    /// Moves a file that was read whole to where it belongs. False if that cannot be done now.
+    async fn end(&mut self, config: &Opened, folder: &Folder, claim: Claim) -> bool {
+        let (messages, refused, ending) = (claim.note.done, claim.note.refused, claim.ending());
+        let good = ending == Ending::Done;
+        let moved = self.io(folder, move |folder| claim.end(folder, ending)).await.is_some();
         if moved {
             self.metrics.file(&config.name, good);
             tracing::info!(listener = %config.name, messages, refused, good, "read a file");
@@ -291,6 +321,30 @@ impl<I: Intake> Watch<I> {
     }
 }
 
+/// What becomes of a message that is next in its file.
+enum Hand {
+    /// It is handed over.
+    Over(Received),
+    /// It has its answer, or was stored by an earlier attempt.
+    Answered(Option<Reply>),
+}
+
+/// At its first turn it goes as far as the journal's queue, so that messages are stored in their order.
+fn hand_over<I: Intake>(intake: &Arc<I>, hand: Hand) -> Unconstrained<impl Future<Output = Option<Reply>> + use<I>> {
+    let intake = Arc::clone(intake);
+    unconstrained(async move {
+        match hand {
+            Hand::Over(received) => Some(intake.take(received).await),
+            Hand::Answered(reply) => reply,
+        }
+    })
+}
+
+/// Is it the file that cannot be read, and not the disk? So say the unpackers.
+fn is_damage(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput)
+}
+
 /// A message that was handed over and not answered yet.
 struct Ahead {
     /// The newest message that was stored before it.
@@ -301,7 +355,13 @@ struct Ahead {
     stored: Option<Taken>,
 }
 
-fn received(config: &Opened, claim: &Claim, extract: &Extract) -> Received {
+impl Ahead {
+    fn hand(&self) -> Hand {
+        self.received.clone().map_or(Hand::Answered(None), Hand::Over)
+    }
+}
+
+fn received(config: &Opened, claim: &Claim, extract: &Extract, row: &Arc<Row>) -> Received {
     Received {
         listener: Arc::clone(&config.name),
         peer: Peer::File { name: Phi::new(claim.source()), number: extract.number },
@@ -310,6 +370,7 @@ fn received(config: &Opened, claim: &Claim, extract: &Extract) -> Received {
         oversize: extract.oversize,
         back: None,
         charset: None,
+        row: Some(Arc::clone(row)),
     }
 }
 
@@ -336,7 +397,8 @@ impl Pages {
             bytes.truncate(length);
             Ok((source, bytes))
         });
-        let (source, bytes) = read.await.unwrap_or_else(|_| Err(std::io::Error::other("a defect in kiln")))?;
+        // An unpacker that fails at a file fails at it again: it is treated as damaged.
+        let (source, bytes) = read.await.unwrap_or_else(|_| Err(std::io::Error::from(ErrorKind::InvalidData)))?;
         if bytes.is_empty() {
             return Ok(None);
         }

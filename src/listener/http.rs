@@ -2,7 +2,8 @@
 //! acknowledgement.
 
 use crate::exchange::{Phi, Timestamp};
-use crate::hl7v2::{AckCode, Answer, Charset};
+use crate::hl7v2::{AckCode, Charset};
+use crate::listener::connection::{HEAD_BYTES, SMALL_BYTES};
 use crate::listener::greet::Stream;
 use crate::listener::guard::Unauthorized;
 use crate::listener::mllp::Live;
@@ -24,10 +25,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// How much of an oversize message is handed over: enough for any MSH.
-const HEAD_BYTES: usize = 4_096;
-/// A body that is longer takes one of the listener's places for long messages.
-const SMALL_BYTES: usize = 256 * 1_024;
 /// The head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1_024;
 /// When a sender may come again after nothing could be stored, in seconds.
@@ -112,7 +109,8 @@ impl<I: Intake> Conversation<I> {
         if !self.intake.has_room() {
             return Ok(unavailable());
         }
-        let (body, oversize) = self.body(request, config).await?;
+        // A long message keeps its place until it is answered: so long it is in memory.
+        let (body, oversize, _place) = self.body(request, config).await?;
         let received = Received {
             listener: Arc::clone(&config.name),
             peer: Peer::Socket(self.peer),
@@ -121,29 +119,31 @@ impl<I: Intake> Conversation<I> {
             oversize,
             back: None,
             charset,
+            row: None,
         };
         Ok(match self.intake.take(received).await {
-            Reply::Ack(bytes) => {
-                let bytes = bytes.into_exposed();
-                let status = if oversize { StatusCode::PAYLOAD_TOO_LARGE } else { status(&bytes, http.status) };
+            Reply::Ack(ack) => {
+                let bytes = ack.bytes.into_exposed();
+                let status = if oversize { StatusCode::PAYLOAD_TOO_LARGE } else { status(ack.code, http.status) };
                 let mut response = respond(status, &content_type(media_type, charset_name, &bytes), bytes);
                 if oversize {
                     close(&mut response);
                 }
                 response
             }
-            // The body held several messages: their acknowledgements follow each other as they did.
+            // The body held several messages: their acknowledgements follow each other as they did, and the worst makes the status.
             Reply::Acks(all) => {
-                let bytes: Bytes = all.iter().flat_map(|bytes| bytes.expose().iter().copied()).collect::<Vec<u8>>().into();
-                respond(status(&bytes, http.status), &content_type(media_type, charset_name, &bytes), bytes)
+                let code = all.iter().fold(AckCode::ApplicationAccept, |worst, ack| worst.worse(ack.code));
+                let bytes: Bytes = all.iter().flat_map(|ack| ack.bytes.expose().iter().copied()).collect::<Vec<u8>>().into();
+                respond(status(code, http.status), &content_type(media_type, charset_name, &bytes), bytes)
             }
             Reply::Silent => respond(StatusCode::NO_CONTENT, "", Bytes::new()),
             Reply::Close => unavailable(),
         })
     }
 
-    /// The body, and whether it is over the limit; then it is only its beginning.
-    async fn body(&self, request: Request<Incoming>, config: &Opened) -> Result<(Bytes, bool), Refusal> {
+    /// The body, whether it is over the limit (then it is only its beginning), and its place among the long ones.
+    async fn body(&self, request: Request<Incoming>, config: &Opened) -> Result<(Bytes, bool, Option<OwnedSemaphorePermit>), Refusal> {
         let mut deadline = Instant::now() + config.frame_timeout;
         let mut body = request.into_body();
         let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
@@ -152,7 +152,7 @@ impl<I: Intake> Conversation<I> {
         let too_long = |bytes: &[u8]| {
             self.metrics.frame_fault(&config.name, FrameFault::Oversize);
             tracing::warn!(listener = %config.name, peer = %self.peer, limit_bytes = config.frame_bytes_max, "a message is over the limit");
-            (Bytes::copy_from_slice(bytes.get(..HEAD_BYTES).unwrap_or(bytes)), true)
+            (Bytes::copy_from_slice(bytes.get(..HEAD_BYTES).unwrap_or(bytes)), true, None)
         };
         loop {
             if place.is_none() && bytes.len() >= SMALL_BYTES {
@@ -162,7 +162,7 @@ impl<I: Intake> Conversation<I> {
                 deadline += waited.elapsed();
             }
             let frame = match timeout_at(deadline, body.frame()).await {
-                Ok(None) => return Ok((bytes.freeze(), false)),
+                Ok(None) => return Ok((bytes.freeze(), false, place)),
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(_))) => return Err(Refusal::Broken),
                 Err(_) => return Err(Refusal::Late),
@@ -216,21 +216,26 @@ fn media_type(request: &Request<Incoming>) -> Result<(&'static str, Option<(Char
     let Some(name) = parameter.map(|(_, value)| value.trim().trim_matches('"')) else { return Ok((known, None)) };
     match Charset::named(name) {
         Some(charset) => Ok((known, Some((charset, name.to_owned())))),
+        // The bytes tell whether they are, and in which order they come.
+        None if Charset::is_wide_name(name) => Ok((known, None)),
         None => Err(Refusal::MediaType("this `charset` is not known here; utf-8 always is".to_owned())),
     }
 }
 
 /// The status that goes with an acknowledgement (section 1.3 of the specification).
-fn status(answer: &[u8], by: HttpStatus) -> StatusCode {
-    match (by, Answer::read(answer).and_then(|answer| answer.ack_code())) {
-        (HttpStatus::Ok, _) | (_, None | Some(AckCode::ApplicationAccept | AckCode::CommitAccept)) => StatusCode::OK,
-        (_, Some(AckCode::ApplicationReject | AckCode::CommitReject)) => StatusCode::BAD_REQUEST,
-        (_, Some(AckCode::ApplicationError | AckCode::CommitError)) => StatusCode::INTERNAL_SERVER_ERROR,
+fn status(code: AckCode, by: HttpStatus) -> StatusCode {
+    match (by, code) {
+        (HttpStatus::Ok, _) | (_, AckCode::ApplicationAccept | AckCode::CommitAccept) => StatusCode::OK,
+        (_, AckCode::ApplicationReject | AckCode::CommitReject) => StatusCode::BAD_REQUEST,
+        (_, AckCode::ApplicationError | AckCode::CommitError) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
 /// The answer is in the request's character set; without one, in the message's own, which may have no name on the internet.
 fn content_type(media_type: &str, charset: Option<String>, answer: &[u8]) -> String {
+    if let Some(told) = Charset::told_by(answer) {
+        return format!("{media_type}; charset={}", told.http_name());
+    }
     let is_utf8 = std::str::from_utf8(answer).is_ok();
     let name = charset.unwrap_or_else(|| "utf-8".to_owned());
     // What was not even in the set that its request names comes back as it was.

@@ -1,7 +1,7 @@
 //! The MLLP listener: accepts connections, each served by one task, until it is told to close.
 
-use crate::exchange::{Phi, Timestamp};
-use crate::hl7v2::Charset;
+use crate::exchange::{Phi, Row, Timestamp};
+use crate::hl7v2::{AckCode, Charset};
 use crate::listener::folder;
 use crate::listener::greet::greet;
 use crate::listener::guard::Guard;
@@ -203,6 +203,9 @@ pub struct Received {
     pub back: Option<WayBack>,
     /// The character set in which the transport says that the bytes are written, above whatever the message says; `None` if it does not say.
     pub charset: Option<Charset>,
+    /// What it has in common with the others of its connection or file, where several are under way at once: none is stored that would overtake one
+    /// which could not be.
+    pub row: Option<Arc<Row>>,
 }
 
 /// Where a message comes from.
@@ -254,13 +257,22 @@ pub struct Taken {
     pub refused: bool,
 }
 
+/// An acknowledgement, or another answer. Whoever carries it back needs not read it.
+#[derive(Clone, Debug)]
+pub struct Ack {
+    /// Its bytes, in the encoding of what it answers. They end with a segment's end.
+    pub bytes: Phi<Bytes>,
+    /// MSA-1; of a batch of answers, the worst.
+    pub code: AckCode,
+}
+
 /// What becomes of a frame.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// These bytes are sent back, framed as the message was.
-    Ack(Phi<Bytes>),
+    /// This is sent back, framed as the message was.
+    Ack(Ack),
     /// These are sent back, each in a frame of its own: the frame held several messages.
-    Acks(Vec<Phi<Bytes>>),
+    Acks(Vec<Ack>),
     /// No answer is due; the connection goes on.
     Silent,
     /// No answer can be given: the connection is closed, so that the peer keeps the message and sends it again.

@@ -21,5 +21,5 @@ pub use connection::SMALL_BYTES;
 pub use folder::Folder;
 pub use guard::{HttpAuth, Password, User};
 pub use line::{Line, LineClosed, WayBack};
-pub use mllp::{Http, HttpStatus, Intake, Kind, Listener, ListenerConfig, Opened, Peer, Place, Received, Reins, Reply, Socket, Taken};
+pub use mllp::{Ack, Http, HttpStatus, Intake, Kind, Listener, ListenerConfig, Opened, Peer, Place, Received, Reins, Reply, Socket, Taken};
 pub use tls::{Clients, ServerTls};

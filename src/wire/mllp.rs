@@ -38,8 +38,6 @@ pub struct Mllp {
     tolerance: Tolerance,
     /// How the frame at hand is framed; then the buffer begins with the payload. `None` between frames.
     inside: Option<Style>,
-    /// How the last frame was framed.
-    style: Style,
     /// How much of the payload has been searched for its end, so that a frame in many packets is scanned once.
     scanned: usize,
     /// True directly after `<FS>`, where one carriage return belongs to the frame.
@@ -79,7 +77,6 @@ impl Mllp {
             limit_bytes,
             tolerance: Tolerance::default(),
             inside: None,
-            style: Style::Mllp,
             scanned: 0,
             after_end: false,
             begins_line: true,
@@ -128,7 +125,7 @@ impl Mllp {
     }
 
     fn frame(&mut self, mut payload: BytesMut, style: Style, unended: bool) -> Frame {
-        (self.inside, self.scanned, self.begins_line, self.style) = (None, 0, true, style);
+        (self.inside, self.scanned, self.begins_line) = (None, 0, true);
         if style == Style::Mllp
             && let Some(restart) = memmem::rfind(&payload, RESTART)
         {
@@ -288,9 +285,19 @@ impl Mllp {
         std::mem::take(&mut self.noise_bytes)
     }
 
-    /// True if something else than line ends and blanks was ever skipped outside of frames.
+    /// True if something else than line ends and blanks was skipped outside of frames, since the beginning or [`Mllp::forget_skipped_text`].
     pub fn has_skipped_text(&self) -> bool {
         self.strange
+    }
+
+    /// What was skipped so far counts no more: other rules are in force.
+    pub fn forget_skipped_text(&mut self) {
+        self.strange = false;
+    }
+
+    /// How the frame at hand is framed; `None` between frames.
+    pub fn style_at_hand(&self) -> Option<Style> {
+        self.inside
     }
 
     /// How many frames were begun anew before they had ended, since the last call.
@@ -316,9 +323,9 @@ impl Mllp {
         into.put_u8(CARRIAGE_RETURN);
     }
 
-    /// Appends an answer, framed as the last message was.
-    pub fn write_answer(&self, payload: &[u8], into: &mut BytesMut) {
-        match (self.style, &self.tolerance.other) {
+    /// Appends an answer, framed as the message was that it answers.
+    pub fn write_answer(&self, style: Style, payload: &[u8], into: &mut BytesMut) {
+        match (style, &self.tolerance.other) {
             (Style::Bare, _) => into.put_slice(payload),
             (Style::Other, Some(other)) => {
                 into.put_slice(other.start());

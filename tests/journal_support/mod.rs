@@ -40,6 +40,7 @@ pub fn append(envelope: Envelope, targets: &[&str]) -> Append {
         awaited: Vec::new(),
         owed: None,
         program: None,
+        row: None,
     }
 }
 

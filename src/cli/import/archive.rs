@@ -3,6 +3,7 @@
 use crate::hl7v2::{BatchItem, Splitter};
 use crate::site::words;
 use bytes::Bytes;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::Path;
@@ -23,6 +24,8 @@ pub(super) enum Item {
     Message {
         /// The file in the archive; its own name for a plain one.
         member: String,
+        /// Which of the archive's files that is, from 1: two may have one name.
+        position: u64,
         /// Which message of that file, from 1.
         number: u64,
         bytes: Bytes,
@@ -47,7 +50,7 @@ impl Reading {
         let length = std::fs::metadata(archive).map_or(0, |facts| facts.len());
         let (path, at) = (archive.to_owned(), Arc::clone(&position));
         // It ends with the archive, or when nobody wants more.
-        drop(tokio::task::spawn_blocking(move || Walk { found, message_bytes_max, at }.archive(&path)));
+        drop(tokio::task::spawn_blocking(move || Walk { found, message_bytes_max, at, members: Cell::new(0) }.archive(&path)));
         Self { items, position, length }
     }
 
@@ -74,6 +77,8 @@ struct Walk {
     found: mpsc::Sender<Item>,
     message_bytes_max: usize,
     at: Arc<AtomicU64>,
+    /// Files that were begun.
+    members: Cell<u64>,
 }
 
 impl Walk {
@@ -156,6 +161,8 @@ impl Walk {
     }
 
     fn messages(&self, name: &str, mut source: impl Read) -> Result<(), Enough> {
+        let position = self.members.get() + 1;
+        self.members.set(position);
         let mut splitter = Splitter::new(self.message_bytes_max);
         let mut page = vec![0; READ_BYTES];
         let mut ended = false;
@@ -164,7 +171,7 @@ impl Walk {
                 match item {
                     BatchItem::Message(extract) | BatchItem::Stray(extract) => {
                         let (number, bytes, oversize) = (extract.number, extract.bytes, extract.oversize);
-                        self.say(Item::Message { member: name.to_owned(), number, bytes, oversize })?;
+                        self.say(Item::Message { member: name.to_owned(), position, number, bytes, oversize })?;
                     }
                     BatchItem::Closed(closed) => {
                         for flaw in &closed.flaws {

@@ -2,13 +2,14 @@
 
 use crate::cli::control::Request;
 use crate::engine::{Engine, FromFile};
-use crate::exchange::{MessageId, Phi};
+use crate::exchange::{MessageId, Phi, Row};
 use crate::hl7v2::Answer;
 use crate::listener::Reply;
 use bytes::Bytes;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::Arc;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -140,9 +141,11 @@ pub(crate) async fn answer(
     let taken = taken.into_iter().map(|(source, t)| TakenBefore { source, number: t.number, refused: t.refused }).collect();
     send(&mut write, &Hello { fault: None, newest: engine.journal().newest().0, message_bytes_max, taken }).await?;
     let (offers, mut offered) = mpsc::channel(1);
+    // Once one could not be stored nothing more is taken, so that none overtakes it.
+    let row = Arc::<Row>::default();
     // Half a line must not be lost because an answer is due meanwhile: both sides go on by themselves.
     let reading = async {
-        while let Some(message) = next_offer(&mut read, message_bytes_max).await? {
+        while let Some(message) = next_offer(&mut read, message_bytes_max, &row).await? {
             if offers.send(message).await.is_err() {
                 break;
             }
@@ -177,20 +180,23 @@ pub(crate) async fn answer(
 fn answered(reply: Option<Reply>, engine: &Engine) -> Answered {
     let newest = engine.journal().newest().0;
     let acks = match reply {
-        Some(Reply::Ack(bytes)) => vec![bytes],
+        Some(Reply::Ack(ack)) => vec![ack],
         Some(Reply::Acks(all)) => all,
         Some(Reply::Silent) => Vec::new(),
         Some(Reply::Close) | None => return Answered { newest, closed: true, ..Answered::default() },
     };
     // One message has one answer; should it hold several after all, what was refused tells.
-    let read = acks.iter().map(|bytes| Answer::read(bytes.expose()).unwrap_or_default());
-    let Some(ack) = read.reduce(|one, other| if one.is_positive() { other } else { one }) else { return Answered { newest, ..Answered::default() } };
-    let text = ack.errors.first().map_or_else(|| ack.text.clone(), |e| format!("{} {}", e.code, e.text));
-    Answered { reason: format!("{} {text}", ack.code).trim().to_owned(), code: ack.code, newest, closed: false }
+    let Some(ack) = acks.iter().reduce(|one, other| if one.code.worse(other.code) == one.code { one } else { other }) else {
+        return Answered { newest, ..Answered::default() };
+    };
+    let answer = Answer::read(ack.bytes.expose()).unwrap_or_default();
+    let text = answer.errors.first().map_or(answer.text, |e| format!("{} {}", e.code, e.text));
+    let code = ack.code.name();
+    Answered { reason: format!("{code} {text}").trim().to_owned(), code: code.to_owned(), newest, closed: false }
 }
 
 /// The next message; `None` if the client has no more.
-async fn next_offer(read: &mut (impl AsyncBufRead + Unpin), message_bytes_max: usize) -> std::io::Result<Option<FromFile>> {
+async fn next_offer(read: &mut (impl AsyncBufRead + Unpin), message_bytes_max: usize, row: &Arc<Row>) -> std::io::Result<Option<FromFile>> {
     let broken = || std::io::Error::from(std::io::ErrorKind::InvalidData);
     let mut line = String::new();
     if (&mut *read).take(LINE_BYTES_MAX).read_line(&mut line).await? == 0 {
@@ -202,5 +208,6 @@ async fn next_offer(read: &mut (impl AsyncBufRead + Unpin), message_bytes_max: u
     }
     let mut bytes = vec![0; offer.bytes];
     read.read_exact(&mut bytes).await?;
-    Ok(Some(FromFile { file: Phi::new(offer.source.into()), number: offer.number, bytes: Bytes::from(bytes), oversize: offer.oversize }))
+    let file = Phi::new(offer.source.into());
+    Ok(Some(FromFile { file, number: offer.number, bytes: Bytes::from(bytes), oversize: offer.oversize, row: Arc::clone(row) }))
 }

@@ -119,7 +119,7 @@ async fn import(args: &Args, folder: &Path, listener: &str, archive: &Path) -> R
         tell(args.json, archive, listener, &progress, Some("imported before"), None);
         return Ok(if progress.refused() == 0 { Exit::Done } else { Exit::Found });
     }
-    let files = format!("import:{}/", archive.file_name().unwrap_or_default().to_string_lossy());
+    let files = progress.files(archive);
     let (mut link, hello) = Link::open(&control::socket(folder), listener, &files, progress.newest).await?;
     if progress.done == 0 && progress.newest.is_none() {
         progress.newest = Some(hello.newest);
@@ -171,8 +171,8 @@ async fn import(args: &Args, folder: &Path, listener: &str, archive: &Path) -> R
                 None => ended = true,
                 Some(Item::Flaw(what)) => flaws.push(what),
                 Some(Item::Message { .. }) if skip > 0 => skip -= 1,
-                Some(Item::Message { member, number, bytes, oversize }) => {
-                    let source = format!("{files}{member}");
+                Some(Item::Message { member, position, number, bytes, oversize }) => {
+                    let source = progress.source(&files, position, &member);
                     let refused = known.remove(&(source.clone(), number));
                     if refused.is_none()
                         && let Err(what) = link.offer(&Offer { source, number, bytes: bytes.len(), oversize }, &bytes).await

@@ -9,12 +9,18 @@ use std::path::{Path, PathBuf};
 /// So many different reasons are told apart.
 const REASONS_MAX: usize = 50;
 
+/// Enough that two imports of one journal hardly ever have the same.
+const KEY_CHARACTERS: usize = 8;
+
 /// An import, from its beginning over all interruptions.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Progress {
     /// Size, time of change and listener: another archive of that name begins anew.
     archive: (u64, i64, i64, String),
+    /// What tells its messages in the journal from those of another archive of that name, and of another import of the same one. Empty where an
+    /// older version began it.
+    key: String,
     /// How many messages were answered, from the archive's first on, without a gap.
     pub(super) done: u64,
     /// The newest message that the journal had before any later one could be in it.
@@ -39,7 +45,8 @@ impl Progress {
         let name = blake3::hash(format!("{}\n{listener}", place.display()).as_bytes()).to_hex();
         let path = folder.join("imports").join(name.get(..32).unwrap_or(&name));
         let identity = (facts.len(), facts.mtime(), facts.mtime_nsec(), listener.to_owned());
-        let begin = || Self { archive: identity.clone(), path: path.clone(), ..Self::default() };
+        let key = || uuid::Uuid::new_v4().simple().to_string().chars().take(KEY_CHARACTERS).collect();
+        let begin = || Self { archive: identity.clone(), key: key(), path: path.clone(), ..Self::default() };
         match std::fs::read(&path) {
             _ if again => Ok(begin()),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(begin()),
@@ -50,6 +57,17 @@ impl Progress {
                 Err(_) => Err(format!("{} does not say how far it was imported; say --again to begin anew", path.display())),
             },
         }
+    }
+
+    /// What the files of the archive begin with in the journal.
+    pub(super) fn files(&self, archive: &Path) -> String {
+        let name = archive.file_name().unwrap_or_default().to_string_lossy();
+        if self.key.is_empty() { format!("import:{name}/") } else { format!("import:{name}@{}/", self.key) }
+    }
+
+    /// A file of the archive, as the journal is to have it. Two of one name are told apart by where they stand.
+    pub(super) fn source(&self, files: &str, position: u64, member: &str) -> String {
+        if self.key.is_empty() { format!("{files}{member}") } else { format!("{files}{position}/{member}") }
     }
 
     /// A message is settled.

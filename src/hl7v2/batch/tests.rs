@@ -74,6 +74,8 @@ fn frames_with_several_messages_are_told_from_others() {
         ("\u{feff}\r\nMSH|1\r", false),
         ("MSH|1\rPID|\rMSH|2\r", true),
         ("MSH|1\rPID|\n \u{feff}msh|2\r", true),
+        ("MSH|1\rPID|\r\r\nMsh|2\r", true),
+        ("MSH|1\rPID|\r\x1c\rmSh|2\r", true),
         ("BHS|\rMSH|1\r", true),
         ("BTS|1\r", true),
     ] {
