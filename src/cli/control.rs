@@ -137,6 +137,8 @@ pub(crate) struct Ears {
     pub reloads: mpsc::Sender<Ask>,
     /// How the last one went.
     pub watch: Arc<Watch>,
+    /// Imports that are being taken.
+    pub imports: import::Turns,
 }
 
 impl Done {
@@ -279,7 +281,7 @@ async fn answer(stream: UnixStream, ears: &Ears, turn: &Mutex<()>) -> std::io::R
     if let Ok(Request::Import { listener, files, since }) = &request_read {
         // Nothing was sent behind the request: the client waits for its answer first. It may take hours, and holds up nobody.
         let read = BufReader::new(request.into_inner().into_inner());
-        return import::answer(read, write, &ears.engine, listener, files, *since).await;
+        return import::answer(read, write, &ears.engine, &ears.imports, (listener, files, *since)).await;
     }
     let answer = match request_read {
         Ok(Request::Status) => Answer::Done(Done { said: ears.watch.routes().last_reload_error.into_iter().collect(), ..Done::default() }),

@@ -1,6 +1,7 @@
 //! A running daemon: what `kiln serve` and `kiln try` start, and the order in which it stops.
 
 use crate::cli::control::{self, Ask, Ears};
+use crate::cli::import::Turns;
 use crate::cli::patient_index;
 use crate::cli::route_set;
 use crate::cli::server_watch;
@@ -197,7 +198,7 @@ impl Daemon {
         tasks.spawn(server_watch::watch(open, Arc::downgrade(&engine), Arc::clone(&watch), closing.clone()));
         let mut commands = JoinSet::new();
         let (reloads, asks) = mpsc::channel(1);
-        let ears = Ears { engine: Arc::clone(&engine), reloads, watch: Arc::clone(&watch) };
+        let ears = Ears { engine: Arc::clone(&engine), reloads, watch: Arc::clone(&watch), imports: Turns::default() };
         commands.spawn(control::serve(control, ears, stop_control.clone()));
         let control = (commands, stop_control);
         let (console, probes) = (bound.first().copied().flatten(), bound.get(1).copied().flatten());

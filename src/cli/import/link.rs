@@ -8,12 +8,13 @@ use crate::listener::Reply;
 use bytes::Bytes;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio::task::coop::unconstrained;
 
 /// Messages that the daemon has at once.
@@ -117,15 +118,30 @@ async fn send(write: &mut (impl AsyncWrite + Unpin), value: &impl Serialize) -> 
     write.flush().await
 }
 
+/// Imports that the daemon takes, each for itself: whoever takes up an archive waits until what an earlier command handed over is stored.
+#[derive(Clone, Default)]
+pub(crate) struct Turns(Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>);
+
+impl Turns {
+    async fn of(&self, listener: &str, files: &str) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(format!("{listener}\n{files}")).or_default())
+        };
+        turn.lock_owned().await
+    }
+}
+
 /// The daemon's side: takes messages until the client has no more, or goes away. What was taken stays.
 pub(crate) async fn answer(
     mut read: impl AsyncBufRead + Unpin,
     mut write: impl AsyncWrite + Unpin,
     engine: &Engine,
-    listener: &str,
-    files: &str,
-    since: Option<u64>,
+    turns: &Turns,
+    (listener, files, since): (&str, &str, Option<u64>),
 ) -> std::io::Result<()> {
+    let _turn = turns.of(listener, files).await;
     let Some(message_bytes_max) = engine.message_bytes_max(listener) else {
         let hello = Hello { fault: Some(format!("the daemon has no listener `{listener}`")), ..Hello::default() };
         return send(&mut write, &hello).await;
@@ -155,26 +171,34 @@ pub(crate) async fn answer(
     };
     let answering = async {
         let mut replies = FuturesOrdered::new();
-        let mut ended = false;
+        // What was handed over comes to its end, also when nobody wants to hear of it: who comes next is to find it in the journal.
+        let (mut ended, mut broken) = (false, None);
         loop {
             tokio::select! {
                 biased;
-                Some(reply) = replies.next(), if !replies.is_empty() => {
+                Some(reply) = replies.next(), if !replies.is_empty() => if broken.is_none() {
                     let answered = answered(reply, engine);
-                    send(&mut write, &answered).await?;
-                    if answered.closed {
-                        return Err(std::io::ErrorKind::ConnectionAborted.into());
+                    let sent = send(&mut write, &answered).await;
+                    broken = sent.err().or_else(|| answered.closed.then(|| std::io::ErrorKind::ConnectionAborted.into()));
+                    if broken.is_some() {
+                        ended = true;
+                        offered.close();
                     }
-                }
+                },
                 message = offered.recv(), if !ended && replies.len() < IN_FLIGHT_MAX => match message {
                     None => ended = true,
                     Some(message) => replies.push_back(unconstrained(engine.take(listener, message))),
                 },
-                else => return Ok(()),
+                else => return broken.map_or(Ok(()), Err),
             }
         }
     };
-    tokio::try_join!(reading, answering).map(|_: ((), ())| ())
+    tokio::pin!(answering);
+    let read = tokio::select! {
+        answered = &mut answering => return answered,
+        read = reading => read,
+    };
+    answering.await.and(read)
 }
 
 fn answered(reply: Option<Reply>, engine: &Engine) -> Answered {

@@ -4,7 +4,7 @@ mod archive;
 mod link;
 mod progress;
 
-pub(crate) use link::answer;
+pub(crate) use link::{Turns, answer};
 
 use crate::cli::Exit;
 use crate::cli::control;
