@@ -254,13 +254,21 @@ fn table_name(uri: &str) -> Option<String> {
     (number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit())).then(|| format!("HL7{number}"))
 }
 
-/// What kind of universal id it is (HD.3, table 0301), by its form.
+/// A name of the Internet: labels of letters, digits and hyphens, with points between.
+fn is_domain(id: &str) -> bool {
+    let label = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    id.contains('.') && id.bytes().any(|b| b.is_ascii_alphabetic()) && id.split('.').all(label)
+}
+
+/// What kind of universal id it is (HD.3, table 0301), by its form; L is a name that is agreed on at one place.
 fn universal_kind(id: &str) -> &'static str {
     match by_rule(id, "") {
         Some(uri) if uri.starts_with("urn:oid:") => "ISO",
         Some(uri) if uri.starts_with("urn:uuid:") => "UUID",
+        _ if by_rule(id, "ISO").is_some() => "ISO",
         _ if id.contains(':') => "URI",
-        _ => "ISO",
+        _ if is_domain(id) => "DNS",
+        _ => "L",
     }
 }
 
@@ -304,7 +312,7 @@ fn unescape(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{namespace_in, table_name};
+    use super::{namespace_in, table_name, universal_kind};
 
     #[test]
     fn the_template_of_unknown_authorities_is_read_backwards() {
@@ -315,6 +323,23 @@ mod tests {
         assert_eq!(namespace_in(template, "https://other.example/authority/ADT1/HOSP"), None);
         assert_eq!(namespace_in(template, "https://hosp.example/authority/ADT1/"), None);
         assert_eq!(namespace_in("urn:x:{namespace}:{sender}", "urn:x:LAB:A").as_deref(), Some("LAB"));
+    }
+
+    #[test]
+    fn a_universal_id_is_named_by_its_form() {
+        for (id, kind) in [
+            ("1.2.276.0.76.4.1", "ISO"),
+            ("2.16", "ISO"),
+            ("7b0f9a4e-5f0d-4c63-9d39-1f6a2f7f5a52", "UUID"),
+            ("http://hosp.example/mrn", "URI"),
+            ("hosp.example", "DNS"),
+            ("1.2.x", "DNS"),
+            ("HOSP", "L"),
+            ("Felsenhof Nord", "L"),
+            ("1..2", "L"),
+        ] {
+            assert_eq!(universal_kind(id), kind, "{id}");
+        }
     }
 
     #[test]
