@@ -6,7 +6,7 @@ use crate::cli::journal;
 use crate::cli::paint::{err, plain};
 use crate::cli::route_choice::{self, Chosen};
 use crate::engine::Routes;
-use crate::exchange::MessageId;
+use crate::exchange::{DeliveryId, MessageId};
 use crate::fhir::Answers;
 use crate::hl7v2::Message;
 use crate::journal::{JournalError, MessageRecord, Reader};
@@ -58,24 +58,25 @@ pub(crate) fn subject(number: u64, folder: Option<&Path>, chosen: &Chosen) -> Re
     let mut subject = Subject { name, message, runs: Vec::new(), notes: Vec::new() };
     let received = record.envelope.received;
     if let Some(route) = chosen.only {
-        subject.run(&chosen.set, &chosen.sources, route, listener, received, record.id, &kept(&reader, &record, &chosen.set.info(route).name));
+        subject.run(&chosen.set, &chosen.sources, route, listener, received, record.id, &kept(&reader, &record, None, &chosen.set.info(route).name));
         return Ok(subject);
     }
     if record.deliveries.is_empty() {
         for route in subject.wanting(&chosen.set, listener) {
-            subject.run(&chosen.set, &chosen.sources, route, listener, received, record.id, &kept(&reader, &record, &chosen.set.info(route).name));
+            subject.run(&chosen.set, &chosen.sources, route, listener, received, record.id, &kept(&reader, &record, None, &chosen.set.info(route).name));
         }
         return Ok(subject);
     }
     let mut stored: HashMap<String, Routes> = HashMap::new();
-    let mut shown: Vec<(String, String)> = Vec::new();
+    let mut shown: Vec<(String, &str, Answers)> = Vec::new();
     for delivery in &record.deliveries {
         let hash = delivery.program.clone().unwrap_or_else(|| chosen.set.hash().to_owned());
-        let key = (hash.clone(), delivery.route.to_string());
-        if shown.contains(&key) {
+        // Deliveries of one route to several targets are the same, unless each was told something else.
+        let answers = kept(&reader, &record, Some(delivery.id), &delivery.route);
+        if shown.iter().any(|(h, route, told)| *h == hash && *route == &*delivery.route && *told == answers) {
             continue;
         }
-        shown.push(key);
+        shown.push((hash.clone(), &delivery.route, answers.clone()));
         let (set, sources): (Arc<RouteSet>, _) = if hash == chosen.set.hash() {
             (Arc::clone(&chosen.set), Arc::clone(&chosen.sources))
         } else {
@@ -92,18 +93,18 @@ pub(crate) fn subject(number: u64, folder: Option<&Path>, chosen: &Chosen) -> Re
             (routes.set, Arc::new(routes.sources))
         };
         match set.named(&delivery.route) {
-            Some(route) => subject.run(&set, &sources, route, listener, received, record.id, &kept(&reader, &record, &delivery.route)),
+            Some(route) => subject.run(&set, &sources, route, listener, received, record.id, &answers),
             None => err!("kiln: delivery {}: its route set has no route {}", delivery.id.number, delivery.route),
         }
     }
     if subject.runs.is_empty() { Err(Exit::CouldNot) } else { Ok(subject) }
 }
 
-/// What the route's questions found when the message was delivered or answered.
-fn kept(reader: &Reader, record: &MessageRecord, route: &str) -> Answers {
+/// What the route's questions found when the message was delivered or answered: for that delivery, else for the first of the route that asked.
+fn kept(reader: &Reader, record: &MessageRecord, delivery: Option<DeliveryId>, route: &str) -> Answers {
     let of_delivery = || {
-        let delivery = record.deliveries.iter().find(|d| *d.route == *route)?;
-        reader.answers(delivery.id).ok()?
+        let mut meant = record.deliveries.iter().filter(|d| *d.route == *route && delivery.is_none_or(|id| d.id == id));
+        meant.find_map(|d| reader.answers(d.id).ok()?)
     };
     let of_reply = || Some(reader.reply(record.id).ok()??).filter(|reply| reply.route == route).map(|reply| reply.answers);
     of_delivery().or_else(of_reply).and_then(|answers| Answers::from_json(answers.expose())).unwrap_or_default()
