@@ -107,6 +107,7 @@ fn found(value: Value) -> Result<Found, String> {
         Value::Object(bundle) if bundle.get("resourceType").and_then(Value::as_str) == Some("Bundle") => {
             let mut found = Found { total: bundle.get("total").and_then(Value::as_u64), ..Found::default() };
             for entry in bundle.get("entry").and_then(Value::as_array).into_iter().flatten() {
+                found.base = found.base.or_else(|| Found::base_of(entry));
                 let Some(resource) = entry.get("resource") else { continue };
                 match entry.pointer("/search/mode").and_then(Value::as_str) {
                     None | Some("match") => found.matches.push(resource.clone()),

@@ -22,6 +22,8 @@ pub enum Node {
     Number(String),
     /// A boolean.
     Bool(bool),
+    /// A gap in a list of primitives: what belongs there stands in the companion list, `_given` (<https://hl7.org/fhir/R4/json.html#primitive>).
+    Null,
     /// The `reference` string of a Reference to another entry of the same [`crate::fhir::Saves`], by its index.
     /// Each way of sending writes it differently: `urn:uuid:` in a transaction, `Type/id` where the id is known.
     Link(usize),
@@ -37,6 +39,7 @@ impl PartialEq for Node {
             (Self::Text(a), Self::Shared(b)) | (Self::Shared(b), Self::Text(a)) => a.as_bytes() == b.bytes(),
             (Self::Bool(a), Self::Bool(b)) => a == b,
             (Self::Link(a), Self::Link(b)) => a == b,
+            (Self::Null, Self::Null) => true,
             _ => false,
         }
     }
@@ -79,6 +82,7 @@ impl Node {
             Self::Object(elements) => elements.iter().all(|(_, node)| node.is_empty()),
             Self::List(entries) => entries.iter().all(Self::is_empty),
             Self::Text(text) => text.is_empty(),
+            Self::Null => true,
             Self::Shared(_) | Self::Number(_) | Self::Bool(_) | Self::Link(_) => false,
         }
     }
@@ -89,7 +93,7 @@ impl Node {
             Self::Object(elements) => elements.iter().for_each(|(_, node)| node.links(visit)),
             Self::List(entries) => entries.iter().for_each(|node| node.links(visit)),
             Self::Link(entry) => visit(*entry),
-            Self::Text(_) | Self::Shared(_) | Self::Number(_) | Self::Bool(_) => {}
+            Self::Text(_) | Self::Shared(_) | Self::Number(_) | Self::Bool(_) | Self::Null => {}
         }
     }
 
@@ -118,7 +122,7 @@ impl Node {
                 (entries.is_empty() || !left.is_empty()).then_some(Self::List(left))
             }
             Self::Link(n) => keep(*n).then_some(Self::Link(*n)),
-            Self::Text(_) | Self::Shared(_) | Self::Number(_) | Self::Bool(_) => Some(self.clone()),
+            Self::Text(_) | Self::Shared(_) | Self::Number(_) | Self::Bool(_) | Self::Null => Some(self.clone()),
         }
     }
 
@@ -160,6 +164,7 @@ impl Node {
             Self::Number(text) => out.extend_from_slice(text.as_bytes()),
             Self::Bool(true) => out.extend_from_slice(b"true"),
             Self::Bool(false) => out.extend_from_slice(b"false"),
+            Self::Null => out.extend_from_slice(b"null"),
             Self::Link(entry) => write_text(&link(*entry), out),
         }
     }
@@ -173,6 +178,7 @@ impl Node {
             Self::Shared(text) => Value::String(text.as_str().to_owned()),
             Self::Number(text) => Number::from_str(text).map_or_else(|_| Value::String(text.clone()), Value::Number),
             Self::Bool(b) => Value::Bool(*b),
+            Self::Null => Value::Null,
             Self::Link(entry) => Value::String(link(*entry)),
         }
     }
@@ -225,6 +231,7 @@ mod tests {
             any::<bool>().prop_map(Node::Bool),
             "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,12})?".prop_map(|n| Node::number(&n).expect("a JSON number")),
             (0usize..4).prop_map(Node::Link),
+            Just(Node::Null),
         ];
         leaf.prop_recursive(4, 40, 5, |inner| {
             let names = prop_oneof![Just("name"), Just("value"), Just("family"), Just("_given")];

@@ -14,7 +14,7 @@ pub(crate) use named::Let;
 pub(crate) use needs::Needs;
 pub(crate) use table::{Names, Row, SystemRule, Systems, Table, UnmappedX};
 
-use crate::fhir::{ListMerge, SaveMode};
+use crate::fhir::{self, Kind, ListMerge, SaveMode};
 use crate::route::asking::AskX;
 use crate::route::outgoing::{MessageX, V2Map};
 use crate::route::program::{AfterDeadLetter, Send};
@@ -122,6 +122,37 @@ pub(crate) enum On {
     Resource(&'static str),
     /// What no other route takes.
     Otherwise,
+}
+
+impl On {
+    /// `ADT^A01`, `ADT^*`, `ORU^R01^ORU_R01`, `Patient` or `otherwise`, as it is written.
+    pub(crate) fn named(text: &str) -> Self {
+        if text == "otherwise" {
+            return Self::Otherwise;
+        }
+        if let Some(ty) = fhir::type_named(text).filter(|t| t.kind() == Kind::Resource) {
+            return Self::Resource(ty.name());
+        }
+        let (code, event, structure) = event_parts(text);
+        Self::Event { code: code.to_owned(), event: event.filter(|e| *e != "*").map(str::to_owned), structure: structure.map(str::to_owned) }
+    }
+
+    /// Is there a message that both take?
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Event { code: c, event: e, structure: s }, Self::Event { code: d, event: f, structure: t }) => {
+                let both = |x: &Option<String>, y: &Option<String>| x.is_none() || y.is_none() || x == y;
+                c == d && both(e, f) && both(s, t)
+            }
+            _ => self == other,
+        }
+    }
+}
+
+/// `ORU^R01^ORU_R01` in parts.
+pub(crate) fn event_parts(text: &str) -> (&str, Option<&str>, Option<&str>) {
+    let mut parts = text.split('^');
+    (parts.next().unwrap_or(""), parts.next(), parts.next())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

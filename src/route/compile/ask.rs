@@ -3,11 +3,12 @@
 use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir::{self, Kind, Type};
 use crate::route::asking::{AskX, Several};
-use crate::route::code::X;
+use crate::route::code::{On, X};
 use crate::route::compile::Compiler;
 use crate::route::compile::scope::{AskedName, Entry, Let, Scope};
+use crate::route::decimal::whole;
 use crate::route::names::intern;
-use crate::route::tree::{Body, Item, Key, RouteDoc};
+use crate::route::tree::{Body, ExprKind, Item, Key, Literal, RouteDoc};
 use crate::route::types::Ty;
 use std::sync::Arc;
 
@@ -59,8 +60,16 @@ impl<'a> Compiler<'a> {
             let mut count = None;
             for line in &body.lines {
                 match &line.item {
-                    Item::Expr(expr) if line.element.text == "_count" => count = Some(self.raw(&mut scope, expr).x),
-                    Item::Constant(key) if line.element.text == "_count" => count = Some(X::Text(Arc::from(key.text.as_str()))),
+                    Item::Expr(expr) if line.element.text == "_count" => {
+                        if let ExprKind::Literal(Literal::Text(text) | Literal::Number(text)) = &expr.kind {
+                            self.check_count(text, expr.span);
+                        }
+                        count = Some(self.raw(&mut scope, expr).x);
+                    }
+                    Item::Constant(key) if line.element.text == "_count" => {
+                        self.check_count(&key.text, key.span);
+                        count = Some(X::Text(Arc::from(key.text.as_str())));
+                    }
                     item => self.parameter(&mut scope, resource, &line.element, item, &mut parameters, &mut places),
                 }
             }
@@ -93,6 +102,14 @@ impl<'a> Compiler<'a> {
             });
         }
         (asks, scope)
+    }
+
+    /// K313: `_count` is a whole number, 1 or more.
+    fn check_count(&mut self, text: &str, span: Span) {
+        if whole(text).is_none_or(|n| n == 0) {
+            let fault = Diagnostic::error("K313", span, format!("\"{text}\" is no number of matches")).label("how many are wanted at most");
+            self.report(fault.help("a whole number, 1 or more; without `_count` all are read"));
+        }
     }
 
     /// The target that a question asks; it must be one that can be searched.
@@ -186,7 +203,7 @@ impl<'a> Compiler<'a> {
         for (n, doc) in answering.iter().enumerate() {
             for other in answering.iter().take(n) {
                 let meet = doc.from.is_empty() || other.from.is_empty() || doc.from.iter().any(|f| other.from.iter().any(|o| o.text == f.text));
-                let same = doc.on.iter().find(|key| other.on.iter().any(|o| o.text == key.text));
+                let same = doc.on.iter().find(|key| other.on.iter().any(|o| On::named(&key.text).meets(&On::named(&o.text))));
                 if let (Some(key), true) = (same, meet) {
                     faults.push((key.span, format!("{} is answered by route {} already", key.text, other.name.text), other.name.span));
                 }
@@ -200,10 +217,12 @@ impl<'a> Compiler<'a> {
 
     /// K622: a resource that was found at one target means nothing at another.
     pub(crate) fn check_referred(&mut self, doc: &RouteDoc, asks: &[AskX]) {
-        let referred = std::mem::take(&mut self.referred);
-        let Some(ask) = asks.iter().find(|ask| doc.to.iter().any(|to| *to.text != *ask.target)) else { return };
-        let elsewhere: Vec<&str> = doc.to.iter().map(|to| to.text.as_str()).filter(|to| *to != &*ask.target).collect();
-        for span in referred {
+        for (span, ask) in std::mem::take(&mut self.referred) {
+            let Some(ask) = asks.get(ask) else { continue };
+            let elsewhere: Vec<&str> = doc.to.iter().map(|to| to.text.as_str()).filter(|to| *to != &*ask.target).collect();
+            if elsewhere.is_empty() {
+                continue;
+            }
             let fault =
                 Diagnostic::error("K622", span, format!("this refers to a resource of {}, and the route saves at {}", ask.target, elsewhere.join(", ")));
             self.report(fault.label("found at another target").help("ask the target that the route saves at, or make the resource with a map"));

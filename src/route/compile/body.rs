@@ -103,7 +103,7 @@ impl<'a> Compiler<'a> {
     /// `$each`: its values become the current one.
     pub(crate) fn each(&mut self, scope: &mut Scope<'a>, each: &'a tree::Each) -> (X, Option<X>, bool) {
         let values = self.raw(scope, &each.values);
-        let mut entry = Entry::one(values.typed.ty.clone(), values.origin.clone(), values.segment);
+        let mut entry = Entry::of(&values);
         if let tree::ExprKind::Variable(name) = &each.values.kind {
             entry.variable = Some(name.clone());
         }
@@ -125,7 +125,7 @@ impl<'a> Compiler<'a> {
         }
         let raw = self.raw_for_from(scope, &from.values);
         let (mut compiled, mut lines_ty) = (raw, ty);
-        let entry = Entry::one(compiled.typed.ty.clone(), compiled.origin.clone(), compiled.segment);
+        let entry = Entry::of(&compiled);
         let wanted = Wanted { path: path.to_owned(), ..Wanted::bare(ty) };
         // The conversion reads the current value, so that the lines and it see the same one.
         let slot = scope.push(entry);

@@ -24,6 +24,8 @@ pub(crate) struct Compiled {
     pub(crate) places: Vec<String>,
     /// The FHIR element that a source's value stands in.
     pub(crate) element: Option<fhir::Element>,
+    /// The route's questions that found the values.
+    pub(crate) asked: Vec<usize>,
     /// Made of constants alone.
     pub(crate) constant: bool,
     /// Already converted to what was wanted.
@@ -32,7 +34,7 @@ pub(crate) struct Compiled {
 
 impl Compiled {
     pub(crate) fn new(x: X, typed: Typed) -> Self {
-        Self { x, typed, origin: None, segment: None, places: Vec::new(), element: None, constant: false, converted: false }
+        Self { x, typed, origin: None, segment: None, places: Vec::new(), element: None, asked: Vec::new(), constant: false, converted: false }
     }
 
     pub(crate) fn nothing() -> Self {
@@ -181,8 +183,9 @@ impl<'a> Compiler<'a> {
         let constant = then.constant && otherwise.constant;
         let converted = then.converted && otherwise.converted;
         let segment = then.segment.or(otherwise.segment);
+        let asked = [then.asked.as_slice(), &otherwise.asked].concat();
         let merged = Compiled::new(X::Nothing, typed).merge(&condition).merge(&then).merge(&otherwise);
-        Compiled { x: X::If(Box::new(condition.x), Box::new(then.x), Box::new(otherwise.x)), constant, converted, segment, ..merged }
+        Compiled { x: X::If(Box::new(condition.x), Box::new(then.x), Box::new(otherwise.x)), constant, converted, segment, asked, ..merged }
     }
 
     pub(crate) fn fall_back(mut a: Compiled, b: Compiled) -> Compiled {
@@ -197,8 +200,9 @@ impl<'a> Compiler<'a> {
         let constant = a.constant && b.constant;
         let converted = a.converted && b.converted;
         let segment = a.segment.or(b.segment);
+        let asked = [a.asked.as_slice(), &b.asked].concat();
         let merged = Compiled::new(X::Nothing, typed).merge(&a).merge(&b);
-        Compiled { x: X::Else(Box::new(a.x), Box::new(b.x)), constant, converted, segment, ..merged }
+        Compiled { x: X::Else(Box::new(a.x), Box::new(b.x)), constant, converted, segment, asked, ..merged }
     }
 
     fn filter(&mut self, scope: &mut Scope<'a>, inner: &'a Expr, condition: &'a Expr) -> Compiled {
@@ -210,7 +214,7 @@ impl<'a> Compiler<'a> {
         // A resource is chosen by the segment that it is made from.
         let entry = match named {
             Some(segment) => Entry::one(Ty::Segment(segment), None, Some(segment)),
-            None => Entry::one(inner.typed.ty.clone(), inner.origin.clone(), inner.segment),
+            None => Entry::of(&inner),
         };
         let slot = scope.push(entry);
         let condition = self.condition(scope, condition);
@@ -229,7 +233,7 @@ impl<'a> Compiler<'a> {
             return None;
         }
         let values = self.segment_path(scope, *all, anchors, segment, *index, Some(*field), &[], inner.span);
-        let slot = scope.push(Entry::one(values.typed.ty.clone(), values.origin.clone(), values.segment));
+        let slot = scope.push(Entry::of(&values));
         let condition = self.condition(scope, condition);
         scope.pop();
         let chosen = Compiled { x: X::Where(Box::new(values.x), slot, Box::new(condition.x)), ..Compiled { x: X::Nothing, ..values } };

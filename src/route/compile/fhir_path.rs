@@ -19,7 +19,8 @@ impl<'a> Compiler<'a> {
             let path = format!("{}.{}", name.text, elements.get(..length).unwrap_or_default().join("."));
             let current = scope.entries.iter().enumerate().rev().find(|(_, e)| e.path.as_ref().is_some_and(|(p, _)| *p == path));
             if let Some((slot, entry)) = current {
-                let compiled = Compiled { origin: entry.path.clone(), ..Compiled::new(current_value(slot), Typed::one(entry.ty.clone())) };
+                let value = Compiled::new(current_value(slot), Typed::one(entry.ty.clone()));
+                let compiled = Compiled { origin: entry.path.clone(), asked: entry.asked.clone(), ..value };
                 return self.fhir_steps(compiled, path, tail.get(length..).unwrap_or_default(), span);
             }
         }
@@ -34,7 +35,8 @@ impl<'a> Compiler<'a> {
             );
             return Compiled::nothing();
         };
-        let compiled = Compiled::new(current_value(slot), Typed { ty: entry.ty.clone(), many: entry.group });
+        let value = Compiled::new(current_value(slot), Typed { ty: entry.ty.clone(), many: entry.group });
+        let compiled = Compiled { asked: entry.asked.clone(), ..value };
         self.fhir_steps(compiled, name.text.clone(), tail, span)
     }
 
@@ -117,10 +119,10 @@ impl<'a> Compiler<'a> {
     pub(crate) fn fhir_cast(&mut self, raw: &mut Compiled, target: &Target, span: Span) -> Option<Compiled> {
         let element = raw.element?;
         let ty = fhir::type_named(&target.name).filter(|_| target.variant.is_none())?;
-        let places = raw.places.clone();
+        let (places, asked) = (raw.places.clone(), raw.asked.clone());
         let cast = |x: &mut X, step: ElementStep, ty: Type, many: bool| {
             let x = stepped(std::mem::replace(x, X::Nothing), vec![step]);
-            Some(Compiled { places, element: Some(element), ..Compiled::new(x, Typed { ty: Ty::Fhir(ty), many }) })
+            Some(Compiled { places, asked, element: Some(element), ..Compiled::new(x, Typed { ty: Ty::Fhir(ty), many }) })
         };
         let many = raw.typed.many;
         match &raw.typed.ty {

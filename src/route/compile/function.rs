@@ -98,6 +98,7 @@ impl<'a> Compiler<'a> {
             result.origin.clone_from(&compiled[0].origin);
             result.segment = compiled[0].segment;
             result.element = compiled[0].element;
+            result.asked.clone_from(&compiled[0].asked);
             result.converted = compiled[0].converted;
         }
         for c in &compiled {

@@ -2,7 +2,7 @@
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::fhir::SaveMode;
-use crate::route::code::{Body, IdentifierShape, Item, Join, On, OrderX, Resource, Route, X};
+use crate::route::code::{Body, IdentifierShape, Item, Join, OrderX, Resource, Route, X};
 use crate::route::compile::Compiler;
 use crate::route::compile::scope::Scope;
 use crate::route::tree::{RouteDoc, Verb};
@@ -100,7 +100,7 @@ impl<'a> Compiler<'a> {
                 let Some(target) = doc.to.iter().find(|t| other_doc.to.iter().any(|o| o.text == t.text)) else { continue };
                 let exclusive = route.when.is_some() || other.when.is_some();
                 let apart = !route.from.is_empty() && !other.from.is_empty() && !route.from.iter().any(|f| other.from.contains(f));
-                if exclusive || apart || !route.on.iter().any(|a| other.on.iter().any(|b| overlap(a, b))) {
+                if exclusive || apart || !route.on.iter().any(|a| other.on.iter().any(|b| a.meets(b))) {
                     continue;
                 }
                 for resource in &route.resources {
@@ -131,17 +131,6 @@ fn rivals(a: &Resource, b: &Resource) -> bool {
     let field = |place: &str| place.split(['.', '[']).next().unwrap_or(place).to_owned();
     let common = || a.save.places.iter().any(|p| b.save.places.iter().any(|q| field(p) == field(q)));
     a.resource_type == b.resource_type && writes(a) && writes(b) && (whole(a) || whole(b)) && common()
-}
-
-fn overlap(a: &On, b: &On) -> bool {
-    match (a, b) {
-        (On::Event { code: c, event: e, structure: s }, On::Event { code: d, event: f, structure: t }) => {
-            let both = |x: &Option<String>, y: &Option<String>| x.is_none() || y.is_none() || x == y;
-            c == d && both(e, f) && both(s, t)
-        }
-        (On::Otherwise, On::Otherwise) => true,
-        _ => false,
-    }
 }
 
 fn identifier_maps(x: &X, found: &mut Vec<usize>) {

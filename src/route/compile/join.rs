@@ -53,6 +53,9 @@ impl<'a> Compiler<'a> {
         let heads = self.heads(&join);
         self.joins.extend(heads.into_iter().map(|head| (span, head)));
         self.check_loss(&raw, &join, wanted, span);
+        if matches!(join, Join::Found) {
+            self.referred.extend(raw.asked.iter().map(|ask| (span, *ask)));
+        }
         if let (Join::Instant, Ty::V2 { datatype: "DT", .. }) = (&join, &raw.typed.ty) {
             self.report(
                 Diagnostic::error("K413", span, format!("{} wants an instant, and a date never is one", wanted.path))
@@ -109,7 +112,6 @@ impl<'a> Compiler<'a> {
             if made.kind() == Kind::Resource && ty.name() == "Reference" {
                 let targets: Vec<&str> = wanted.element.map(|e| e.targets().collect()).unwrap_or_default();
                 let fits = targets.is_empty() || targets.contains(&"Resource") || targets.contains(&made.name());
-                self.referred.extend(fits.then_some(span));
                 return fits.then_some((1, Join::Found));
             }
             return self.by_map(source, ty, wanted, span).map(|join| (4, join));

@@ -262,7 +262,7 @@ pub(crate) struct Compiler<'a> {
     /// Which map or table converts which expression: the place of the one, and of the other's head.
     pub(crate) joins: Vec<(Span, Span)>,
     /// Where the route being compiled refers to what its questions find.
-    pub(crate) referred: Vec<Span>,
+    pub(crate) referred: Vec<(Span, usize)>,
 }
 
 impl<'a> Compiler<'a> {

@@ -26,7 +26,7 @@ impl<'a> Compiler<'a> {
         if let Some((slot, entry)) = current {
             let path = crate::route::code::Path { root: crate::route::code::Root::Slot(slot), field: None, steps: Vec::new() };
             let mut compiled = Compiled::new(X::Path(path), Typed { ty: entry.ty, many: entry.group });
-            (compiled.origin, compiled.segment) = (entry.path, entry.segment);
+            (compiled.origin, compiled.segment, compiled.asked) = (entry.path, entry.segment, entry.asked);
             return match wanted {
                 Some(wanted) => self.join(compiled, wanted, span),
                 None => compiled,
@@ -104,7 +104,8 @@ impl<'a> Compiler<'a> {
     /// A bare name: a resource of this route, as a reference, or what one of its questions found.
     pub(crate) fn resource(&mut self, scope: &Scope<'a>, name: &str, all: bool, wanted: Option<&Wanted>, span: Span) -> Compiled {
         if let Some(asked) = scope.asked.iter().find(|asked| asked.name == name) {
-            let found = Compiled { places: asked.places.clone(), ..Compiled::new(X::Asked(asked.index), Typed { ty: Ty::Fhir(asked.ty), many: asked.many }) };
+            let found = Compiled::new(X::Asked(asked.index), Typed { ty: Ty::Fhir(asked.ty), many: asked.many });
+            let found = Compiled { places: asked.places.clone(), asked: vec![asked.index], ..found };
             return match wanted {
                 Some(wanted) => self.join(found, wanted, span),
                 None => found,

@@ -131,7 +131,7 @@ impl<'a> Compiler<'a> {
             };
             let mut value = self.raw(scope, inner);
             many |= value.typed.many;
-            let slot = scope.push(Entry::one(value.typed.ty.clone(), value.origin.clone(), value.segment));
+            let slot = scope.push(Entry::of(&value));
             // The conversion reads the current value, so that the lines and it see the same one.
             let values = std::mem::replace(&mut value.x, X::Path(Path { root: Root::Slot(slot), field: None, steps: Vec::new() }));
             value.typed.many = false;

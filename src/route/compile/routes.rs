@@ -1,9 +1,8 @@
 //! Routes: which messages, which resources, how they are saved.
 
 use crate::diagnostic::Diagnostic;
-use crate::fhir::{self, Kind};
 use crate::hl7v2;
-use crate::route::code::{Map, On, Route};
+use crate::route::code::{Map, On, Route, event_parts};
 use crate::route::compile::Compiler;
 use crate::route::compile::scope::Named;
 use crate::route::names::intern;
@@ -165,19 +164,14 @@ impl<'a> Compiler<'a> {
     }
 
     fn on(&mut self, key: &Key) -> Option<On> {
-        if key.text == "otherwise" {
-            return Some(On::Otherwise);
-        }
-        if let Some(ty) = fhir::type_named(&key.text).filter(|t| t.kind() == Kind::Resource) {
-            return Some(On::Resource(ty.name()));
-        }
-        let (code, event, structure) = parts(&key.text);
+        let on = On::named(&key.text);
+        let On::Event { code, event, .. } = &on else { return Some(on) };
         let known = |name: &str| hl7v2::Version::ALL.iter().rev().any(|v| hl7v2::events(*v).any(|(e, _)| e == name || e.split('^').next() == Some(name)));
         let name = match event {
-            Some(event) if event != "*" => format!("{code}^{event}"),
-            _ => code.to_owned(),
+            Some(event) => format!("{code}^{event}"),
+            None => code.clone(),
         };
-        if !known(&name) && !code.starts_with('Z') && !event.is_some_and(|e| e.starts_with('Z')) {
+        if !known(&name) && !code.starts_with('Z') && !event.as_ref().is_some_and(|e| e.starts_with('Z')) {
             let events: Vec<&'static str> = hl7v2::Version::ALL.iter().flat_map(|v| hl7v2::events(*v).map(|(e, _)| e)).collect();
             let help = crate::diagnostic::suggest(&name, events.iter().copied())
                 .map_or_else(|| "write it as MSH-9 has it: ADT^A01, ADT^*, ORU^R01^ORU_R01".to_owned(), |n| format!("did you mean {n}?"));
@@ -186,7 +180,7 @@ impl<'a> Compiler<'a> {
             );
             return None;
         }
-        Some(On::Event { code: code.to_owned(), event: event.filter(|e| *e != "*").map(str::to_owned), structure: structure.map(str::to_owned) })
+        Some(on)
     }
 
     /// `retry: { for: 7d }` in seconds.
@@ -233,7 +227,7 @@ impl<'a> Compiler<'a> {
 pub(crate) fn structures(kinds: &[&str]) -> Vec<hl7v2::Structure> {
     let mut structures: Vec<hl7v2::Structure> = Vec::new();
     for kind in kinds {
-        let (code, event, structure) = parts(kind);
+        let (code, event, structure) = event_parts(kind);
         for version in hl7v2::Version::ALL {
             let mut add = |id: &str| {
                 if let Some(found) = hl7v2::structure(version, id)
@@ -271,12 +265,6 @@ fn base_segment(body: &tree::Body) -> Option<&str> {
             _ => return None,
         }
     }
-}
-
-/// `ORU^R01^ORU_R01` in parts.
-fn parts(text: &str) -> (&str, Option<&str>, Option<&str>) {
-    let mut parts = text.split('^');
-    (parts.next().unwrap_or(""), parts.next(), parts.next())
 }
 
 /// Merge, link, cancel, delete, change of identifiers.

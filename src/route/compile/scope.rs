@@ -1,6 +1,7 @@
 //! What a name means where it stands: current values, parameters, `$let`s and the route's resources.
 
 use crate::route::compile::Wanted;
+use crate::route::compile::expression::Compiled;
 use crate::route::tree::{Item, Key};
 use crate::route::types::Ty;
 
@@ -58,12 +59,19 @@ pub(crate) struct Entry {
     pub(crate) path: Option<(String, u16)>,
     /// The segment that the value is, or stands in.
     pub(crate) segment: Option<&'static str>,
+    /// The route's questions that found the value.
+    pub(crate) asked: Vec<usize>,
 }
 
 impl Entry {
     /// What is current, one at a time.
     pub(crate) fn one(ty: Ty, path: Option<(String, u16)>, segment: Option<&'static str>) -> Self {
-        Self { ty, group: false, variable: None, path, segment }
+        Self { ty, group: false, variable: None, path, segment, asked: Vec::new() }
+    }
+
+    /// The values of an expression, one at a time.
+    pub(crate) fn of(values: &Compiled) -> Self {
+        Self { asked: values.asked.clone(), ..Self::one(values.typed.ty.clone(), values.origin.clone(), values.segment) }
     }
 }
 

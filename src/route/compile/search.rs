@@ -37,6 +37,10 @@ impl<'a> Compiler<'a> {
             }
             Item::Expr(expr) => {
                 let raw = self.raw(scope, expr);
+                if kind == "composite" {
+                    self.no_composite(key, expr.span);
+                    return;
+                }
                 places.extend(raw.places.iter().filter(|p| !places.contains(p)).cloned().collect::<Vec<_>>());
                 let made = matches!(raw.typed.ty, Ty::Text);
                 SearchedX::X { x: self.searchable(raw, kind, key, expr.span), made }
@@ -53,6 +57,12 @@ impl<'a> Compiler<'a> {
             Item::List(..) => return,
         };
         out.push(ParameterX { name: key.text.clone(), kind, value });
+    }
+
+    /// K619: what comes from a message is escaped, so that it is one value; the `$` between two could not be told from one of the text.
+    fn no_composite(&mut self, key: &Key, span: Span) {
+        let fault = Diagnostic::error("K619", span, format!("{} takes two values in one, and no expression makes them", key.text)).label("is one value");
+        self.report(fault.help("search by its parts, each under its own name, or write a constant in quotes: \"http://loinc.org|718-7$lt70\""));
     }
 
     /// Identifiers and codes are searched as tokens, times as FHIR's dates, found resources as references, everything else by its text.

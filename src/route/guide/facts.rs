@@ -241,7 +241,7 @@ impl<'c> Walk<'c> {
             Node::List(nodes) => nodes.iter().for_each(|node| self.constant(node, at, asked)),
             Node::Text(text) | Node::Number(text) => self.fact(at.clone(), Places::new(), asked.clone(), Some(text.clone()), false),
             Node::Bool(b) => self.fact(at.clone(), Places::new(), asked.clone(), Some(b.to_string()), false),
-            Node::Shared(_) | Node::Link(_) => {}
+            Node::Shared(_) | Node::Link(_) | Node::Null => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! FHIR values that a question found: elements, references, their text, and what they are in v2.
 
-use crate::fhir::{Kind, Node, Type, type_named};
+use crate::fhir::{Answers, Kind, Node, Type, type_named};
 use crate::hl7v2::Piece;
 use crate::route::asking::ElementStep;
 use crate::route::code::X;
@@ -61,17 +61,21 @@ impl<'m> Run<'m> {
     fn follow(&self, reference: &'m Json, wanted: Type) -> Option<&'m Json> {
         let text = reference.get("reference").and_then(Json::as_str)?;
         let is_wanted = |json: &&Json| json.get("resourceType").and_then(Json::as_str) == Some(wanted.name());
-        let resources = || self.context.answers.resources();
+        // A reference means what its own server has.
+        let own = |resource: &&Json| holds(resource, reference);
+        let answers = &self.context.answers.entries;
+        let (answered, container) = answers.iter().find_map(|answered| Some((answered, Answers::resources_of(answered).find(own)?)))?;
         if let Some(id) = text.strip_prefix('#') {
-            let container = resources().find(|resource| holds(resource, reference))?;
             let contained = container.get("contained").and_then(Json::as_array).into_iter().flatten();
             return contained.filter(is_wanted).find(|json| json.get("id").and_then(Json::as_str) == Some(id));
         }
-        // Absolute or relative, perhaps with a version: the type and id stand last.
-        let plain = text.split("/_history/").next().unwrap_or(text);
-        let (rest, id) = plain.rsplit_once('/')?;
-        let named = rest.rsplit('/').next().is_some_and(|name| name == wanted.name());
-        resources().filter(is_wanted).find(|json| named && json.get("id").and_then(Json::as_str) == Some(id))
+        let (_, found) = answered.answer.as_ref()?;
+        let local = found.local(text)?;
+        // Perhaps with a version.
+        let plain = local.split("/_history/").next().unwrap_or(local);
+        let (_, id) = plain.split_once('/').filter(|(name, _)| *name == wanted.name())?;
+        let of_server = answers.iter().filter(|other| other.target == answered.target).flat_map(Answers::resources_of);
+        of_server.filter(is_wanted).find(|json| json.get("id").and_then(Json::as_str) == Some(id))
     }
 
     /// A primitive as v2 writes it: `19800131` of a date, the text of anything else. Of a composite, what it stands for: a code, an identifier's value.
@@ -175,6 +179,11 @@ pub(crate) fn node(json: &Json, ty: Type) -> Option<Node> {
             });
             let elements: Vec<_> = elements.collect();
             (!elements.is_empty()).then_some(Node::Object(elements))
+        }
+        // A gap stays where it is: the lists of a primitive's values and of their extensions go side by side.
+        Json::Array(entries) if entries.iter().any(Json::is_null) => {
+            let entries: Vec<Node> = entries.iter().map(|entry| node(entry, ty).unwrap_or(Node::Null)).collect();
+            (!entries.iter().all(|entry| matches!(entry, Node::Null))).then_some(Node::List(entries))
         }
         Json::Array(entries) => {
             let entries: Vec<Node> = entries.iter().filter_map(|entry| node(entry, ty)).collect();

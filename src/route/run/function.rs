@@ -217,6 +217,7 @@ impl<'m> Run<'m> {
 
     /// An ERL (chapter 2A): segment, which of that name, field, repetition, component and subcomponent, as deep as the message goes there.
     fn location(&self, value: &Value<'m>) -> Option<Piece> {
+        self.depends_on_place();
         let (segment, part) = match value {
             Value::Part(part) => (self.message.place_of(*part).0, Some(*part)),
             Value::Segment(n) => (*n as usize, None),

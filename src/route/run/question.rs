@@ -3,6 +3,7 @@
 use crate::fhir::{Node, Question, SEARCH_PREFIXES, Type, escape_searched};
 use crate::hl7v2::{Message, Moment};
 use crate::route::asking::{AskX, ParameterX, SearchedX, Several};
+use crate::route::decimal::whole;
 use crate::route::program::{Asking, Context, RouteId, RouteSet, Stop};
 use crate::route::run::value::Value;
 use crate::route::run::{Env, Run};
@@ -95,7 +96,8 @@ impl<'m> Run<'m> {
         if !(alive || constant || continues.is_some()) {
             return None;
         }
-        let at_most = ask.count.as_ref().map(|x| self.first_text(x, &env)).and_then(|text| text.parse::<usize>().ok()).map(|n| n.max(1));
+        // Whoever says how many, and says it so that nobody can read it, does not want all of them.
+        let at_most = ask.count.as_ref().map(|x| self.first_text(x, &env)).filter(|text| !text.is_empty()).map(|text| whole(&text).unwrap_or(1).max(1));
         Some(Question { resource_type: ask.resource.name().to_owned(), parameters, at_most, continues })
     }
 
@@ -111,7 +113,8 @@ impl<'m> Run<'m> {
             Value::Fhir(json, ty) => return of_json(json, *ty),
             other => self.text_of(other).trim().to_owned(),
         };
-        if text.is_empty() {
+        // A system without a value, `http://hosp.example/mrn|`, finds all that have one there: whoever left the value out meant nobody.
+        if text.is_empty() || parameter.kind == "token" && made && text.ends_with('|') {
             return None;
         }
         Some(match parameter.kind {
@@ -167,9 +170,10 @@ fn of_json(json: &Json, ty: Type) -> Option<String> {
     }
 }
 
+/// A value within its system; nothing without a value, since a system alone finds everybody who has one there.
 fn token(system: &str, value: &str) -> Option<String> {
-    match (system, value) {
-        ("", "") => None,
+    match (system, value.trim()) {
+        (_, "") => None,
         ("", value) => Some(escape_searched(value, false)),
         (system, value) => Some(format!("{}|{}", escape_searched(system, false), escape_searched(value, false))),
     }

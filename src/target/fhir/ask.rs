@@ -33,7 +33,7 @@ impl FhirTarget {
         let resource_type = question.resource_type.clone();
         let mut search = Search { target: self, resource_type, parameters, page_size, next, seen: HashSet::new(), before, total: None };
         let mut skip = resume.map_or(0, |resume| resume.skip);
-        let mut found = Found::default();
+        let (mut found, mut base) = (Found::default(), None);
         loop {
             // A server that gives neither a link nor a total has told all that there is.
             if matches!(search.next, Next::Offset(_)) && search.total.is_none() && resume.is_none_or(|r| r.offset.is_none()) {
@@ -50,6 +50,7 @@ impl FhirTarget {
                 Err(PageFault::Setback(setback)) => return Err(setback),
                 Err(PageFault::ElsewhereLink) => return Err(elsewhere()),
             };
+            base = base.or_else(|| entries.iter().find_map(Found::base_of));
             let mut nth = 0;
             for entry in entries {
                 let of_type = |resource: &Value| resource.get("resourceType").and_then(Value::as_str) == Some(&*question.resource_type);
@@ -76,6 +77,7 @@ impl FhirTarget {
             }
         }
         found.total = search.total;
+        found.base = Some(base.unwrap_or_else(|| self.base.clone()));
         if question.at_most.is_none() && found.resume.is_some() {
             return Err(too_many(&question.resource_type));
         }
