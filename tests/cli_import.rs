@@ -115,6 +115,13 @@ fn what_is_refused_is_counted_by_reason_and_what_is_damaged_is_told() {
     assert!(told["accepted"].as_u64().is_some_and(|n| n > 0 && n < 190), "{told}");
     let ran = run(folder.path(), &["import", "count.hl7"]).expect(1);
     assert!(ran.out.contains("BTS-1 says 7 messages, and 2 came"), "{}", ran.out);
+    // What was wrong stays wrong, and is told once.
+    let ran = run(folder.path(), &["import", "count.hl7"]).expect(1);
+    assert!(ran.out.contains("imported before") && ran.out.matches("BTS-1 says").count() == 1, "{}", ran.out);
+    std::fs::write(folder.path().join("counts.hl7"), (0..60).map(|n| format!("BHS|^~\\&\r{}BTS|7\r", messages(400 + n, 401 + n))).collect::<String>())
+        .expect("written");
+    let ran = run(folder.path(), &["import", "counts.hl7"]).expect(1);
+    assert!(ran.out.matches("BTS-1 says").count() == 50 && ran.out.contains("flaw  and 10 more"), "{}", ran.out);
     assert!(!daemon.err().contains("mixed.hl7"), "{}", daemon.err());
     drop(daemon);
 
@@ -140,6 +147,15 @@ fn a_refusal_in_utf_16_is_a_refusal() {
 
 /// Kills the command once the daemon has this many more messages.
 fn import_killed_after(folder: &Path, daemon: &Daemon, archive: &str, messages: usize) {
+    assert_eq!(import_ended_after(folder, daemon, archive, messages, "KILL"), None, "it was killed before it was done");
+}
+
+/// Asks it to stop then.
+fn import_interrupted_after(folder: &Path, daemon: &Daemon, archive: &str, messages: usize) {
+    assert_eq!(import_ended_after(folder, daemon, archive, messages, "INT"), Some(1), "it was asked to stop before it was done");
+}
+
+fn import_ended_after(folder: &Path, daemon: &Daemon, archive: &str, messages: usize, signal: &str) -> Option<i32> {
     let count = || {
         let metrics = get(daemon.address("console http://"), "/metrics").1;
         metrics.lines().filter_map(|l| l.strip_prefix("kiln_acks_total{listener=\"adt\",code=\"AA\"} ")?.parse::<usize>().ok()).sum::<usize>()
@@ -147,9 +163,8 @@ fn import_killed_after(folder: &Path, daemon: &Daemon, archive: &str, messages: 
     let before = count();
     let mut command = kiln(folder).args(["import", archive]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     wait_for("some messages", || count() >= before + messages || command.try_wait().expect("a child").is_some());
-    command.kill().expect("a child");
-    let status = command.wait().expect("a child");
-    assert_eq!(status.code(), None, "it was killed before it was done");
+    let _ = std::process::Command::new("kill").args([&format!("-{signal}"), &command.id().to_string()]).status().expect("kill is there");
+    command.wait().expect("a child").code()
 }
 
 #[test]
@@ -167,6 +182,21 @@ fn another_archive_of_the_same_name_is_not_taken_for_the_interrupted_one() {
     let (counts, _) = stored(folder.path());
     assert_eq!(counts.len(), 2 * MESSAGES);
     assert!(counts.values().all(|n| *n == 1), "{:?}", counts.iter().filter(|(_, n)| **n != 1).collect::<Vec<_>>());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn what_is_wrong_with_an_archive_is_told_once_however_often_it_was_interrupted() {
+    let folder = site();
+    std::fs::write(folder.path().join("count.hl7"), format!("BHS|^~\\&\r{}BTS|7\rBHS|^~\\&\r{}BTS|4000\r", messages(0, 5), messages(1_000, 5_000)))
+        .expect("written");
+    let daemon = Daemon::start(folder.path());
+    for _ in 0..2 {
+        import_interrupted_after(folder.path(), &daemon, "count.hl7", 300);
+    }
+    let ran = run(folder.path(), &["import", "count.hl7", "--json"]).expect(1);
+    let told: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!((told["flaws"].as_array().map(Vec::len), &told["messages"]), (Some(1), &4_005.into()), "{told}");
     assert_eq!(daemon.stop(), 0);
 }
 
@@ -201,11 +231,14 @@ fn none_overtakes_a_message_that_could_not_be_stored() {
     let all = format!("{}{}{}", nobodys("FIRST"), odd("SECOND", "2", "Meier"), nobodys("THIRD"));
     std::fs::write(folder.path().join("2.hl7"), all).expect("written");
     let ran = run(folder.path(), &["import", "2.hl7"]).expect(1);
-    assert!(ran.out.contains("could not store a message"), "{}", ran.out);
-    wait_for("what was stored to be found", || stored(folder.path()).1 == ["WAITS", "FIRST"]);
+    assert!(ran.out.contains("could not store a message, its log says why; once it can, the same command goes on"), "{}", ran.out);
+    // The search is some moments behind the journal.
+    wait_for("the first to be found", || stored(folder.path()).1.len() >= 2);
+    assert_eq!(stored(folder.path()).1, ["WAITS", "FIRST"]);
     server.mood(Mood::Well);
     wait_for("the first delivery", || server.saved("1") == 1);
     wait_for("the rest", || run(folder.path(), &["import", "2.hl7"]).code == 0);
+    wait_for("all to be found", || stored(folder.path()).1.len() >= 4);
     assert_eq!(stored(folder.path()).1, ["WAITS", "FIRST", "SECOND", "THIRD"]);
     assert_eq!(daemon.stop(), 0);
 }

@@ -42,7 +42,8 @@ fn over_tls_with_a_client_certificate() {
     let closed = runtime.block_on(Front { identity: &server, clients: &[&clients], old: false }.before(receiver.address));
     let send = |port: u16, host: &str, more: &[&str], code: i32| {
         let to = format!("{host}:{port}");
-        run(folder.path(), &[&["send", "m.hl7", "--to", &to], more].concat()).expect(code).out
+        let ran = run(folder.path(), &[&["send", "m.hl7", "--to", &to], more].concat()).expect(code);
+        ran.out + &ran.err
     };
     assert!(send(open, "localhost", &["--ca", "ca.pem"], 0).starts_with("AA  C1  m.hl7"));
     assert!(send(open, "127.0.0.1", &["--ca", "ca.pem", "--tls-name", "localhost"], 0).starts_with("AA  C1"));
@@ -53,7 +54,7 @@ fn over_tls_with_a_client_certificate() {
         (open, "localhost", &["--ca", "other.pem"][..], "say `--ca FILE`"),
         (open, "127.0.0.1", &["--ca", "ca.pem"], "say `--tls-name NAME`"),
         (closed, "localhost", &["--ca", "ca.pem"], "say `--cert FILE --key FILE`"),
-        (open, "localhost", &["--ca", "nothing.pem"], ""),
+        (open, "localhost", &["--ca", "nothing.pem"], "the file nothing.pem cannot be read"),
     ] {
         let out = send(port, host, more, 2);
         assert!(out.contains(told), "{told}: {out}");

@@ -280,9 +280,15 @@ fn none_overtakes_a_message_that_could_not_be_stored() {
     wait_for("the fault", || daemon.err().contains("too many deliveries are waiting"));
     server.mood(Mood::Well);
     wait_for("the second file", || site.path().join("in/done/2.hl7").exists());
-    let found = run(site.path(), &["journal", "search", "--json"]).expect(0).out;
-    let mut found: Vec<_> = found.lines().map(cli_support::moody::parse).map(|m| (m["id"].as_u64(), m["controlId"].as_str().map(str::to_owned))).collect();
-    found.sort();
+    let found = || {
+        let found = run(site.path(), &["journal", "search", "--json"]).expect(0).out;
+        let mut found: Vec<_> = found.lines().map(cli_support::moody::parse).map(|m| (m["id"].as_u64(), m["controlId"].as_str().map(str::to_owned))).collect();
+        found.sort();
+        found
+    };
+    // The search is some moments behind the journal.
+    wait_for("all to be found", || found().len() >= 4);
+    let found = found();
     let order: Vec<_> = found.iter().filter_map(|(_, control_id)| control_id.as_deref()).collect();
     assert_eq!(order, ["WAITS", "FIRST", "SECOND", "THIRD"]);
     assert_eq!(answers(&std::fs::read(site.path().join("in/done/2.hl7.ack")).expect("it is there")), ["AA FIRST", "AA SECOND", "AA THIRD"]);

@@ -315,6 +315,46 @@ async fn users_and_bearers_show_who_they_are() {
     assert!(!daemon.err().contains("s3cret") && !daemon.err().contains("geheim") && !daemon.err().contains("third"), "{}", daemon.err());
 }
 
+/// Nothing tells when what a command prints has changed but somebody who shows the new one; and nobody can make it run more than once a second.
+#[tokio::test]
+async fn a_secret_that_a_command_prints_is_read_again_after_another_was_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    file(folder.path(), "token", "first\n");
+    let command = "command: [sh, -c, \"echo >> runs; cat token\"]";
+    let daemon = site(folder.path(), &format!("auth: {{ bearer: {{ {command} }} }}"));
+    let address = daemon.address("web on ");
+    let ask = async |token: &str| {
+        let request = post(address, "/").header("content-type", ER7).bearer_auth(token).body(admit("1", "4711"));
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    assert_eq!(ask("first").await, 200);
+    file(folder.path(), "token", "second\n");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while ask("second").await != 200 {
+        assert!(std::time::Instant::now() < deadline, "the new token is not known");
+    }
+    assert_eq!(ask("first").await, 401);
+    let runs = || std::fs::read_to_string(folder.path().join("runs")).expect("a file").lines().count();
+    let (before, began) = (runs(), std::time::Instant::now());
+    for _ in 0..40 {
+        assert_eq!(ask("wrong").await, 401);
+    }
+    let most = usize::try_from(began.elapsed().as_secs()).expect("a moment") + 2;
+    assert!(runs() - before <= most, "{before} {} {most}", runs());
+    // By a user's password likewise.
+    write_site(folder.path(), &format!("auth: {{ users: {{ lab: {{ password: {{ {command} }} }} }} }}"));
+    run(folder.path(), &["reload"]).expect(0);
+    file(folder.path(), "token", "third\n");
+    let ask = async |password: &str| {
+        let request = post(address, "/").header("content-type", ER7).basic_auth("lab", Some(password)).body(admit("1", "4711"));
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    while ask("third").await != 200 {
+        assert!(std::time::Instant::now() < deadline, "the new password is not known");
+    }
+    assert_eq!(ask("second").await, 401);
+}
+
 #[tokio::test]
 async fn over_tls_a_client_shows_its_certificate() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -294,22 +294,45 @@ async fn enhanced_mode_waits_for_both_on_one_connection() {
             Ok(message) => assert_eq!(ended.unwrap_or_else(|s| panic!("{told}: {s:?}")).messages, [message], "{told}"),
             Err(expected) => assert_eq!(class(ended), expected, "{told}"),
         }
-        // An acknowledgement that asks for an accept acknowledgement (MSH-15) gets one.
+        // An acknowledgement that asks for an accept acknowledgement (MSH-15) gets one, and gets it before the next message.
         let wanted = second.is_some() && expect != Expect::Accept;
-        let acks = || receiver.seen().iter().filter(|seen| seen.text().contains("\rMSA|CA|AC1")).count();
-        let give_up = std::time::Instant::now() + LONG;
-        while acks() < usize::from(wanted) && std::time::Instant::now() < give_up {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(acks(), usize::from(wanted), "{told}");
+        let _ = deliver(&target, &adt("C2", "7", asks)).await;
+        let seen: Vec<String> = receiver.seen().iter().map(v2_support::Seen::text).collect();
+        let next = seen.iter().position(|text| text.contains("|C2|")).unwrap_or_else(|| panic!("{told}: the next message never came"));
+        assert_eq!(seen[..next].iter().filter(|text| text.contains("\rMSA|CA|AC1")).count(), usize::from(wanted), "{told}: {seen:?}");
     }
 }
 
 #[tokio::test]
 async fn a_connection_lost_between_both_is_not_delivered() {
-    let receiver = Receiver::start(|seen| vec![seen.ack("CA"), Step::Close]).await;
+    // The receiver has said that it has the message: whatever comes then, it is not sent again by itself.
+    let steps = |last: Step| move |seen: &v2_support::Seen| vec![seen.ack("CA"), last.clone()];
+    for (last, told) in [
+        (Step::Close, "the connection ended before the application acknowledgement came"),
+        (Step::Reset, "the connection ended before the application acknowledgement came"),
+        (Step::Say(framed("no acknowledgement")), "what came then is no acknowledgement"),
+    ] {
+        let receiver = Receiver::start(steps(last)).await;
+        let target = open(mllp(receiver.address, LONG));
+        let setback = deliver(&target, &adt("C1", "7", "AL|AL")).await.expect_err("not delivered");
+        assert_eq!((setback.code, setback.retry, setback.fault), ("no-application-acknowledgement", Retry::Permanent, Fault::Message), "{told}");
+        assert_eq!(setback.summary, format!("the receiver accepted the message (CA), but {told}: ask its operator; `kiln journal replay` sends it again"));
+    }
+}
+
+#[tokio::test]
+async fn utf_16_is_not_written_where_mllp_frames_it() {
+    let receiver = Receiver::accepting().await;
     let target = open(mllp(receiver.address, LONG));
-    assert_eq!(class(deliver(&target, &adt("C1", "7", "AL|AL")).await), ("connection-lost", Retry::Ambiguous, Fault::Target));
+    let bytes: Vec<u8> = adt("C1", "7", "").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let charset = kiln::hl7v2::Charset::told_by(&bytes).expect("UTF-16");
+    let drafts = [Draft { place: String::new(), bytes, charset }];
+    let delivery = DeliveryId { message: MessageId(1), number: 0 };
+    let job = Job { delivery, saves: &Saves::default(), drafts: &drafts, known: &[], done: &[], after_ambiguous: false, sent: &[], answers: &[] };
+    let setback = target.deliver(job, Sending::Transaction).await.expect_err("it cannot be framed");
+    assert_eq!((setback.code, setback.retry, setback.fault), ("unframeable", Retry::Permanent, Fault::Message));
+    assert!(setback.summary.contains("UNICODE UTF-16") && setback.summary.contains("over HTTP"), "{}", setback.summary);
+    assert_eq!(receiver.control_ids(), [""; 0]);
 }
 
 #[tokio::test]

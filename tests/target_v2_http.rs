@@ -4,7 +4,7 @@ mod v2_support;
 
 use kiln::exchange::{DeliveryId, MessageId};
 use kiln::fhir::Saves;
-use kiln::hl7v2::Draft;
+use kiln::hl7v2::{Charset, Draft};
 use kiln::target::{Auth, Fault, HttpConfig, Job, Receipt, Retry, SecretSource, Sending, Setback, Target, TargetConfig, V2Config, V2Way};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,12 @@ fn open(config: HttpConfig) -> Target {
 }
 
 async fn deliver(target: &Target, message: &[u8]) -> Result<Receipt, Setback> {
-    let drafts = [Draft { place: String::new(), bytes: message.to_vec(), charset: kiln::hl7v2::Charset::UTF_8 }];
+    deliver_in(target, message, Charset::UTF_8).await
+}
+
+/// A message that is written in this set, whatever its MSH-18 says.
+async fn deliver_in(target: &Target, message: &[u8], charset: Charset) -> Result<Receipt, Setback> {
+    let drafts = [Draft { place: String::new(), bytes: message.to_vec(), charset }];
     let delivery = DeliveryId { message: MessageId(1), number: 0 };
     let job = Job { delivery, saves: &Saves::default(), drafts: &drafts, known: &[], done: &[], after_ambiguous: false, sent: &[], answers: &[] };
     target.deliver(job, Sending::Transaction).await
@@ -46,10 +51,19 @@ async fn an_accepted_message_is_delivered_with_its_character_set() {
     let receipt = deliver(&target, adt("C1", "7", "").as_bytes()).await.expect("delivered");
     assert_eq!(receipt.messages, ["AA C1"]);
     let latin = b"MSH|^~\\&|A|B|C|D|2026||ADT^A08|C2|P|2.5||||||8859/1\rPID|||||M\xFCller\r";
-    deliver(&target, latin).await.expect("delivered");
+    deliver_in(&target, latin, Charset::LATIN_1).await.expect("delivered");
+    // What is told is what it is written in: MSH-18 may be empty, or have another word for it.
+    let wide: Vec<u8> = adt("C3", "7", "").encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let big5 = b"MSH|^~\\&|A|B|C|D|2026||ADT^A08|C4|P|2.5||||||BIG-5\rPID|||||\xa4\xa4\r";
+    let turkish = b"MSH|^~\\&|A|B|C|D|2026||ADT^A08|C5|P|2.5\rPID|||||\xdeahin\r";
+    for (bytes, charset) in [(&wide[..], Charset::told_by(&wide)), (big5, Charset::named("BIG-5")), (turkish, Charset::named("8859/9"))] {
+        // The receiver of this test does not read UTF-16, and answers another message.
+        let _ = deliver_in(&target, bytes, charset.expect("a set")).await;
+    }
     let requests = server.received_requests().await.expect("they are recorded");
     let kinds: Vec<_> = requests.iter().map(|r| r.headers["content-type"].to_str().expect("text").to_owned()).collect();
-    assert_eq!(kinds, ["application/hl7-v2; charset=UTF-8", "application/hl7-v2; charset=ISO-8859-1"]);
+    let expected = ["UTF-8", "ISO-8859-1", "UTF-16BE", "Big5", "ISO-8859-9"].map(|set| format!("application/hl7-v2; charset={set}"));
+    assert_eq!(kinds, expected);
     assert_eq!((requests[0].url.path(), requests[1].body.as_slice()), ("/hl7", latin.as_slice()), "byte for byte");
 }
 

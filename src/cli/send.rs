@@ -5,7 +5,7 @@ use crate::cli::message_file;
 use crate::cli::paint::{BAD, FAINT, GOOD, NAME, WARN, err, micros, out, paint, plain};
 use crate::cli::send_client::{Client, Failure, TlsArgs, peer};
 use crate::cli::send_load;
-use crate::hl7v2::{Answer, Header};
+use crate::hl7v2::{Answer, Charset, Conditions, Header, Message, ParseOptions};
 use crate::site::words;
 use crate::target::{Auth, HttpConfig, HttpSender, Retry, SecretSource};
 use std::path::PathBuf;
@@ -204,7 +204,10 @@ fn awaits_application(args: &Args, message: &[u8]) -> bool {
     match args.expect {
         Ends::Accept => false,
         Ends::Application => true,
-        Ends::AsAsked => Header::read(message).is_ok_and(|header| matches!(&*header.application_acknowledgement(), "AL" | "SU")),
+        Ends::AsAsked => {
+            let asked = Header::read(message).ok().as_ref().and_then(Conditions::of);
+            asked.is_some_and(|asked| asked.application.asks(true))
+        }
     }
 }
 
@@ -234,8 +237,14 @@ fn failed(failure: Failure, told: Told) -> Told {
     Told { answer, fault: Some(fault), unsent, ..told }
 }
 
+/// The set that the message is written in, as Kiln would read it; of one that it cannot read, UTF-8 where the bytes are, else ISO 8859-1.
+fn charset(message: &[u8]) -> Charset {
+    let read = Message::parse(message.to_vec().into(), &ParseOptions::default()).map(|message| message.charset());
+    read.unwrap_or(if std::str::from_utf8(message).is_ok() { Charset::UTF_8 } else { Charset::LATIN_1 })
+}
+
 async fn over_http(args: &Args, sender: &HttpSender, message: &[u8], control_id: &str) -> Told {
-    let (status, body) = match sender.post(message).await {
+    let (status, body) = match sender.post(message, charset(message)).await {
         Ok(posted) => posted,
         Err(setback) => return Told { fault: Some(setback.summary), unsent: setback.retry == Retry::Transient, ..Told::default() },
     };

@@ -143,6 +143,7 @@ impl Looked {
 pub(crate) struct HeldSecret {
     source: SecretSource,
     held: Mutex<Held>,
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -158,7 +159,7 @@ impl HeldSecret {
         // The mark comes first: a file that changes in between is then read once more.
         let mark = source.mark();
         let value = source.read()?;
-        Ok(Self { source, held: Mutex::new(Held { value, mark, looked: Looked::now() }) })
+        Ok(Self { source, held: Mutex::new(Held { value, mark, looked: Looked::now() }), turn: tokio::sync::Mutex::default() })
     }
 
     /// The secret as it is now. One that cannot be read at the moment stays as it was.
@@ -196,6 +197,15 @@ impl HeldSecret {
                 false
             }
             Err(_) => false,
+        }
+    }
+
+    /// After somebody showed another one: reads it again, at most once a second however many there are. Those who come meanwhile wait for it.
+    pub(crate) async fn look_again(&self) {
+        let _turn = self.turn.lock().await;
+        let is_due = self.held().looked.is_due();
+        if is_due {
+            self.reread().await;
         }
     }
 

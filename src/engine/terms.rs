@@ -18,7 +18,7 @@ impl Terms {
     /// `answers`: it is an acknowledgement itself. `header`: nothing if it cannot be read.
     pub(super) fn of(site: &Enhanced, header: Option<&Header>, message: &[u8], answers: bool) -> Self {
         let sent = header.and_then(Conditions::of);
-        let acknowledged = header.filter(|_| answers).and_then(|header| Acknowledged::read(message, header));
+        let acknowledged = header.filter(|_| answers).and_then(|_| Acknowledged::read(message));
         if answers {
             return Self { conditions: Self::of_an_acknowledgement(site, sent, acknowledged.as_ref()), acknowledged };
         }

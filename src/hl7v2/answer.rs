@@ -1,6 +1,7 @@
 //! Reads an acknowledgement as a sender needs it: leniently, because a sender must also understand a receiver that writes badly.
 
 use crate::hl7v2::AckCode;
+use crate::hl7v2::header::message_start;
 use crate::hl7v2::wide::Wide;
 use std::borrow::Cow;
 
@@ -15,8 +16,6 @@ pub struct Answer {
     pub text: String,
     /// One per ERR segment.
     pub errors: Vec<AnswerError>,
-    /// MSH-15: whether the acknowledgement itself is to be acknowledged (`AL`, `SU`).
-    pub accept_acknowledgement: String,
 }
 
 impl std::fmt::Debug for Answer {
@@ -47,44 +46,31 @@ impl std::fmt::Debug for AnswerError {
 impl Answer {
     /// `None` if there is no MSA segment. UTF-16 and UTF-32 are told by the first bytes.
     pub fn read(bytes: &[u8]) -> Option<Self> {
-        let text = match Wide::detect(bytes) {
-            Some((wide, _)) => Cow::Owned(wide.decode(bytes).or_else(|at| wide.decode(bytes.get(..at).unwrap_or_default())).ok()?),
-            // Most messages are none, and are not looked at further.
-            None if memchr::memmem::find(bytes, b"MSA").is_none() => return None,
-            None => String::from_utf8_lossy(bytes),
-        };
-        let text = text.trim_start_matches(['\u{feff}', '\r', '\n', ' ']);
-        let separator = text.strip_prefix("MSH").and_then(|rest| rest.chars().next()).unwrap_or('|');
-        let component = text.chars().nth(4).unwrap_or('^');
-        let subcomponent = text.chars().nth(7).unwrap_or('&');
-        let mut answer: Option<Self> = None;
-        let mut errors = Vec::new();
-        let mut accept_acknowledgement = String::new();
-        for segment in text.split(['\r', '\n']) {
-            let fields: Vec<&str> = segment.split(separator).collect();
+        let bytes = narrow(bytes);
+        // Most messages are none, and are not looked at further.
+        let mut msa = msa(&bytes)?.map(|field| String::from_utf8_lossy(field).into_owned());
+        let mut next = || msa.next().unwrap_or_default();
+        let (code, control_id, text) = (next().trim().to_owned(), next(), next());
+        let message = String::from_utf8_lossy(bytes.get(message_start(&bytes)..).unwrap_or_default());
+        let separator = message.strip_prefix("MSH").and_then(|rest| rest.chars().next()).unwrap_or('|');
+        let component = message.chars().nth(4).unwrap_or('^');
+        let subcomponent = message.chars().nth(7).unwrap_or('&');
+        let errors = message.split(['\r', '\n']).map(|segment| segment.split(separator).collect::<Vec<&str>>()).filter(|fields| fields.first() == Some(&"ERR"));
+        let errors = errors.map(|fields| {
             let field = |n: usize| fields.get(n).copied().unwrap_or("").to_owned();
-            match fields.first() {
-                Some(&"MSH") => accept_acknowledgement = field(14),
-                Some(&"MSA") if answer.is_none() => {
-                    answer = Some(Self { code: field(1).trim().to_owned(), control_id: field(2), text: field(3), ..Self::default() });
-                }
-                Some(&"ERR") => {
-                    let coded = field(3);
-                    let mut parts = coded.split(component);
-                    let code = parts.next().unwrap_or("").to_owned();
-                    let name = parts.next().unwrap_or("").to_owned();
-                    // Up to 2.4 all is in ERR-1: segment, sequence, field, code and text.
-                    let old = field(1);
-                    let old_code = old.split(component).nth(3).and_then(|coded| coded.split(subcomponent).next()).unwrap_or("").to_owned();
-                    let code = Some(code).filter(|c| !c.is_empty()).unwrap_or(old_code);
-                    let text = Some(field(8)).filter(|t| !t.is_empty()).unwrap_or(name);
-                    let location = Some(field(2)).filter(|t| !t.is_empty()).unwrap_or(old);
-                    errors.push(AnswerError { location, code, severity: field(4), text });
-                }
-                _ => {}
-            }
-        }
-        answer.map(|answer| Self { errors, accept_acknowledgement, ..answer })
+            let coded = field(3);
+            let mut parts = coded.split(component);
+            let code = parts.next().unwrap_or("").to_owned();
+            let name = parts.next().unwrap_or("").to_owned();
+            // Up to 2.4 all is in ERR-1: segment, sequence, field, code and text.
+            let old = field(1);
+            let old_code = old.split(component).nth(3).and_then(|coded| coded.split(subcomponent).next()).unwrap_or("").to_owned();
+            let code = Some(code).filter(|c| !c.is_empty()).unwrap_or(old_code);
+            let text = Some(field(8)).filter(|t| !t.is_empty()).unwrap_or(name);
+            let location = Some(field(2)).filter(|t| !t.is_empty()).unwrap_or(old);
+            AnswerError { location, code, severity: field(4), text }
+        });
+        Some(Self { code, control_id, text, errors: errors.collect() })
     }
 
     /// MSA-1 as a code of table 0008; `None` for anything else.
@@ -104,13 +90,30 @@ impl Answer {
     }
 }
 
-/// MSA-1 and MSA-2 without allocating, for those who read many.
+/// Text in UTF-16 or UTF-32 as UTF-8, as far as it can be read; anything else as it is.
+pub(in crate::hl7v2) fn narrow(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let Some((wide, _)) = Wide::detect(bytes) else { return Cow::Borrowed(bytes) };
+    let text = wide.decode(bytes).or_else(|at| wide.decode(bytes.get(..at).unwrap_or_default()));
+    Cow::Owned(text.unwrap_or_default().into_bytes())
+}
+
+/// The fields of a message's first MSA as sent, MSA-1 first; `None` if it has none. The field separator is that of MSH, else `|`.
+pub(in crate::hl7v2) fn msa(message: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
+    let message = message.get(message_start(message)..)?;
+    let separator = message.strip_prefix(b"MSH").and_then(|rest| rest.first()).copied().unwrap_or(b'|');
+    let begins = |at: &usize| {
+        let (before, line) = message.split_at_checked(*at).unwrap_or_default();
+        let after = line.get(3);
+        before.last().is_none_or(|b| matches!(b, b'\r' | b'\n')) && after.is_none_or(|b| *b == separator || matches!(b, b'\r' | b'\n'))
+    };
+    let line = message.get(memchr::memmem::find_iter(message, b"MSA").find(begins)?..)?;
+    let line = line.get(..memchr::memchr2(b'\r', b'\n', line).unwrap_or(line.len()))?;
+    Some(line.split(move |b| *b == separator).skip(1))
+}
+
+/// MSA-1 and MSA-2 without allocating, for those who read many. Not of text in UTF-16 or UTF-32.
 pub fn answered(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let separator = bytes.get(3)?;
-    let at = memchr::memmem::find(bytes, b"\rMSA")? + 4;
-    let rest = bytes.get(at..)?;
-    let end = memchr::memchr(b'\r', rest).unwrap_or(rest.len());
-    let mut fields = rest.get(..end)?.split(|b| b == separator).skip(1);
+    let mut fields = msa(bytes)?;
     Some((fields.next()?, fields.next()?))
 }
 
@@ -128,6 +131,12 @@ mod tests {
         assert_eq!(Answer::read(b"MSH#*~\\&#K\nMSA#AA#7").map(|a| a.control_id).as_deref(), Some("7"));
         assert_eq!(Answer::read(b"MSH|^~\\&|K\r"), None);
         assert_eq!(Answer::read(b""), None);
+        for none in [&b"MSH|^~\\&|K\rNTE|1||MSA|AA|7\r"[..], b"MSH|^~\\&|K\rMSAX|AA|7\r"] {
+            assert_eq!(Answer::read(none), None, "{}", none.escape_ascii());
+        }
+        let wide: Vec<u8> = "MSH|^~\\&|K\rMSA|AE|7|Müller\r".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let ack = Answer::read(&wide).expect("an MSA");
+        assert_eq!((ack.code.as_str(), ack.control_id.as_str(), ack.text.as_str()), ("AE", "7", "Müller"));
         assert_eq!(answered(b"MSH|^~\\&|K\rMSA|AA|42\r"), Some((&b"AA"[..], &b"42"[..])));
         assert_eq!(answered(b"MSH|^~\\&|K\rMSA|AA"), None);
         assert_eq!(answered(b"MS"), None);

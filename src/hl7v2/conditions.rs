@@ -1,6 +1,7 @@
 //! Which acknowledgements a message asks for: MSH-15 and MSH-16 (HL7 chapter 2, sections 2.9.2, 2.9.3 and 2.14.9.15), and MSA of those that come in.
 
 use crate::exchange::ControlId;
+use crate::hl7v2::answer::{msa, narrow};
 use crate::hl7v2::{AckCode, Header};
 
 /// For which outcomes an acknowledgement is wanted (HL7 table 0155).
@@ -88,10 +89,9 @@ pub struct Acknowledged {
 
 impl Acknowledged {
     /// Reads the first MSA of a message, which may be unreadable otherwise; `None` if it has none.
-    pub fn read(message: &[u8], header: &Header) -> Option<Acknowledged> {
-        let separator = header.delimiters().field;
-        let segment = message.split(|b| matches!(b, b'\r' | b'\n')).find(|line| line.strip_prefix(b"MSA").and_then(|rest| rest.first()) == Some(&separator))?;
-        let mut fields = segment.split(|b| *b == separator).skip(1).map(String::from_utf8_lossy);
+    pub fn read(message: &[u8]) -> Option<Acknowledged> {
+        let message = narrow(message);
+        let mut fields = msa(&message)?.map(String::from_utf8_lossy);
         let code = fields.next().and_then(|code| AckCode::named(code.trim()));
         Some(Acknowledged { code, control_id: ControlId(fields.next().unwrap_or_default().trim().to_owned()) })
     }
@@ -124,10 +124,9 @@ mod tests {
 
     #[test]
     fn msa_is_found_wherever_it_stands() {
-        let header = header("AL|NE");
-        let found = Acknowledged::read(b"MSH|^~\\&|A\rSFT|x\r\nMSA|CA|K12A|text\r", &header).expect("there is one");
+        let found = Acknowledged::read(b"MSH|^~\\&|A\rSFT|x\r\nMSA|CA|K12A|text\r").expect("there is one");
         assert_eq!((found.code, found.control_id.0.as_str()), (Some(AckCode::CommitAccept), "K12A"));
-        assert_eq!(Acknowledged::read(b"MSH|^~\\&|A\rMSA|XX|", &header).map(|a| (a.code, a.control_id.0)), Some((None, String::new())));
-        assert_eq!(Acknowledged::read(b"MSH|^~\\&|A\rMSAX|CA|1\r", &header), None);
+        assert_eq!(Acknowledged::read(b"MSH|^~\\&|A\rMSA|XX|").map(|a| (a.code, a.control_id.0)), Some((None, String::new())));
+        assert_eq!(Acknowledged::read(b"MSH|^~\\&|A\rMSAX|CA|1\r"), None);
     }
 }

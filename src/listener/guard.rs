@@ -110,7 +110,8 @@ impl Guard {
         let Some((scheme, shown)) = shown else { return Err(Unauthorized { bearer, shown: false }) };
         let right = match self {
             Self::Bearer(secret) => {
-                scheme.eq_ignore_ascii_case("bearer") && secret.current().expose().lines().any(|token| !token.is_empty() && same(token.trim(), shown.trim()))
+                let is_one = |held: &str| held.lines().any(|token| !token.is_empty() && same(token.trim(), shown.trim()));
+                scheme.eq_ignore_ascii_case("bearer") && agrees(secret, is_one).await
             }
             Self::Basic { users, known, slow } => scheme.eq_ignore_ascii_case("basic") && basic(users, known, slow, shown.trim()).await,
         };
@@ -123,7 +124,7 @@ async fn basic(users: &[(String, Held)], known: &Mutex<HashSet<[u8; 32]>>, slow:
     let Some((name, password)) = pair.split_once(':') else { return false };
     let Some((_, held)) = users.iter().find(|(user, _)| same(user, name)) else { return false };
     match held {
-        Held::Secret(secret) => same(secret.current().expose(), password),
+        Held::Secret(secret) => agrees(secret, |held| same(held, password)).await,
         Held::Hash(hash) => {
             let fingerprint = *blake3::hash(format!("{hash}\n{password}").as_bytes()).as_bytes();
             let remembered = || known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,6 +143,15 @@ async fn basic(users: &[(String, Held)], known: &Mutex<HashSet<[u8; 32]>>, slow:
             right
         }
     }
+}
+
+/// Whether the secret is what was shown. One that is not is read again first: nothing tells when what a command prints has changed.
+async fn agrees(secret: &HeldSecret, is_shown: impl Fn(&str) -> bool) -> bool {
+    if is_shown(secret.current().expose()) {
+        return true;
+    }
+    secret.look_again().await;
+    is_shown(secret.current().expose())
 }
 
 /// Compares in a time that says nothing about where they differ.

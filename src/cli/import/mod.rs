@@ -108,8 +108,10 @@ struct Ahead {
 enum Stop {
     /// Ctrl-C.
     Asked,
-    /// The daemon has gone, or cannot take more.
+    /// The daemon has gone.
     Daemon(String),
+    /// The daemon could not store a message.
+    NotStored,
 }
 
 async fn import(args: &Args, folder: &Path, listener: &str, archive: &Path) -> Result<Exit, String> {
@@ -117,7 +119,7 @@ async fn import(args: &Args, folder: &Path, listener: &str, archive: &Path) -> R
     let mut progress = Progress::open(folder, archive, listener, args.again)?;
     if progress.finished {
         tell(args.json, archive, listener, &progress, Some("imported before"), None);
-        return Ok(if progress.refused() == 0 { Exit::Done } else { Exit::Found });
+        return Ok(if progress.is_well() { Exit::Done } else { Exit::Found });
     }
     let files = progress.files(archive);
     let (mut link, hello) = Link::open(&control::socket(folder), listener, &files, progress.newest).await?;
@@ -131,7 +133,7 @@ async fn import(args: &Args, folder: &Path, listener: &str, archive: &Path) -> R
     let bar = bar(args.json, reading.length());
     let (mut ahead, mut skip, mut ended, mut stop) = (VecDeque::<Ahead>::new(), progress.done, false, None);
     let mut noted = Instant::now();
-    let mut flaws = Vec::new();
+    progress.begin_reading();
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     loop {
@@ -159,7 +161,7 @@ async fn import(args: &Args, folder: &Path, listener: &str, archive: &Path) -> R
                     }
                 }
                 Ok(_) => {
-                    stop = Some(Stop::Daemon("the daemon could not store a message: look at its log".to_owned()));
+                    stop = Some(Stop::NotStored);
                     break;
                 }
                 Err(what) => {
@@ -169,7 +171,7 @@ async fn import(args: &Args, folder: &Path, listener: &str, archive: &Path) -> R
             },
             item = reading.next(), if !ended && stop.is_none() && ahead.len() < AHEAD_MAX => match item {
                 None => ended = true,
-                Some(Item::Flaw(what)) => flaws.push(what),
+                Some(Item::Flaw(what)) => progress.flaw(what),
                 Some(Item::Message { .. }) if skip > 0 => skip -= 1,
                 Some(Item::Message { member, position, number, bytes, oversize }) => {
                     let source = progress.source(&files, position, &member);
@@ -188,15 +190,15 @@ async fn import(args: &Args, folder: &Path, listener: &str, archive: &Path) -> R
     }
     bar.finish_and_clear();
     progress.finished = stop.is_none();
-    progress.flaws.extend(flaws);
     progress.write()?;
     let why = match &stop {
         None => None,
         Some(Stop::Asked) => Some("interrupted; the same command goes on".to_owned()),
+        Some(Stop::NotStored) => Some("the daemon could not store a message, its log says why; once it can, the same command goes on".to_owned()),
         Some(Stop::Daemon(what)) => Some(format!("{what}; once it runs again, the same command goes on")),
     };
     tell(args.json, archive, listener, &progress, why.as_deref(), Some(began.elapsed()));
-    Ok(if progress.finished && progress.refused() == 0 && progress.flaws.is_empty() { Exit::Done } else { Exit::Found })
+    Ok(if progress.is_well() { Exit::Done } else { Exit::Found })
 }
 
 fn bar(json: bool, length: u64) -> ProgressBar {
@@ -213,7 +215,7 @@ fn tell(json: bool, archive: &Path, listener: &str, progress: &Progress, why: Op
         let refusals: serde_json::Map<_, _> = progress.refusals.iter().map(|(reason, n)| (reason.clone(), (*n).into())).collect();
         let line = serde_json::json!({
             "archive": archive.display().to_string(), "listener": listener, "messages": progress.done, "accepted": progress.accepted, "refused": progress.refused(),
-            "refusals": refusals, "flaws": progress.flaws, "finished": progress.finished, "note": why,
+            "refusals": refusals, "flaws": progress.flaws, "moreFlaws": progress.more_flaws, "finished": progress.finished, "note": why,
         });
         out!("{line}");
         return;
@@ -227,6 +229,9 @@ fn tell(json: bool, archive: &Path, listener: &str, progress: &Progress, why: Op
         table(&["messages", "reason"], &[true, false], &rows);
     }
     progress.flaws.iter().for_each(|flaw| out!("  {}  {}", paint(WARN, "flaw"), plain(flaw)));
+    if progress.more_flaws > 0 {
+        out!("  {}  and {} more", paint(WARN, "flaw"), count(progress.more_flaws));
+    }
     if let Some(why) = why {
         out!("  {}", paint(WARN, &plain(why)));
     }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 /// So many different reasons are told apart.
 const REASONS_MAX: usize = 50;
 
+/// So many flaws are kept; others are counted.
+const FLAWS_MAX: usize = 50;
 /// Enough that two imports of one journal hardly ever have the same.
 const KEY_CHARACTERS: usize = 8;
 
@@ -28,8 +30,9 @@ pub(super) struct Progress {
     pub(super) accepted: u64,
     /// Why messages were refused, and how many each.
     pub(super) refusals: BTreeMap<String, u64>,
-    /// What is wrong with the archive.
+    /// What is wrong with the archive: the first of it, and how much more there is.
     pub(super) flaws: Vec<String>,
+    pub(super) more_flaws: u64,
     /// True if all of it is done.
     pub(super) finished: bool,
     #[serde(skip)]
@@ -80,6 +83,22 @@ impl Progress {
         }
         let reason = if self.refusals.len() < REASONS_MAX || self.refusals.contains_key(reason) { reason } else { "other reasons" };
         *self.refusals.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    /// The archive is read from its beginning, also after an interruption: what is wrong with it is found again.
+    pub(super) fn begin_reading(&mut self) {
+        self.flaws.clear();
+        self.more_flaws = 0;
+    }
+
+    /// Something is wrong with the archive.
+    pub(super) fn flaw(&mut self, what: String) {
+        if self.flaws.len() < FLAWS_MAX { self.flaws.push(what) } else { self.more_flaws += 1 }
+    }
+
+    /// True if all of it was read, and nothing is wrong with it or with one of its messages.
+    pub(super) fn is_well(&self) -> bool {
+        self.finished && self.refused() == 0 && self.flaws.is_empty()
     }
 
     pub(super) fn refused(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! Messages over HTTP: a POST of `application/hl7-v2`, and the acknowledgement in the answer's body, as HAPI's "HL7 over HTTP" has it
 //! (<https://hapifhir.github.io/hapi-hl7v2/hapi-hl7overhttp/specification.html>).
 
-use crate::hl7v2::{Answer, Header};
+use crate::hl7v2::{Answer, Charset, Draft};
 use crate::target::fhir::access::Access;
 use crate::target::fhir::connection::Connection;
 use crate::target::fhir::http::{Effect, exchange};
@@ -34,17 +34,17 @@ impl HttpSender {
         Ok(Self { client: Connection::open(config)?, access: Access::open(config, &config.url)?, url: config.url.clone() })
     }
 
-    /// Posts a message; gives the status and the body, whatever they are. Once more after a 401, where there are other credentials.
+    /// Posts a message that is written in that character set; gives the status and the body, whatever they are. Once more after a 401, where there are other credentials.
     ///
     /// # Errors
     /// There was no answer.
-    pub async fn post(&self, message: &[u8]) -> Result<(u16, String), Setback> {
-        self.posted(message).await.map(|(status, _, body)| (status, body))
+    pub async fn post(&self, message: &[u8], charset: Charset) -> Result<(u16, String), Setback> {
+        self.posted(message, charset).await.map(|(status, _, body)| (status, body))
     }
 
-    async fn posted(&self, message: &[u8]) -> Result<Posted, Setback> {
+    async fn posted(&self, message: &[u8], charset: Charset) -> Result<Posted, Setback> {
         let request = || {
-            let kind = format!("application/hl7-v2; charset={}", charset(message));
+            let kind = format!("application/hl7-v2; charset={}", charset.http_name());
             self.client.post(&self.url).header(CONTENT_TYPE, kind).header(ACCEPT, "application/hl7-v2").body(message.to_vec())
         };
         let headers = self.access.headers(&self.client).await?;
@@ -58,8 +58,8 @@ impl HttpSender {
     }
 
     /// Sends one message. What its body says counts, whatever the status; without an acknowledgement the status says whose fault it is.
-    pub(crate) async fn send(&self, message: &[u8], asked: &Asked, rules: &Rules) -> Result<Ended, Setback> {
-        let (status, retry_after, body) = self.posted(message).await?;
+    pub(crate) async fn send(&self, draft: &Draft, asked: &Asked, rules: &Rules) -> Result<Ended, Setback> {
+        let (status, retry_after, body) = self.posted(&draft.bytes, draft.charset).await?;
         let with_status = |setback: Setback| Setback { status: Some(status), retry_after, ..setback };
         let Some(answer) = Answer::read(body.as_bytes()) else {
             let elsewhere = asked.application && asked.enhanced && rules.replies;
@@ -104,42 +104,35 @@ fn without_acknowledgement(status: u16) -> Setback {
     Setback::plain(retry, fault, code, summary)
 }
 
-/// MSH-18 in the words of HTTP (IANA's character set registry). Without one: UTF-8 where the bytes are, else ISO-8859-1.
-fn charset(message: &[u8]) -> String {
-    let declared = Header::read(message).map(|header| header.component(18, 1).into_owned()).unwrap_or_default();
-    match declared.as_str() {
-        "ASCII" => "US-ASCII".to_owned(),
-        "UNICODE UTF-8" | "UTF-8" | "UNICODE" => "UTF-8".to_owned(),
-        "GB 18030-2000" => "GB18030".to_owned(),
-        "BIG-5" => "Big5".to_owned(),
-        "KS X 1001" => "EUC-KR".to_owned(),
-        "ISO IR87" => "ISO-2022-JP".to_owned(),
-        latin if latin.starts_with("8859/") => format!("ISO-8859-{}", latin.trim_start_matches("8859/")),
-        _ if std::str::from_utf8(message).is_ok() => "UTF-8".to_owned(),
-        _ => "ISO-8859-1".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_character_set_is_said_in_the_words_of_http() {
-        let message = |set: &str| format!("MSH|^~\\&|A||||||ADT^A01|1|P|2.5||||||{set}\r");
-        for (set, expected) in [("8859/15", "ISO-8859-15"), ("UNICODE UTF-8", "UTF-8"), ("", "UTF-8"), ("BIG-5", "Big5")] {
-            assert_eq!(charset(message(set).as_bytes()), expected, "{set}");
+    fn an_answer_without_acknowledgement_says_whose_fault_it_is() {
+        use {Fault::*, Retry::*};
+        for (statuses, expected) in [
+            (200..300, (Ambiguous, Target, "ack-garbage")),
+            (300..400, (Transient, Target, "redirect")),
+            (400..401, (Permanent, Message, "http-400")),
+            (401..402, (Transient, Target, "http-401")),
+            (403..404, (Transient, Target, "http-403")),
+            (404..405, (Transient, Target, "http-404")),
+            (408..409, (Transient, Target, "http-408")),
+            (413..414, (Permanent, Message, "http-413")),
+            (415..416, (Transient, Target, "http-415")),
+            (422..423, (Permanent, Message, "http-422")),
+            (429..430, (Transient, Target, "http-429")),
+            (500..501, (Ambiguous, Target, "http-500")),
+            (501..502, (Transient, Target, "http-501")),
+            (502..503, (Ambiguous, Target, "http-502")),
+            (503..504, (Transient, Target, "http-503")),
+            (504..505, (Ambiguous, Target, "http-504")),
+        ] {
+            for status in statuses {
+                let setback = without_acknowledgement(status);
+                assert_eq!((setback.retry, setback.fault, setback.code), expected, "{status}");
+            }
         }
-        assert_eq!(charset(b"MSH|^~\\&|M\xFCller\r"), "ISO-8859-1");
-    }
-
-    #[test]
-    fn an_answer_without_acknowledgement_is_never_a_success() {
-        for status in 200..600 {
-            let setback = without_acknowledgement(status);
-            assert!(setback.retry != Retry::Permanent || setback.fault == Fault::Message, "{status}");
-        }
-        assert_eq!(without_acknowledgement(204).code, "ack-garbage");
-        assert_eq!((without_acknowledgement(500).retry, without_acknowledgement(503).retry), (Retry::Ambiguous, Retry::Transient));
     }
 }

@@ -1,9 +1,9 @@
 //! Messages over MLLP: a pool of connections that stay open, each with one message under way, and what each kind of silence means.
 
-use crate::hl7v2::{AckCode, AckRequest, Answer, Header, acknowledge};
+use crate::hl7v2::{AckCode, AckRequest, Answer, Conditions, Draft, Header, acknowledge, wide_encoding};
 use crate::target::v2::Ended;
 use crate::target::v2::connection::{Heard, MllpConnection, MllpPeer, NoConnection, Silence};
-use crate::target::v2::rules::{Asked, Meaning, Rules, no_application_acknowledgement};
+use crate::target::v2::rules::{Asked, Meaning, NoWord, Rules, no_application_acknowledgement};
 use crate::target::{Fault, MllpConfig, Retry, Setback};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -62,7 +62,14 @@ impl Pool {
     }
 
     /// Sends one message and waits for what ends its delivery, as far as that comes on this connection.
-    pub(crate) async fn send(&self, message: &[u8], asked: &Asked, rules: &Rules) -> Result<Ended, Setback> {
+    pub(crate) async fn send(&self, draft: &Draft, asked: &Asked, rules: &Rules) -> Result<Ended, Setback> {
+        let message = draft.bytes.as_slice();
+        if let Some(set) = wide_encoding(message) {
+            let summary = format!(
+                "the message is written in {set}, whose characters hold the bytes by which MLLP begins and ends a frame: send it over HTTP, or let the route write it in another set, `MSH-18: \"UNICODE UTF-8\"`"
+            );
+            return Err(Setback::plain(Retry::Permanent, Fault::Message, "unframeable", summary));
+        }
         if message.iter().any(|byte| matches!(byte, 0x0B | 0x1C)) {
             let summary = "the message holds bytes by which MLLP begins and ends a frame (0x0B, 0x1C), so that it cannot be sent over MLLP";
             return Err(Setback::plain(Retry::Permanent, Fault::Message, "unframeable", summary));
@@ -125,18 +132,18 @@ impl Pool {
                     Meaning::Refused(setback) => Err(setback.with_answer(&bytes)),
                 }
             }
-            Ok(Err(payload)) => Err(not_an_acknowledgement(&payload)),
-            Err(Silence::TimedOut(_)) => Err(no_application_acknowledgement(rules.application_wait, true)),
-            // The receiver has no way left to say it: it is asked again, by the same control ID.
-            Err(fault) => Err(silence(fault, rules.application_wait)),
+            Ok(Err(payload)) => Err(no_application_acknowledgement(&NoWord::Garbage, true).with_answer(&payload)),
+            Err(Silence::TimedOut(_)) => Err(no_application_acknowledgement(&NoWord::Late(rules.application_wait), true)),
+            Err(Silence::TooLong) => Err(no_application_acknowledgement(&NoWord::Garbage, true)),
+            Err(Silence::Unsent | Silence::Closed(_) | Silence::Refused(_)) => Err(no_application_acknowledgement(&NoWord::Lost, true)),
         }
     }
 
     /// The acknowledgement may itself ask for an accept acknowledgement; then the connection is free.
     async fn finish(&self, mut connection: MllpConnection, answer: &Answer, bytes: &[u8]) {
-        if matches!(answer.accept_acknowledgement.as_str(), "AL" | "SU")
-            && !matches!(answer.ack_code(), Some(AckCode::CommitAccept | AckCode::CommitError | AckCode::CommitReject))
+        if !matches!(answer.ack_code(), Some(AckCode::CommitAccept | AckCode::CommitError | AckCode::CommitReject))
             && let Ok(header) = Header::read(bytes)
+            && Conditions::of(&header).is_some_and(|asked| asked.accept.asks(true))
         {
             let time = jiff::Timestamp::now().strftime("%Y%m%d%H%M%S+0000").to_string();
             let control_id = uuid::Uuid::new_v4().simple().to_string().chars().take(20).collect::<String>();

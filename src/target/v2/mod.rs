@@ -14,7 +14,7 @@ use crate::exchange::Phi;
 use crate::hl7v2::{Answer, Draft};
 use crate::target::fhir::pace::Pace;
 use crate::target::{Fault, Job, Receipt, Retry, Sent, Setback, Stage, TargetError, V2Config, V2Way};
-use rules::{Asked, Meaning, Rules};
+use rules::{Asked, Meaning, NoWord, Rules};
 use std::time::Duration;
 
 /// A receiver of HL7 v2.
@@ -101,8 +101,8 @@ impl V2Target {
             pace.turn().await;
         }
         match &self.way {
-            Way::Mllp(pool) => pool.send(&draft.bytes, asked, &self.rules).await,
-            Way::Http(http) => http.send(&draft.bytes, asked, &self.rules).await,
+            Way::Mllp(pool) => pool.send(draft, asked, &self.rules).await,
+            Way::Http(http) => http.send(draft, asked, &self.rules).await,
         }
     }
 
@@ -120,7 +120,7 @@ impl V2Target {
         if left > 0 {
             return Err((still_awaited(Duration::from_millis(u64::try_from(left).unwrap_or(0))), None));
         }
-        Err((rules::no_application_acknowledgement(self.rules.application_wait, !before.code.is_empty()), Some(Stage::Open)))
+        Err((rules::no_application_acknowledgement(&NoWord::Late(self.rules.application_wait), !before.code.is_empty()), Some(Stage::Open)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an acknowledgement means for a delivery (HL7 chapter 2, section 2.9): which one ends it, which is tried again, and which gives it up.
 
-use crate::hl7v2::{AckCode, Answer, Draft, Header, fault_words};
+use crate::hl7v2::{AckCode, Answer, Conditions, Draft, Header, fault_words};
 use crate::target::{Expect, Fault, Retry, Setback};
 use std::time::Duration;
 
@@ -47,15 +47,15 @@ impl Rules {
             let summary = "MSH-10 is empty: no acknowledgement could be told to be this message's; give it one in the route, `MSH-10: ...`";
             return Err(Setback::plain(Retry::Permanent, Fault::Message, "no-control-id", summary));
         }
-        let (accept, application) = (header.accept_acknowledgement(), header.application_acknowledgement());
-        let enhanced = !(accept.is_empty() && application.is_empty());
+        let sent = Conditions::of(&header);
+        let enhanced = sent.is_some();
         // ER asks for bad news only, NE for none: silence would have to count as success, and a lost message looks the same.
-        let told = |condition: &str| matches!(condition, "AL" | "SU");
+        let (accept, application) = sent.map_or((false, false), |sent| (sent.accept.asks(true), sent.application.asks(true)));
         let asked = match self.expect {
             Expect::AsAsked if !enhanced => Asked { control_id, enhanced, accept: true, application: false },
-            Expect::AsAsked => Asked { control_id, enhanced, accept: told(&accept), application: told(&application) },
+            Expect::AsAsked => Asked { control_id, enhanced, accept, application },
             Expect::Accept => Asked { control_id, enhanced, accept: true, application: false },
-            Expect::Application => Asked { control_id, enhanced, accept: !enhanced || told(&accept), application: true },
+            Expect::Application => Asked { control_id, enhanced, accept: !enhanced || accept, application: true },
         };
         if !asked.accept && !asked.application {
             let summary = "MSH-15 and MSH-16 ask for no positive acknowledgement, so that nobody could say whether the message has arrived: \
@@ -110,16 +110,30 @@ impl Rules {
     }
 }
 
-/// The application acknowledgement did not come. Where the receiver has said that it has the message, a person decides: it is not sent again.
-pub(crate) fn no_application_acknowledgement(wait: Duration, accepted: bool) -> Setback {
+/// What came instead of an application acknowledgement.
+pub(crate) enum NoWord {
+    /// Nothing, within this time.
+    Late(Duration),
+    /// The end of the connection on which it was to come.
+    Lost,
+    /// Something that is no acknowledgement.
+    Garbage,
+}
+
+/// The application acknowledgement did not come. Where the receiver has said that it has the message, a person decides: it is not sent again by itself,
+/// since that could be twice.
+pub(crate) fn no_application_acknowledgement(instead: &NoWord, accepted: bool) -> Setback {
     const CODE: &str = "no-application-acknowledgement";
+    let what = match instead {
+        NoWord::Late(wait) => format!("no application acknowledgement came within {wait:?}"),
+        NoWord::Lost => "the connection ended before the application acknowledgement came".to_owned(),
+        NoWord::Garbage => "what came then is no acknowledgement".to_owned(),
+    };
     if accepted {
-        let summary = format!(
-            "the receiver accepted the message (CA), but no application acknowledgement came within {wait:?}: ask its operator; `kiln journal replay` sends it again"
-        );
+        let summary = format!("the receiver accepted the message (CA), but {what}: ask its operator; `kiln journal replay` sends it again");
         return Setback::plain(Retry::Permanent, Fault::Message, CODE, summary);
     }
-    Setback::plain(Retry::Ambiguous, Fault::Target, CODE, format!("no application acknowledgement came within {wait:?}"))
+    Setback::plain(Retry::Ambiguous, Fault::Target, CODE, what)
 }
 
 #[cfg(test)]
