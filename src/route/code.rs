@@ -1,6 +1,7 @@
 //! The compiled form: expressions and bodies with every position resolved. Nothing in here is looked up by name per message.
 
 mod body;
+mod children;
 mod expression;
 mod join;
 mod named;

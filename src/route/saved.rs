@@ -95,30 +95,10 @@ impl<'c> Reach<'c> {
     }
 
     fn x(&mut self, x: &'c X) {
+        x.children().into_iter().for_each(|inner| self.x(inner));
         match x {
-            X::Convert(inner, conversion) => {
-                self.x(inner);
-                self.join(&conversion.join);
-            }
+            X::Convert(_, conversion) => self.join(&conversion.join),
             X::Body(body, _) => self.body(body),
-            X::Let(named) => self.x(&named.x),
-            X::If(a, b, c) => [a, b, c].into_iter().for_each(|x| self.x(x)),
-            X::Else(a, b) | X::Or(a, b) | X::And(a, b) | X::Compare(_, a, b) | X::Arithmetic(_, a, b) => [a, b].into_iter().for_each(|x| self.x(x)),
-            X::Where(a, _, b) => [a, b].into_iter().for_each(|x| self.x(x)),
-            X::Said(a, _)
-            | X::Not(a)
-            | X::In(a, ..)
-            | X::InSystems(a, _)
-            | X::InListed(a, _)
-            | X::Elements(a, _)
-            | X::InCodes(a, ..)
-            | X::InTable(a, ..)
-            | X::Valued(a, _)
-            | X::Deleted(a)
-            | X::Steps(a, _)
-            | X::Via(a, ..)
-            | X::Out(a, _) => self.x(a),
-            X::Call(_, arguments) => arguments.iter().for_each(|x| self.x(x)),
             _ => {}
         }
     }

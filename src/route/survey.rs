@@ -190,56 +190,18 @@ impl<'c> Walk<'c> {
     }
 
     fn x(&mut self, x: &'c X) {
+        if let X::Said(_, said) = x {
+            let at = spot(said);
+            self.conditions.entry(at.clone()).or_insert(CodeCondition { at, map: Arc::clone(&self.head), text: said.text.clone() });
+        }
+        x.children().into_iter().for_each(|inner| self.x(inner));
         match x {
-            X::Said(inner, said) => {
-                let at = spot(said);
-                self.conditions.entry(at.clone()).or_insert(CodeCondition { at, map: Arc::clone(&self.head), text: said.text.clone() });
-                self.x(inner);
-            }
-            X::If(condition, a, b) => {
-                self.x(condition);
-                self.x(a);
-                self.x(b);
-            }
-            X::Where(a, _, b) | X::Else(a, b) | X::Or(a, b) | X::And(a, b) | X::Compare(_, a, b) | X::Arithmetic(_, a, b) => {
-                self.x(a);
-                self.x(b);
-            }
-            X::Not(a)
-            | X::In(a, ..)
-            | X::InSystems(a, _)
-            | X::InListed(a, _)
-            | X::Elements(a, _)
-            | X::InCodes(a, ..)
-            | X::InTable(a, ..)
-            | X::Valued(a, _)
-            | X::Deleted(a)
-            | X::Steps(a, _) => self.x(a),
-            X::Via(a, table, _) => {
-                self.x(a);
-                self.table(*table);
-            }
-            X::Call(_, arguments) => arguments.iter().for_each(|x| self.x(x)),
-            X::Convert(inner, conversion) => {
-                self.x(inner);
-                self.join(&conversion.join);
-            }
-            X::Out(inner, join) => self.out(inner, join),
-            X::Let(named) => self.x(&named.x),
+            X::Via(_, table, _) => self.table(*table),
+            X::Convert(_, conversion) => self.join(&conversion.join),
+            X::Out(_, join) => self.out(join),
             X::Body(body, _) => self.body(body),
             X::OutBody(body) => self.value_body(body),
-            X::Nothing
-            | X::Null
-            | X::OutConstant(_)
-            | X::Text(_)
-            | X::Number(_)
-            | X::Whole(_)
-            | X::Bool(_)
-            | X::Node(..)
-            | X::Path(_)
-            | X::Argument(_)
-            | X::Asked(_)
-            | X::Resource { .. } => {}
+            _ => {}
         }
     }
 

@@ -88,9 +88,7 @@ impl Index {
         names.dedup();
         names
     }
-}
 
-impl Index {
     /// The groups of messages of these kinds. Sorted.
     pub(crate) fn groups(&self, on: &[String]) -> Vec<&'static str> {
         let kinds: Vec<&str> = on.iter().map(String::as_str).collect();

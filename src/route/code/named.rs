@@ -28,33 +28,20 @@ impl X {
     fn is_costly(&self) -> bool {
         match self {
             X::Path(path) => matches!(path.root, Root::Lookup { .. }),
-            X::If(a, b, c) => [a, b, c].into_iter().any(|x| x.is_costly()),
-            X::Else(a, b) | X::Or(a, b) | X::And(a, b) | X::Compare(_, a, b) => a.is_costly() || b.is_costly(),
-            X::Said(a, _) | X::Not(a) | X::In(a, ..) | X::InCodes(a, ..) | X::InTable(a, ..) | X::Valued(a, _) | X::Deleted(a) | X::Steps(a, _) => {
-                a.is_costly()
-            }
-            X::Call(..) | X::Where(..) | X::Via(..) | X::Arithmetic(..) | X::InSystems(..) => true,
-            _ => false,
+            X::Call(..) | X::Where(..) | X::Via(..) | X::Arithmetic(..) | X::InSystems(..) | X::InListed(..) | X::Elements(..) => true,
+            // What it stands for is remembered by itself.
+            X::Let(_) => false,
+            other => other.children().into_iter().any(Self::is_costly),
         }
     }
 
     fn is_pure(&self) -> bool {
         match self {
-            X::Nothing | X::Null | X::Text(_) | X::Number(_) | X::Whole(_) | X::Bool(_) | X::Path(_) | X::Argument(_) | X::Let(_) => true,
-            X::If(a, b, c) => [a, b, c].into_iter().all(|x| x.is_pure()),
-            X::Else(a, b) | X::Or(a, b) | X::And(a, b) | X::Compare(_, a, b) | X::Arithmetic(_, a, b) | X::Where(a, _, b) => a.is_pure() && b.is_pure(),
-            X::Said(a, _)
-            | X::Not(a)
-            | X::In(a, ..)
-            | X::InSystems(a, _)
-            | X::InCodes(a, ..)
-            | X::InTable(a, ..)
-            | X::Valued(a, _)
-            | X::Deleted(a)
-            | X::Steps(a, _)
-            | X::Via(a, ..) => a.is_pure(),
-            X::Call(function, arguments) => !matches!(function, Function::Derived) && arguments.iter().all(Self::is_pure),
-            _ => false,
+            // A conversion or a body may make a resource, and a reference may meet one.
+            X::Convert(..) | X::Out(..) | X::OutConstant(_) | X::OutBody(_) | X::Body(..) | X::Node(..) | X::Resource { .. } => false,
+            X::Call(Function::Derived, _) => false,
+            X::Let(_) => true,
+            other => other.children().into_iter().all(Self::is_pure),
         }
     }
 }

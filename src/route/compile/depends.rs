@@ -29,13 +29,9 @@ fn path(path: &Path, slot: usize, near: &dyn Fn(usize) -> bool) -> bool {
 }
 
 fn x(value: &X, slot: usize, near: &dyn Fn(usize) -> bool) -> bool {
-    let any = |inner: &X| x(inner, slot, near);
     match value {
         X::Path(p) => path(p, slot, near),
-        X::If(_, a, b) | X::Else(a, b) | X::Arithmetic(_, a, b) => any(a) || any(b),
-        X::Where(a, ..) | X::Steps(a, _) | X::Via(a, ..) | X::Convert(a, _) | X::Out(a, _) => any(a),
-        X::Let(named) => any(&named.x),
-        X::Call(_, arguments) => arguments.iter().any(any),
-        _ => false,
+        X::OutBody(inner) => body(inner, slot, near),
+        other => other.sources().into_iter().any(|inner| x(inner, slot, near)),
     }
 }

@@ -140,13 +140,6 @@ fn identifier_maps(x: &X, found: &mut Vec<usize>) {
                 found.push(*map);
             }
         }
-        X::If(_, a, b) | X::Else(a, b) => {
-            identifier_maps(a, found);
-            identifier_maps(b, found);
-        }
-        X::Said(inner, _) | X::Where(inner, ..) | X::Steps(inner, _) => identifier_maps(inner, found),
-        X::Let(named) => identifier_maps(&named.x, found),
-        X::Call(_, arguments) => arguments.iter().for_each(|a| identifier_maps(a, found)),
-        _ => {}
+        other => other.sources().into_iter().for_each(|inner| identifier_maps(inner, found)),
     }
 }

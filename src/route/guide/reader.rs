@@ -75,23 +75,6 @@ impl<'c> Reader<'c> {
                 inner.set(*slot, out.places.clone());
                 out.asked.extend(self.eval(condition, &inner).all());
             }
-            X::Else(a, b) | X::Or(a, b) | X::And(a, b) | X::Compare(_, a, b) | X::Arithmetic(_, a, b) => {
-                out.add(self.eval(a, env));
-                out.add(self.eval(b, env));
-            }
-            X::Said(a, _)
-            | X::Not(a)
-            | X::In(a, ..)
-            | X::InSystems(a, _)
-            | X::InListed(a, _)
-            | X::Elements(a, _)
-            | X::InCodes(a, ..)
-            | X::InTable(a, ..)
-            | X::Valued(a, _)
-            | X::Deleted(a)
-            | X::Via(a, ..)
-            | X::Convert(a, _)
-            | X::Out(a, _) => out.add(self.eval(a, env)),
             X::Steps(a, steps) => {
                 out.add(self.eval(a, env));
                 out.places = out.places.iter().map(|p| down(p, steps)).collect();
@@ -112,7 +95,7 @@ impl<'c> Reader<'c> {
             X::Body(body, _) => {
                 out.add(self.body(body, env.clone()));
             }
-            _ => {}
+            other => other.children().into_iter().for_each(|inner| out.add(self.eval(inner, env))),
         }
         out
     }

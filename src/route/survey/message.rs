@@ -1,6 +1,5 @@
 //! The lines and conditions of what makes messages: `message:` of a route, and maps to v2.
 
-use crate::route::code::X;
 use crate::route::lineage::Spot;
 use crate::route::outgoing::{GroupBody, MessageX, OutJoin, PartItem, PartLine, SegmentBody, SegmentSource, V2Map, V2MapBody, ValueBody, ValueItem, ValueLine};
 use crate::route::survey::{CodeLine, Walk};
@@ -102,8 +101,7 @@ impl<'c> Walk<'c> {
         self.under.truncate(around);
     }
 
-    pub(super) fn out(&mut self, inner: &'c X, join: &'c OutJoin) {
-        self.x(inner);
+    pub(super) fn out(&mut self, join: &'c OutJoin) {
         match join {
             OutJoin::Map(map, arguments) => {
                 self.wanted_v2.push(*map);
