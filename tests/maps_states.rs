@@ -57,3 +57,25 @@ fn later_messages_change_only_what_they_say() {
     let expected = std::fs::read_to_string(&path).expect("fixtures/try/after.json: UPDATE=1 writes it");
     assert!(expected == made, "the messages of kiln try no longer end in fixtures/try/after.json: UPDATE=1 writes it, and git shows the difference");
 }
+
+/// Some systems count the charges of one message from 1 (FT1-2), and send neither an account nor a visit.
+#[test]
+fn charges_of_two_patients_are_two() {
+    let set = shipped();
+    let charge = |patient: &str, control: &str| {
+        format!(
+            "MSH|^~\\&|ABR|FELSENHOF|KILN|KILN|20260308093000+0100||DFT^P03^DFT_P03|{control}|P|2.5.1\rEVN|P03|20260308093000+0100\r\
+             PID|1||{patient}^^^FELSENHOF^MR||Habicht^Leo\rFT1|1|1||20260302080000+0100||CG|99291^Critical care^C4\r"
+        )
+    };
+    let mut memory = Memory::default();
+    for (patient, control) in [("7801", "C1"), ("7802", "C2"), ("7801", "C3")] {
+        let Fate::Made(output) = run(&set, charge(patient, control).as_bytes(), None).1 else { panic!("a charge is taken") };
+        memory.take(&output.saves.entries);
+    }
+    let charges: Vec<&Value> = memory.resources.values().filter(|r| r["resourceType"] == "ChargeItem").collect();
+    let mut of: Vec<&str> = charges.iter().filter_map(|c| c["subject"]["reference"].as_str()).collect();
+    of.sort_unstable();
+    of.dedup();
+    assert_eq!((charges.len(), of.len()), (2, 2), "one charge for each patient, however often it is sent");
+}

@@ -20,28 +20,11 @@ pub(crate) fn merge(sources: &Sources, documents: Vec<Document>, use_overlays: &
     merger.overlays(&documents, use_overlays);
     let mut ordered: Vec<(Step, Document)> = documents.into_iter().filter_map(|d| Some((step(sources, &d, use_overlays)?, d))).collect();
     ordered.sort_by_key(|(step, document)| (*step, document.extends));
-    let (mut early, mut late) = (Vec::new(), Vec::new());
-    for (step, document) in ordered {
-        if !document.extends {
-            merger.add(step, document);
-        } else if let Some(at) = merger.base(&document) {
-            // What is made after another route changes only once it has that route's lines.
-            if merger.like(at).is_some() { late.push(document) } else { merger.extend(at, document) }
-        } else {
-            // An overlay may change what only the site has.
-            early.push(document);
-        }
-    }
-    for document in early {
-        match merger.base(&document) {
-            Some(at) if merger.like(at).is_some() => late.push(document),
-            Some(at) => merger.extend(at, document),
-            None => merger.baseless(&document),
-        }
-    }
-    for at in 0..merger.documents.len() {
-        merger.resolve(at, &mut late, &mut Vec::new());
-    }
+    // A shipped route is like the shipped one of that name, whatever a site makes of it: so they are put together by themselves first.
+    let others = ordered.partition_point(|(step, _)| *step == Step::Shipped);
+    let others = ordered.split_off(others);
+    merger.take(ordered);
+    merger.take(others);
     merger.faults.sort_by_key(|f| f.span);
     let Merger { documents, broken, faults, .. } = merger;
     let whole = documents.into_iter().enumerate().filter(|(at, _)| !broken.contains(at)).map(|(_, document)| document);
@@ -107,6 +90,32 @@ impl Merger<'_> {
                 Some(meant) => fault.help(format!("did you mean `{meant}`?")).fix_if(meant.only()),
                 None => fault.help(format!("an overlay is made of documents that say `$in: {}`", name.text)),
             });
+        }
+    }
+
+    /// Documents in their order, and what comes of `like:` among them and those before.
+    fn take(&mut self, ordered: Vec<(Step, Document)>) {
+        let (mut early, mut late) = (Vec::new(), Vec::new());
+        for (step, document) in ordered {
+            if !document.extends {
+                self.add(step, document);
+            } else if let Some(at) = self.base(&document) {
+                // What is made after another route changes only once it has that route's lines.
+                if self.like(at).is_some() { late.push(document) } else { self.extend(at, document) }
+            } else {
+                // An overlay may change what only the site has.
+                early.push(document);
+            }
+        }
+        for document in early {
+            match self.base(&document) {
+                Some(at) if self.like(at).is_some() => late.push(document),
+                Some(at) => self.extend(at, document),
+                None => self.baseless(&document),
+            }
+        }
+        for at in 0..self.documents.len() {
+            self.resolve(at, &mut late, &mut Vec::new());
         }
     }
 

@@ -137,6 +137,25 @@ fn like_copies_the_route_as_the_site_has_it_and_can_be_extended_too() {
 }
 
 #[test]
+fn a_shipped_route_is_like_the_shipped_one_whatever_a_site_makes_of_that() {
+    let shipped = format!("{ADT}---\nroute: billing\nlike: adt\non: BAR^P01\nresources: {{ encounter: nothing, patient: {{ language: PID-15 }} }}\n");
+    let resources = |documents: &[Document], name: &str| -> Vec<String> {
+        route(documents, name).resources.iter().map(|(k, b)| format!("{} {}", k.text, lines(b))).collect()
+    };
+    let own = "route: adt\non: ADT^A01\nto: main\nresources: { person: { $map: PID -> Patient, $save: create by PID-3, gender: PID-8 } }\n";
+    for site in [own, "extend: adt\nresources: { encounter: nothing }\n", "extend: billing\nfrom: accounts\n"] {
+        let (documents, codes) = merged(&shipped, site, &[]);
+        assert_eq!(codes, [""; 0], "{site}");
+        assert_eq!(resources(&documents, "billing"), ["patient active: PID-30, language: PID-15"], "{site}");
+        let billing = route(&documents, "billing");
+        assert_eq!(billing.on.iter().map(|k| k.text.as_str()).collect::<Vec<_>>(), ["BAR^P01"], "{site}");
+        assert_eq!(billing.from.len(), usize::from(site.starts_with("extend: billing")), "{site}");
+    }
+    let (documents, _) = merged(&shipped, own, &[]);
+    assert_eq!(resources(&documents, "adt"), ["person gender: PID-8"]);
+}
+
+#[test]
 fn a_table_changes_row_by_row() {
     let shipped = "table: sex\nfrom: [\"0001\"]\nto: administrative-gender\ncodes: { F: female, M: male, A: other }\nunmapped: unknown\n";
     let (documents, codes) = merged(shipped, "extend: sex\ncodes: { A: nothing, F: other, X: other }\nunmapped: refuse\n", &[]);

@@ -29,6 +29,8 @@ impl Reader<'_> {
             retry: Vec::new(),
             after_dead_letter: None,
         };
+        // What a route is like, it may take away from, as `extend:` does.
+        let changes = document.extends || pairs.iter().any(|(key, _)| key.text() == "like");
         for (key, value) in pairs.iter().skip(1) {
             let Some(word) = self.plain_key(key, "a route", ROUTE, document) else { continue };
             let declared = find(ROUTE, word);
@@ -40,10 +42,10 @@ impl Reader<'_> {
                 "order-by" => route.order_by = self.exprs(value, word),
                 "use" => route.overlays = self.keys(value, word),
                 "like" => route.like = self.key(value, word),
-                "resources" => route.resources = self.bodies(value, word, document.extends, Place::Resource),
+                "resources" => route.resources = self.bodies(value, word, changes, Place::Resource),
                 "message" => route.message = self.message(value, word),
                 "reply" => route.reply = self.key(value, word),
-                "ask" => route.ask = self.bodies(value, word, document.extends, Place::Question),
+                "ask" => route.ask = self.bodies(value, word, changes, Place::Question),
                 "shared" => {
                     let pairs = self.pairs(value, word);
                     route.shared = pairs.into_iter().filter_map(|(k, v)| Some((Self::word(k), self.save(v, k.text())?))).collect();
@@ -70,13 +72,13 @@ impl Reader<'_> {
         }
     }
 
-    fn bodies(&mut self, node: &Node, owner: &str, extends: bool, place: Place) -> Vec<(Key, Body)> {
+    fn bodies(&mut self, node: &Node, owner: &str, changes: bool, place: Place) -> Vec<(Key, Body)> {
         let pairs = self.pairs(node, owner);
         let mut bodies = Vec::new();
         for (key, value) in pairs {
             let body = match value.content {
-                // In an `extend:`, a resource that is taken away.
-                Content::Scalar(_) if extends && value.text() == "nothing" => {
+                // In a document that changes another, a resource that is taken away.
+                Content::Scalar(_) if changes && value.text() == "nothing" => {
                     self.expr(value, key.text()).map(|e| Body { span: value.span, value: Some(Box::new(Item::Expr(e))), ..Body::default() })
                 }
                 _ => self.body(value, key.text(), place),
