@@ -2,10 +2,11 @@
 
 mod maps_shared;
 
-use kiln::fhir::display_bundle;
+use kiln::fhir::{SaveMode, display_bundle};
 use kiln::route::RouteSet;
 use maps_shared::{Fate, messages_below, run, shipped, shipped_with};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -35,6 +36,48 @@ fn with_the_guides_options_messages_make_more() {
 #[test]
 fn with_us_core_resources_have_what_it_requires() {
     check("fixtures/us-core", &shipped_with(&["us-core"]));
+}
+
+/// An overlay is about a kind of resource: it leaves out no shipped route that makes one.
+#[test]
+fn an_overlay_changes_every_route_that_it_is_about() {
+    let changed = extended();
+    let set = shipped();
+    let mut missing = Vec::new();
+    for (route, info) in set.routes() {
+        let saves = set.saves_of(route);
+        let makes = |kind: &str| saves.iter().any(|(made, mode)| *made == kind && *mode != SaveMode::Find);
+        let about = [
+            ("us-core", makes("Patient") || makes("Encounter")),
+            ("person-vip", makes("Patient") && makes("Encounter")),
+            // A visit that was an error was nowhere before.
+            ("encounter-history", makes("Encounter") && &*info.name != "delete-visit"),
+            ("provenance", makes("Patient") || makes("Encounter")),
+        ];
+        for (overlay, _) in about.iter().filter(|(overlay, is)| *is && !changed.contains(&((*overlay).to_owned(), info.name.to_string()))) {
+            missing.push(format!("{overlay} says nothing of {}", info.name));
+        }
+    }
+    assert!(missing.is_empty(), "\n{}", missing.join("\n"));
+}
+
+/// Overlay and route of every shipped document that begins with `extend: ROUTE`.
+fn extended() -> BTreeSet<(String, String)> {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("routes/overlays")];
+    let mut found = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(&folder).expect("the overlays are here").map(|e| e.expect("an entry").path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            for document in std::fs::read_to_string(&path).expect("an overlay is text").split("\n---\n") {
+                let word = |key: &str| document.lines().find_map(|l| l.strip_prefix(key)).and_then(|rest| rest.split_whitespace().next()).map(str::to_owned);
+                found.extend(word("$in: ").zip(word("extend: ")));
+            }
+        }
+    }
+    found
 }
 
 fn check(folder: &str, set: &RouteSet) {
