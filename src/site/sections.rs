@@ -112,6 +112,34 @@ fn journal(r: &mut Reader<'_>, keys: &Keys<'_>, around: &Around<'_>) -> Journal 
     let mut number = |name: &str| k.get(name).and_then(|e| r.parsed(&e, |text| text.parse::<u64>().ok(), "a whole number", "write `1000000`"));
     journal.backlog_max = number("backlog-max");
     journal.backlog_resume = number("backlog-resume");
+    let below = match (journal.low_water, journal.high_water) {
+        (LowWater::Percent(low), Some(LowWater::Percent(high))) => high < low,
+        (LowWater::Bytes(low), Some(LowWater::Bytes(high))) => high < low,
+        _ => false,
+    };
+    let mut senseless = |key: &str, what: &str, help: &str| {
+        if let Some(e) = k.get(key) {
+            r.faults.push(Diagnostic::error("K721", e.key, what).label("has no meaning so").help(help));
+        }
+    };
+    if below {
+        senseless(
+            "high-water",
+            "`high-water` is less than `low-water`: where nothing is accepted any more, it would be accepted again",
+            "write more than `low-water`",
+        );
+    }
+    match (journal.backlog_max, journal.backlog_resume) {
+        (None, Some(_)) => senseless("backlog-resume", "`backlog-resume` has no meaning without `backlog-max`", "add `backlog-max`, or take it out"),
+        (Some(most), Some(resume)) if resume > most => {
+            senseless(
+                "backlog-resume",
+                "`backlog-resume` is more than `backlog-max`: messages would be accepted again at once",
+                "write less than `backlog-max`",
+            );
+        }
+        _ => {}
+    }
     journal
 }
 
