@@ -7,6 +7,7 @@ use cli_support::moody::{odd, site};
 use cli_support::{Daemon, exchange, kiln, run, wait_for};
 use fhir_double::{Server, outcome};
 use serde_json::Value;
+use std::io::{Read, Write};
 use std::path::Path;
 
 const ROUTE: &str = "route: odd\non: [ZZZ^Z01]\nto: main\nafter-dead-letter: go-on\nresources:\n  who: { $map: PID -> Patient, $save: update by PID-3 }\n";
@@ -265,4 +266,81 @@ fn an_address_that_is_no_fhir_servers_base_makes_no_dead_letters() {
     assert_eq!(last()["code"], "no-fhir-base");
     assert!(last()["summary"].as_str().expect("why").contains("no CapabilityStatement"), "{}", last());
     assert!(dead(folder.path(), &[]).is_empty());
+}
+
+#[test]
+fn a_replay_that_is_refused_has_changed_nothing() {
+    let server = picky();
+    let folder = with(&server);
+    let daemon = Daemon::start(folder.path());
+    std::fs::write(folder.path().join("routes/odd.yaml"), ROUTE.replace("ZZZ^Z01", "ZZZ^Z02")).expect("a file");
+    run(folder.path(), &["reload"]).expect(0);
+    exchange(daemon.address("adt on "), odd("C1", "4711", "Meier").as_bytes());
+    std::fs::write(folder.path().join("routes/odd.yaml"), ROUTE).expect("a file");
+    run(folder.path(), &["reload"]).expect(0);
+    // The first could be delivered now; the second is not there.
+    let mut socket = std::os::unix::net::UnixStream::connect(folder.path().join("journal/control.sock")).expect("the daemon listens");
+    socket.write_all(b"{\"do\":\"replay\",\"items\":[{\"message\":1,\"deliveries\":null},{\"message\":99,\"deliveries\":null}]}\n").expect("it reads");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.contains("message 99"), "{answer}");
+    assert_eq!(show(folder.path(), 1)["deliveries"].as_array().map(Vec::len), Some(0));
+    run(folder.path(), &["journal", "replay", "1"]).expect(0);
+    wait_for("the delivery", || state(folder.path(), 1) == "delivered");
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// An editor that says that it has begun, waits until it may go on, and mends the name.
+fn slow_editor(folder: &Path) -> String {
+    let script = "#!/bin/sh\ntouch begun\nwhile [ ! -e go ]; do sleep 0.05; done\nsed -i s/REFUSE/Meier/ \"$1\"\n";
+    std::fs::write(folder.join("editor.sh"), script).expect("a file");
+    "sh editor.sh".to_owned()
+}
+
+/// Messages that are being edited.
+fn drafts(folder: &Path) -> usize {
+    let names = std::fs::read_dir(folder.join("journal")).expect("it is there").flatten();
+    names.filter(|entry| entry.file_name().to_string_lossy().starts_with("edit-")).count()
+}
+
+#[test]
+fn keys_that_are_the_editors_end_no_edit_and_a_kill_leaves_no_patient_behind() {
+    let server = picky();
+    let folder = with(&server);
+    let daemon = Daemon::start(folder.path());
+    exchange(daemon.address("adt on "), odd("C1", "4711", "REFUSE").as_bytes());
+    wait_for("the dead letter", || state(folder.path(), 1) == "dead-letter");
+    let editor = slow_editor(folder.path());
+    let start = || kiln(folder.path()).args(["journal", "replay", "1", "--edit"]).env("EDITOR", &editor).env_remove("VISUAL").spawn().expect("it starts");
+    let send = |signal: &str, process: u32| {
+        let sent = std::process::Command::new("kill").args([signal, &process.to_string()]).status().expect("kill is there");
+        assert!(sent.success());
+    };
+    let begun = folder.path().join("begun");
+
+    let mut killed = start();
+    wait_for("the editor", || begun.exists());
+    assert_eq!(drafts(folder.path()), 1);
+    send("-KILL", killed.id());
+    killed.wait().expect("it ended");
+    std::fs::remove_file(&begun).expect("it is there");
+    assert_eq!(drafts(folder.path()), 1, "nobody was left to delete it");
+
+    let mut edit = start();
+    wait_for("the editor", || begun.exists());
+    assert_eq!(drafts(folder.path()), 1, "the one of the process that is gone is deleted");
+    send("-INT", edit.id());
+    send("-QUIT", edit.id());
+    std::fs::write(folder.path().join("go"), "").expect("a file");
+    assert_eq!(edit.wait().expect("it ended").code(), Some(0));
+    wait_for("the delivery", || state(folder.path(), 1) == "delivered");
+    assert_eq!((drafts(folder.path()), server.families()), (0, vec!["Meier".to_owned()]));
+
+    // Also when the journal is opened.
+    std::fs::write(folder.path().join("journal").join(format!("edit-1-{}.hl7", killed.id())), "MSH|").expect("a file");
+    std::fs::write(folder.path().join("journal").join(format!("edit-1-{}.hl7", std::process::id())), "MSH|").expect("a file");
+    assert_eq!(daemon.stop(), 0);
+    let daemon = Daemon::start(folder.path());
+    assert_eq!(drafts(folder.path()), 1, "that of a process that lives stays");
+    assert_eq!(daemon.stop(), 0);
 }

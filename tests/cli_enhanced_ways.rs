@@ -127,19 +127,25 @@ enum Ear {
     IsMute,
 }
 
-/// A sender's own listener: every connection's first frame, and what to do.
+/// A sender's own listener: every connection's first frame, and what to do. One mood for each frame, the last one for all others.
 fn ear(address: SocketAddr, moods: Vec<Ear>) -> Arc<Mutex<Vec<String>>> {
+    let (mut moods, mut mood) = (moods.into_iter(), Ear::Accepts);
+    ear_that(address, move |_| {
+        mood = moods.next().unwrap_or(mood);
+        mood
+    })
+}
+
+/// The same, with a mood for each frame that depends on it.
+fn ear_that(address: SocketAddr, mut mood: impl FnMut(&str) -> Ear + Send + 'static) -> Arc<Mutex<Vec<String>>> {
     let heard: Arc<Mutex<Vec<String>>> = Arc::default();
     let into = Arc::clone(&heard);
     let socket = TcpListener::bind(address).expect("the port is free");
     std::thread::spawn(move || {
-        let mut moods = moods.into_iter();
-        let mut mood = Ear::Accepts;
         for stream in socket.incoming().flatten() {
             let mut session = Session::over(stream);
-            // One mood for each frame, the last one for all others.
             while let Some(frame) = session.next() {
-                mood = moods.next().unwrap_or(mood);
+                let mood = mood(&frame);
                 let id = frame.split('|').nth(9).unwrap_or_default().to_owned();
                 let answer = |code: &str, id: &str| format!("MSH|^~\\&|ADT1|HOSP|KILN|HOSP|20260301120000||ACK|E1|P|2.5.1\rMSA|{code}|{id}\r");
                 into.lock().expect("no panic").push(frame);
@@ -174,15 +180,98 @@ fn at_the_senders_address_only_an_acceptance_of_this_very_acknowledgement_counts
     wait_for("an attempt", || record(folder.path(), "C1")["acknowledgements"]["attempts"].as_u64() > Some(0));
     let kept = record(folder.path(), "C1")["acknowledgements"].clone();
     assert!(kept["state"] == "due" && kept["note"].as_str().unwrap_or_default().contains("cannot be reached"), "{kept}");
-    let wrong = vec![Ear::SaysGarbage, Ear::ClosesAtOnce, Ear::SaysCommitError, Ear::AnswersAnother, Ear::IsMute, Ear::IsLate, Ear::Accepts];
-    let heard = ear(address, wrong.clone());
-    wait_for_state(folder.path(), "C1", "accepted");
-    let heard = heard.lock().expect("no panic").clone();
-    assert!(heard.len() >= wrong.len() - 1, "an acceptance that is too late may count for the next one: {heard:?}");
-    assert!(heard.iter().all(|frame| *frame == heard[0] && frame.contains("|K1A|P|2.5.1|||AL|NE\rMSA|AA|C1\r")), "{heard:?}");
-    let kept = record(folder.path(), "C1")["acknowledgements"].clone();
-    assert!(kept["note"].as_str().unwrap_or_default().contains("accepted by") && kept["application"] == "AA", "{kept}");
+    // Each is answered in a wrong way at first, C1 with garbage and so on, and well when it comes again.
+    let wrong = [Ear::SaysGarbage, Ear::ClosesAtOnce, Ear::SaysCommitError, Ear::AnswersAnother, Ear::IsMute, Ear::IsLate];
+    let mut times = [0; 6];
+    let heard = ear_that(address, move |frame| {
+        let n: usize = msa(frame).1.trim_start_matches('C').parse().expect("a number");
+        times[n - 1] += 1;
+        if times[n - 1] == 1 { wrong[n - 1] } else { Ear::Accepts }
+    });
+    for n in 2..=wrong.len() {
+        session.send(&asking(&odd(&format!("C{n}"), &n.to_string(), "Meier"), "AL", "AL"));
+        assert_eq!(msa(&session.expect()).0, "CA");
+    }
+    for n in 1..=wrong.len() {
+        wait_for_state(folder.path(), &format!("C{n}"), "accepted");
+        let heard = heard.lock().expect("no panic").clone();
+        let own: Vec<_> = heard.iter().filter(|frame| msa(frame).1 == format!("C{n}")).collect();
+        // An acceptance that is too late may count for the next one.
+        assert!(own.len() >= 2 || wrong[n - 1] == Ear::IsLate, "{n}: {heard:?}");
+        assert!(own.iter().all(|frame| *frame == own[0] && frame.contains(&format!("|K{n}A|P|2.5.1|||AL|NE\rMSA|AA|C{n}\r"))), "{own:?}");
+        let kept = record(folder.path(), &format!("C{n}"))["acknowledgements"].clone();
+        assert!(kept["note"].as_str().unwrap_or_default().contains("accepted by") && kept["application"] == "AA", "{kept}");
+    }
     assert_eq!(session.codes_until("L1"), Vec::<String>::new(), "the sender's own connection has CA alone");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn one_that_is_never_answered_holds_up_no_other_at_the_senders_address() {
+    let server = Server::start(Mood::Well);
+    let address = free_port();
+    let folder = site(&text(&[listener(&format!(", enhanced: {{ to: '{address}', own: AL, accept-wait: 200ms }}"))], &server.target()), ROUTE);
+    // The second of three is never answered.
+    let heard = ear_that(address, |frame| if msa(frame).1 == "C2" { Ear::IsMute } else { Ear::Accepts });
+    let daemon = Daemon::start(folder.path());
+    let mut session = Session::open(daemon.address("adt on "));
+    for n in 1..=3 {
+        session.send(&asking(&odd(&format!("C{n}"), &n.to_string(), "Meier"), "AL", "AL"));
+        assert_eq!(msa(&session.expect()).0, "CA");
+    }
+    wait_for_state(folder.path(), "C1", "accepted");
+    wait_for_state(folder.path(), "C3", "accepted");
+    wait_for("the second to be tried again", || heard.lock().expect("no panic").iter().filter(|frame| msa(frame).1 == "C2").count() >= 3);
+    let notes = |id: &str| record(folder.path(), id)["acknowledgements"]["note"].as_str().unwrap_or_default().to_owned();
+    assert!(notes("C1").contains("accepted by") && notes("C3").contains("accepted by"), "{} {}", notes("C1"), notes("C3"));
+    assert!(state(folder.path(), "C2") == "due" && notes("C2").contains("no acknowledgement came in time"), "{}", notes("C2"));
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn the_sender_is_told_of_the_message_that_it_sent_and_not_of_the_edited_one() {
+    let server = Server::start(Mood::Well);
+    let folder = site(&text(&[listener("")], &server.target()), ROUTE);
+    let daemon = Daemon::start(folder.path());
+    let mut session = Session::open(daemon.address("adt on "));
+    session.send(&asking(&odd("C1", "1", "Meier"), "AL", "AL").replace("ZZZ^Z01", "ZZZ^Z07"));
+    drop(session);
+    wait_for_state(folder.path(), "C1", "due");
+    std::fs::write(folder.path().join("edited.hl7"), asking(&odd("C1-EDITED", "1", "Schulz"), "AL", "AL")).expect("a file");
+    run(folder.path(), &["journal", "replay", "1", "--with", "edited.hl7"]).expect(0);
+    assert!(run(folder.path(), &["journal", "show", "1", "--edited"]).expect(0).out.contains("C1-EDITED"));
+    let mut session = Session::open(daemon.address("adt on "));
+    session.send(&asking(&odd("C2", "2", "Meier"), "AL", "AL"));
+    let mut told: Vec<_> = (0..3).map(|_| msa(&session.expect())).collect();
+    told.sort();
+    let told: Vec<_> = told.iter().map(|(code, id)| (code.as_str(), id.as_str())).collect();
+    assert_eq!(told, [("AA", "C1"), ("AA", "C2"), ("CA", "C2")]);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_refusal_at_another_listener_says_nothing() {
+    let server = Server::start(Mood::Well);
+    let listeners = [listener(", enhanced: { own: AL, accept-wait: 1h }"), "other: { mllp: 127.0.0.1:0 }".to_owned()];
+    let folder = site(&text(&listeners, &server.target()), ROUTE);
+    let daemon = Daemon::start(folder.path());
+    let mut session = Session::open(daemon.address("adt on "));
+    session.send(&asking(&odd("C1", "1", "Meier"), "AL", "AL"));
+    assert_eq!(msa(&session.expect()).0, "CA");
+    assert!(session.expect().contains("|K1A|"));
+    let answer = "MSH|^~\\&|ADT1|HOSP|KILN|HOSP|20260301120000||ACK|R1|P|2.5.1\rMSA|CR|K1A\r";
+    let count = |listener: &str| {
+        get(daemon.address("console http://"), "/metrics").1.contains(&format!("kiln_application_acks_total{{listener=\"{listener}\",outcome=\"failed\"}} 1"))
+    };
+    wait_for("it to be stored that it was sent", || record(folder.path(), "C1")["acknowledgements"]["attempts"] == 1);
+    let mut elsewhere = Session::open(daemon.address("other on "));
+    elsewhere.send(answer);
+    assert_eq!(elsewhere.codes_until("L1"), Vec::<String>::new());
+    assert!(!count("other") && record(folder.path(), "C1")["acknowledgements"]["attempts"] == 1);
+    // The sender's own refusal counts, and it is sent once more soon, not after `accept-wait`.
+    session.send(&answer.replace("R1", "R2"));
+    wait_for("the refusal to count", || count("adt"));
+    assert!(session.expect().contains("|K1A|"));
     assert_eq!(daemon.stop(), 0);
 }
 

@@ -210,6 +210,49 @@ fn a_route_that_splits_and_changes_sends_each_message_once() {
 }
 
 #[test]
+fn what_was_sent_before_an_edit_or_by_other_routes_does_not_count() {
+    let runtime = runtime();
+    let strict = Arc::new(AtomicBool::new(true));
+    let strictness = Arc::clone(&strict);
+    let receiver = runtime
+        .block_on(Receiver::start(move |seen| vec![seen.ack(if seen.control_id() == "L1-2" && strictness.load(Ordering::SeqCst) { "AR" } else { "AA" })]));
+    let folder = tempfile::tempdir().expect("a folder");
+    let route = |receiver: &str| {
+        format!(
+            "route: to-ward\non: ORU^R01\nto: ward\nmessage:\n  $each: OBR\n  $copy: all\n  MSH: {{ MSH-5: \"{receiver}\" }}\n  MSH-10: join(\"-\", MSH-10, OBR-1)\n"
+        )
+    };
+    site(folder.path(), &format!("mllp: \"{}\"", receiver.address), &route("WARD"));
+    let daemon = Daemon::start(folder.path());
+    let oru = "MSH|^~\\&|LAB|OLD|X||20260401120000||ORU^R01^ORU_R01|L1|P|2.5.1\rPID|1||7^^^H^MR||Meier\rOBR|1|A1||GLU\rOBX|1|NM|GLU||5.5||||||F\rOBR|2|A2||NA\rOBX|1|NM|NA||140||||||F\r";
+    send(daemon.address("adt on "), &[oru.as_bytes().to_vec()]);
+    let refused_again = |times: usize| {
+        let refused = || show(folder.path(), 1)["deliveries"].to_string().matches("\"code\":\"ack-ar\"").count();
+        wait_for("the next refusal", || refused() == times && ward(folder.path(), "deadLetters") == 1);
+    };
+    refused_again(1);
+    // In the same way: what the receiver has it does not get twice.
+    run(folder.path(), &["journal", "replay", "1"]).expect(0);
+    refused_again(2);
+    assert_eq!(receiver.control_ids(), ["L1-1", "L1-2", "L1-2"]);
+    // After an edit of the first of them.
+    std::fs::write(folder.path().join("edited.hl7"), oru.replace("|5.5|", "|6.6|")).expect("a file");
+    run(folder.path(), &["journal", "replay", "1", "--with", "edited.hl7", "--as-received"]).expect(0);
+    refused_again(3);
+    assert_eq!(receiver.control_ids()[3..], ["L1-1", "L1-2"]);
+    assert!(receiver.seen()[3].text().contains("|6.6|"), "{}", receiver.seen()[3].text());
+    // By another route of that name.
+    std::fs::write(folder.path().join("routes/ward.yaml"), route("ICU")).expect("a file");
+    run(folder.path(), &["reload"]).expect(0);
+    strict.store(false, Ordering::SeqCst);
+    run(folder.path(), &["journal", "replay", "1"]).expect(0);
+    wait_for("the delivery", || ward(folder.path(), "delivered") == 1);
+    assert_eq!(receiver.control_ids()[5..], ["L1-1", "L1-2"]);
+    assert!(receiver.seen()[5..].iter().all(|seen| seen.text().contains("|ICU|") && !seen.text().contains("|5.5|")));
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn a_site_is_checked() {
     let folder = tempfile::tempdir().expect("a folder");
     site(folder.path(), "mllp: \"ward.example\"", A08_AS_RECEIVED);

@@ -458,3 +458,19 @@ fn a_site_whose_folders_change_is_watched_where_it_is_now() {
     wait_for_log(&daemon, "+ route odd");
     assert_eq!(daemon.stop(), 0);
 }
+
+#[test]
+fn a_way_back_that_cannot_be_opened_is_refused_at_a_reload_and_at_a_start() {
+    let folder = site("reload: signal\nlisteners: { adt: { mllp: 127.0.0.1:0 } }\ntargets: { main: { null: true } }\n");
+    let daemon = Daemon::start(folder.path());
+    save(
+        folder.path(),
+        "reload: signal\nlisteners: { adt: { mllp: 127.0.0.1:0, enhanced: { to: '127.0.0.1:9', tls: { name: \"not a name\" } } } }\ntargets: { main: { null: true } }\n",
+    );
+    let refused = run(folder.path(), &["reload"]);
+    assert!(refused.code != 0 && refused.err.contains("listener adt: `enhanced: { to }`:"), "{} {}", refused.out, refused.err);
+    assert!(exchange(daemon.address("adt on "), admit("C1", "1").as_bytes()).contains("MSA|AA|C1"), "it goes on as it was");
+    assert_eq!(daemon.stop(), 0);
+    let refused = run(folder.path(), &["serve"]).expect(2);
+    assert!(refused.err.contains("listener adt: `enhanced: { to }`:"), "{}", refused.err);
+}

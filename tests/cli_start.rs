@@ -128,3 +128,16 @@ fn a_target_that_drains_goes_on_to_drain_after_a_restart() {
     wait_for("its end", || daemon.err().contains("nothing waits any more for a target"));
     assert_eq!(daemon.stop(), 0);
 }
+
+#[test]
+fn after_a_start_with_a_faulty_site_file_it_is_said_what_puts_the_mended_one_in_force() {
+    for (reload, how) in [("watch", "and it is live at once"), ("signal", "then put it in force with `kiln reload` or SIGHUP")] {
+        let good = format!("{HEAD}reload: {reload}\nlisteners: {{ adt: {{ mllp: 127.0.0.1:0 }} }}\ntargets: {{ main: {{ folder: out }} }}\n");
+        let folder = bare_site(&good, ROUTE);
+        assert_eq!(Daemon::start(folder.path()).stop(), 0);
+        save(folder.path(), &good.replace("folder: out", "fodler: out"));
+        let daemon = Daemon::start(folder.path());
+        assert!(daemon.err().contains(&format!("mend kiln.yaml, {how}")), "{}", daemon.err());
+        assert_eq!(daemon.stop(), 0);
+    }
+}

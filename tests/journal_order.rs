@@ -6,7 +6,7 @@ mod journal_support;
 
 use journal_support::{NEW_YEAR, append, dead, delivered, envelope, fill, first, open, options, outcome};
 use kiln::exchange::{DeliveryId, MessageId, OrderKey, Phi, Timestamp};
-use kiln::journal::{Edit, Journal, JournalError, Options, Replay, Settlement};
+use kiln::journal::{Edit, Journal, JournalError, Later, Options, Reopening, Replay, Settlement};
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -148,4 +148,45 @@ async fn an_edit_is_what_is_delivered_and_waits_until_nothing_is_under_way() {
     journal.replay(&[first(id)], &Replay::at(Timestamp(NEW_YEAR))).await.unwrap();
     assert!(!journal.is_blocked("main", first(other), &[OrderKey(9)]).await.unwrap());
     assert_eq!(journal.verify().await.unwrap().faults, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_later_is_counted_for_thousands_on_one_key() {
+    const MESSAGES: u64 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    let mut ids: Vec<DeliveryId> = fill(&journal, 0, MESSAGES, "main", |_| 7).await.iter().map(|stored| first(stored.id())).collect();
+    ids.sort_unstable();
+    // One in two was given up, and all others were delivered.
+    let outcomes = ids.iter().enumerate().map(|(n, id)| journal.settle(if n % 2 == 0 { dead(*id, false) } else { delivered(*id) }));
+    futures_util::future::join_all(outcomes).await.into_iter().for_each(|settled| settled.unwrap());
+    let asked: Vec<Reopening> = ids.iter().step_by(2).map(|id| (*id).into()).collect();
+    let newest = ids.last().copied();
+    let began = std::time::Instant::now();
+    let later = journal.later_delivered(asked.clone()).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let wanted: Vec<Later> = (1..=MESSAGES / 2).rev().map(|count| Later { count, newest }).collect();
+    assert!(later == wanted, "{:?} {:?}", later.first(), later.last());
+    let all = journal.all_later_delivered(asked.clone(), 10_000).await.unwrap().expect("they are not more than that");
+    assert_eq!((all.len() as u64, all.last().copied()), (MESSAGES / 2, newest));
+    assert_eq!(journal.all_later_delivered(asked, 9_999).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_came_later_counts_once_however_many_keys_it_shares() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path());
+    let mut ids = Vec::new();
+    for (n, keys) in [&[1, 2][..], &[2, 3], &[1, 2, 3], &[4]].into_iter().enumerate() {
+        let mut one = envelope(&format!("C{n}"), 0);
+        one.order_keys = keys.iter().map(|key| OrderKey(*key)).collect();
+        let id = first(journal.append(append(one, &["main"])).await.unwrap().id());
+        journal.settle(if n < 2 { dead(id, false) } else { delivered(id) }).await.unwrap();
+        ids.push(id);
+    }
+    let one = Later { count: 1, newest: Some(ids[2]) };
+    assert_eq!(journal.later_delivered(vec![ids[1].into(), ids[0].into()]).await.unwrap(), [one, one]);
+    // An edit widens what the second is about.
+    let widened = Reopening { id: ids[1], keys: vec![OrderKey(4)] };
+    assert_eq!(journal.later_delivered(vec![widened]).await.unwrap(), [Later { count: 2, newest: Some(ids[3]) }]);
 }

@@ -6,8 +6,11 @@ mod journal_support;
 
 use journal_support::{NEW_YEAR, append, delivered, envelope, options, outcome};
 use kiln::exchange::{DeliveryId, Phi, Timestamp};
-use kiln::journal::{Append, Correspondent, Depends, Journal, Options, Owed, OwedState, Place, SettleFault, Settlement, Telling, Told, Wanted};
+use kiln::journal::{AcknowledgementAttempt, Append, Depends, Journal, Options, Owed, OwedState, Place, Sender, SettleFault, Settlement, Told, Wanted};
 use std::time::Duration;
+
+/// Later than everything that waits for a time.
+const NOW: Timestamp = Timestamp(NEW_YEAR + 1_000);
 
 #[tokio::test]
 async fn what_a_sender_is_owed_is_decided_with_the_delivery_and_outlives_its_segment() {
@@ -23,7 +26,7 @@ async fn what_a_sender_is_owed_is_decided_with_the_delivery_and_outlives_its_seg
     {
         ids.push(journal.append(owing(id, wanted, numbers)).await.unwrap().id());
     }
-    let whom = Correspondent::of(&envelope("A", 1));
+    let whom = Sender::of(&envelope("A", 1));
     let state = async |n: usize| journal.owed(ids[n]).await.unwrap().map(|owed| (owed.state, owed.positive)).unwrap();
     let delivery = |n: usize, number| DeliveryId { message: ids[n], number };
     assert_eq!(journal.news_for().await.into_iter().collect::<Vec<_>>(), std::slice::from_ref(&whom), "D waits for nothing");
@@ -48,18 +51,26 @@ async fn what_a_sender_is_owed_is_decided_with_the_delivery_and_outlives_its_seg
         .await
         .unwrap();
     assert_eq!((state(2).await, journal.owed(ids[2]).await.unwrap().unwrap().told), ((OwedState::Due, Some(false)), why));
-    let due: Vec<_> = journal.due(&whom, None, 10).await.unwrap().into_iter().map(|owed| owed.message).collect();
+    let due: Vec<_> = journal.due(&whom, None, NOW, 10).await.unwrap().into_iter().map(|owed| owed.message).collect();
     assert_eq!(due, [ids[2], ids[3]]);
-    assert_eq!(journal.due(&whom, Some(ids[2]), 1).await.unwrap().len(), 1);
-    let stranger = Correspondent { sender: whom.sender + 1, ..whom.clone() };
-    assert!(journal.due(&stranger, None, 10).await.unwrap().is_empty());
+    assert_eq!(journal.due(&whom, Some(ids[2]), NOW, 1).await.unwrap().len(), 1);
+    let stranger = Sender { number: whom.number + 1, ..whom.clone() };
+    assert!(journal.due(&stranger, None, NOW, 10).await.unwrap().is_empty());
 
-    // Telling: sent, not accepted by somebody else's word, accepted, and asked for again.
-    let tell = |n: usize, outcome| journal.tell(Telling { message: ids[n], at: Timestamp(NEW_YEAR + 2), note: "note".into(), outcome });
+    // AcknowledgementAttempt: sent, not accepted by somebody else's word, accepted, and asked for again.
+    let tell = |n: usize, outcome| journal.tell(AcknowledgementAttempt { message: ids[n], at: Timestamp(NEW_YEAR + 2), note: "note".into(), outcome });
     assert_eq!(tell(3, Told::Accepted { listener: "adt".into(), sent: None }).await, Err(SettleFault::Unknown), "it was not sent");
     let sent = Some(("AA", Phi::new(b"MSH".to_vec())));
     tell(3, Told::Later { not_before: Timestamp(NEW_YEAR + 5), sent }).await.unwrap();
+    // It waits for its time, and whoever is told something now does not read it.
+    let now = |ms: i64| Timestamp(NEW_YEAR + ms);
+    assert_eq!(journal.due(&whom, None, now(4), 10).await.unwrap().len(), 1);
+    assert_eq!((journal.next_due(&whom, now(4)).await.unwrap(), journal.next_due(&whom, now(5)).await.unwrap()), (Some(now(5)), None));
+    assert_eq!(journal.due(&whom, None, now(5), 10).await.unwrap().len(), 2);
     assert_eq!(tell(3, Told::Accepted { listener: "other".into(), sent: None }).await, Err(SettleFault::Unknown));
+    assert_eq!(tell(3, Told::Declined { listener: "other".into(), not_before: now(9) }).await, Err(SettleFault::Unknown));
+    tell(3, Told::Declined { listener: "adt".into(), not_before: now(9) }).await.unwrap();
+    assert_eq!(journal.owed(ids[3]).await.unwrap().map(|owed| (owed.attempts, owed.not_before)), Some((2, Some(now(9)))));
     tell(3, Told::Accepted { listener: "adt".into(), sent: None }).await.unwrap();
     assert_eq!(state(3).await.0, OwedState::Accepted);
     tell(3, Told::Again(Some(Place { line: 9, frames: 4 }))).await.unwrap();
@@ -76,11 +87,11 @@ async fn what_a_sender_is_owed_is_decided_with_the_delivery_and_outlives_its_seg
     journal.append(late).await.unwrap();
     let pruned = journal.prune(Timestamp(NEW_YEAR + 3 * 24 * 3_600_000)).await.unwrap();
     assert_eq!((pruned.segments, pruned.carried), (1, 4), "A waits for a delivery, B has a dead letter, C and D are to be told");
-    assert_eq!(journal.due(&whom, None, 10).await.unwrap().len(), 2);
+    assert_eq!(journal.due(&whom, None, NOW, 10).await.unwrap().len(), 2);
     journal.close().await;
     let journal = Journal::open(options(folder.path())).unwrap();
-    assert_eq!(journal.correspondents().await.unwrap().into_iter().collect::<Vec<_>>(), std::slice::from_ref(&whom));
+    assert_eq!(journal.senders_owed().await.unwrap().into_iter().collect::<Vec<_>>(), std::slice::from_ref(&whom));
     journal.settle(delivered(delivery(0, 1))).await.unwrap();
-    let due: Vec<_> = journal.due(&whom, None, 10).await.unwrap().into_iter().map(|owed| (owed.message, owed.positive)).collect();
+    let due: Vec<_> = journal.due(&whom, None, NOW, 10).await.unwrap().into_iter().map(|owed| (owed.message, owed.positive)).collect();
     assert_eq!(due, [(ids[0], Some(true)), (ids[2], Some(false)), (ids[3], Some(true))]);
 }

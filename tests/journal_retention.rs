@@ -5,8 +5,8 @@
 mod journal_support;
 
 use journal_support::{NEW_YEAR, append, dead, delivered, envelope, fill, first, options, outcome, until};
-use kiln::exchange::{ControlId, OrderKey, Phi, Timestamp};
-use kiln::journal::{Journal, JournalError, Options, Query, Settlement};
+use kiln::exchange::{ControlId, MessageId, OrderKey, Phi, Timestamp};
+use kiln::journal::{Journal, JournalError, Options, Query, Reader, Settlement, Unknown, UnknownList};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,4 +125,29 @@ async fn what_was_carried_over_goes_once_it_is_settled() {
     assert_eq!(left.iter().map(|found| found.control_id.0.as_str()).collect::<Vec<_>>(), ["C99"]);
     assert_eq!(journal.counts("main").dead_letters, 1);
     assert_eq!(journal.verify().await.unwrap().faults, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_unknown_code_is_forgotten_when_nobody_has_sent_it_for_as_long_as_messages_are_kept() {
+    const DAY_MS: i64 = 24 * 3_600_000;
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(Options { keep: Duration::from_secs(24 * 3_600), ..options(folder.path()) }).unwrap();
+    let unknown = |code: &str, at: i64| Unknown {
+        listener: "adt".into(),
+        application: "ADT".into(),
+        facility: "HOSP".into(),
+        list: UnknownList::Table("administrative-sex".into()),
+        code: Phi::new(code.into()),
+        place: "PID-8".into(),
+        count: 1,
+        at: Timestamp(NEW_YEAR + at),
+        example: MessageId(1),
+    };
+    journal.keep_unknown(vec![unknown("OLD", 0), unknown("STILL", 0), unknown("NEW", DAY_MS)]).await.unwrap();
+    journal.keep_unknown(vec![unknown("STILL", DAY_MS)]).await.unwrap();
+    journal.prune(Timestamp(NEW_YEAR + DAY_MS)).await.unwrap();
+    let codes = || Reader::open(folder.path()).unwrap().unknown().unwrap().into_iter().map(|row| row.what.code.into_exposed()).collect::<Vec<_>>();
+    assert_eq!(codes(), ["STILL", "NEW", "OLD"], "a day has not passed");
+    journal.prune(Timestamp(NEW_YEAR + DAY_MS + 1)).await.unwrap();
+    assert_eq!(codes(), ["STILL", "NEW"]);
 }

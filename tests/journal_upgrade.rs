@@ -7,11 +7,17 @@ mod journal_support;
 use bytes::Bytes;
 use journal_support::{NEW_YEAR, append, delivered, envelope, open, options};
 use kiln::exchange::{DeliveryId, MessageId, OrderKey, Phi, Timestamp};
-use kiln::journal::{DeliveryState, Disposition, Edit, Gone, Journal, Options, Query, Reader, Replay, Unknown, UnknownList};
+use kiln::journal::{
+    Append, DeliveryState, Depends, Disposition, Edit, Gone, Journal, Kept, Options, Owed, OwedState, Query, Reader, Replay, ReplyRecord, Unknown, UnknownList,
+    Wanted,
+};
 use std::path::Path;
 use std::time::Duration;
 
 const FILES: [(&str, &str); 3] = [("carried", "carried.db"), ("segment", "segment-00000000000000000001.db"), ("state", "state.db")];
+
+/// Later than everything in them, by more than what is kept.
+const YEARS_LATER: Timestamp = Timestamp(1_796_053_091_890 + 365 * 24 * 3_600_000);
 
 fn tree() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/journal_upgrade")
@@ -65,7 +71,7 @@ async fn each_earlier_format_is_kept_here_and_upgraded_whole() {
         what_was_there_is_there(&journal, format).await;
         what_is_new_works(&journal).await;
         assert_eq!(journal.verify().await.unwrap().faults, Vec::<String>::new(), "format {format}");
-        journal.close().await;
+        what_is_new_outlives_its_segment(journal, folder.path()).await;
         assert!(Reader::open(folder.path()).unwrap().verify().unwrap().faults.is_empty(), "format {format}");
     }
 }
@@ -93,7 +99,7 @@ async fn what_is_new_works(journal: &Journal) {
     let edit = Edit { at: Timestamp(NEW_YEAR), by: "ann".into(), bytes: Phi::new(Bytes::from_static(b"MSH|")), keys: vec![(0, vec![OrderKey(4711)])] };
     journal.edit(MessageId(2), edit).await.unwrap();
     assert_eq!(journal.show(MessageId(2)).await.unwrap().content().expose(), "MSH|");
-    assert_eq!(journal.later_delivered(&[id(2, 0)]).await.unwrap()[0].deliveries, [id(6, 0)]);
+    assert_eq!(journal.later_delivered(vec![id(2, 0).into()]).await.unwrap()[0].newest, Some(id(6, 0)));
     assert_eq!(journal.replay(&[id(2, 0)], &Replay::at(Timestamp(NEW_YEAR))).await.unwrap(), 1);
     let unknown = Unknown {
         listener: "adt".into(),
@@ -110,6 +116,46 @@ async fn what_is_new_works(journal: &Journal) {
     journal.put_site("listeners: {}".into(), Gone { left: vec![("down".into(), "targets: {}".into())], back: vec![] }).await.unwrap();
     assert_eq!(journal.site(Some("down")).await.unwrap().as_deref(), Some("targets: {}"));
     assert_eq!(journal.site(None).await.unwrap().as_deref(), Some("listeners: {}"));
+}
+
+/// What the newest format added is there when the journal is opened again, and when its segment has gone.
+async fn what_is_new_outlives_its_segment(journal: Journal, folder: &Path) {
+    let answers = || Phi::new("[\"found\"]".to_owned());
+    let reply = ReplyRecord {
+        at: Timestamp(NEW_YEAR),
+        program: "p".into(),
+        route: "pdq".into(),
+        answers: answers(),
+        bytes: Phi::new(Bytes::from_static(b"MSH|^~\\&|KILN\rMSA|AA|Q\r")),
+    };
+    let wanted = |depends| Owed { accept: Some("CA"), wanted: Wanted::Always, depends, line: None };
+    // One whose outcome is to be told, and one that waits for its delivery, for which a question was asked and answered.
+    let told = Append { owed: Some(wanted(Depends::Done)), ..append(envelope("C7", 4712), &[]) };
+    let told = journal.append(told).await.unwrap().id();
+    let waits = Append { owed: Some(wanted(Depends::Deliveries(vec![0]))), ..append(envelope("C8", 4713), &["down"]) };
+    let waits = journal.append(waits).await.unwrap().id();
+    journal.keep(Kept::Answers { delivery: DeliveryId { message: waits, number: 0 }, answers: answers() }).await.unwrap();
+    journal.keep(Kept::Reply { message: waits, reply: reply.clone() }).await.unwrap();
+    let is_there = async |journal: &Journal| {
+        assert_eq!(journal.owed(told).await.unwrap().map(|owed| (owed.state, owed.accept)), Some((OwedState::Due, Some("CA".to_owned()))));
+        assert_eq!(journal.owed(waits).await.unwrap().map(|owed| owed.state), Some(OwedState::Open));
+        assert_eq!(journal.answers(DeliveryId { message: waits, number: 0 }).await.unwrap().map(Phi::into_exposed), Some(answers().into_exposed()));
+        let kept = journal.reply(waits).await.unwrap().unwrap();
+        assert_eq!((kept.at, kept.program, kept.route), (reply.at, reply.program.clone(), reply.route.clone()));
+        assert_eq!((kept.answers.expose(), kept.bytes.expose()), (reply.answers.expose(), reply.bytes.expose()));
+        assert_eq!(journal.show(MessageId(2)).await.unwrap().edits.len(), 1);
+    };
+    is_there(&journal).await;
+    journal.close().await;
+    let journal = Journal::open(Options { keep: Duration::from_secs(3600), ..options(folder) }).unwrap();
+    is_there(&journal).await;
+    let pruned = journal.prune(YEARS_LATER).await.unwrap();
+    assert_eq!(pruned.segments, 1);
+    is_there(&journal).await;
+    journal.settle(delivered(DeliveryId { message: waits, number: 0 })).await.unwrap();
+    assert_eq!(journal.owed(waits).await.unwrap().map(|owed| (owed.state, owed.positive)), Some((OwedState::Due, Some(true))));
+    assert_eq!(journal.verify().await.unwrap().faults, Vec::<String>::new());
+    journal.close().await;
 }
 
 #[test]
@@ -132,8 +178,7 @@ async fn retention_carries_over_what_an_earlier_format_left() {
     for format in 1..newest(new.path()) {
         let folder = written_by(format);
         let journal = Journal::open(Options { keep: Duration::from_secs(3600), ..options(folder.path()) }).unwrap();
-        let year_later = Timestamp(1_796_053_091_890 + 365 * 24 * 3_600_000);
-        let pruned = journal.prune(year_later).await.unwrap();
+        let pruned = journal.prune(YEARS_LATER).await.unwrap();
         assert_eq!((pruned.segments, pruned.carried), (1, 3), "format {format}");
         assert_eq!(journal.counts("main").dead_letters, 1);
         assert!(journal.verify().await.unwrap().faults.is_empty());

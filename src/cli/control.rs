@@ -2,7 +2,7 @@
 //!
 //! One JSON object each way, a line each. The socket's permissions (0600, in a folder of 0700) are the whole access control.
 
-use crate::cli::control_hands;
+use crate::cli::control_changes;
 use crate::cli::import;
 use crate::console::Watch;
 use crate::engine::Engine;
@@ -32,7 +32,7 @@ pub(crate) enum Request {
     /// How the last reload went.
     Status,
     /// Try dead letters, skipped and superseded deliveries again.
-    Replay(Wish),
+    Replay(ReplayRequest),
     /// Take messages of an archive; they follow, and their answers come one by one.
     Import {
         /// The listener that takes them.
@@ -43,7 +43,7 @@ pub(crate) enum Request {
         since: Option<u64>,
     },
     /// Give dead letters up.
-    Skip(Wish),
+    Skip(ReplayRequest),
     /// Forget unknown codes that are known now.
     Known {
         /// A table; `None` for the naming systems.
@@ -56,7 +56,7 @@ pub(crate) enum Request {
 /// Which deliveries an operator means, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Wish {
+pub(crate) struct ReplayRequest {
     /// The messages, each once.
     pub items: Vec<Item>,
     /// Only to this target.
@@ -130,7 +130,7 @@ pub(crate) type Ask = oneshot::Sender<Result<Vec<String>, String>>;
 
 /// What the daemon's side of the socket needs.
 #[derive(Clone)]
-pub(crate) struct Ears {
+pub(crate) struct ControlContext {
     /// What is changed.
     pub engine: Arc<Engine>,
     /// Where reloads are asked for.
@@ -199,7 +199,7 @@ pub(crate) async fn ask_or_do(folder: &Path, request: &Request, rules: &Rules) -
                 (_, None) => {}
             }
             let journal = Journal::open(options).map_err(|e| e.to_string())?;
-            let done = control_hands::Hands::Alone(&journal, rules).apply(request).await;
+            let done = control_changes::JournalAccess::Alone(&journal, rules).apply(request).await;
             journal.close().await;
             done
         }
@@ -244,7 +244,7 @@ pub(crate) fn bind(folder: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// Answers until closing. Commands that are under way then are dropped between two of their changes.
-pub(crate) async fn serve(listener: UnixListener, ears: Ears, closing: CancellationToken) {
+pub(crate) async fn serve(listener: UnixListener, context: ControlContext, closing: CancellationToken) {
     let mut connections = JoinSet::new();
     let turn = Arc::new(Mutex::new(()));
     loop {
@@ -253,9 +253,9 @@ pub(crate) async fn serve(listener: UnixListener, ears: Ears, closing: Cancellat
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
-                    let (ears, turn) = (ears.clone(), Arc::clone(&turn));
+                    let (context, turn) = (context.clone(), Arc::clone(&turn));
                     connections.spawn(async move {
-                        if !matches!(answer(stream, &ears, &turn).await, Ok(())) {
+                        if !matches!(answer(stream, &context, &turn).await, Ok(())) {
                             tracing::debug!("a control connection ended early");
                         }
                     });
@@ -272,7 +272,7 @@ pub(crate) async fn serve(listener: UnixListener, ears: Ears, closing: Cancellat
     connections.shutdown().await;
 }
 
-async fn answer(stream: UnixStream, ears: &Ears, turn: &Mutex<()>) -> std::io::Result<()> {
+async fn answer(stream: UnixStream, context: &ControlContext, turn: &Mutex<()>) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut request = BufReader::new(read.take(REQUEST_BYTES_MAX));
@@ -281,15 +281,15 @@ async fn answer(stream: UnixStream, ears: &Ears, turn: &Mutex<()>) -> std::io::R
     if let Ok(Request::Import { listener, files, since }) = &request_read {
         // Nothing was sent behind the request: the client waits for its answer first. It may take hours, and holds up nobody.
         let read = BufReader::new(request.into_inner().into_inner());
-        return import::answer(read, write, &ears.engine, &ears.imports, (listener, files, *since)).await;
+        return import::answer(read, write, &context.engine, &context.imports, (listener, files, *since)).await;
     }
     let answer = match request_read {
-        Ok(Request::Status) => Answer::Done(Done { said: ears.watch.routes().last_reload_error.into_iter().collect(), ..Done::default() }),
+        Ok(Request::Status) => Answer::Done(Done { said: context.watch.routes().last_reload_error.into_iter().collect(), ..Done::default() }),
         Ok(request) => {
             // Whoever is silent holds up nobody; what changes the journal goes one after the other.
             let change = async {
                 let _turn = turn.lock().await;
-                control_hands::Hands::Running(ears).apply(&request).await
+                control_changes::JournalAccess::Running(context).apply(&request).await
             };
             tokio::time::timeout(PATIENCE, change).await?.map_or_else(Answer::Fault, Answer::Done)
         }

@@ -1,6 +1,6 @@
 //! A running daemon: what `kiln serve` and `kiln try` start, and the order in which it stops.
 
-use crate::cli::control::{self, Ask, Ears};
+use crate::cli::control::{self, Ask, ControlContext};
 use crate::cli::import::Turns;
 use crate::cli::patient_index;
 use crate::cli::route_set;
@@ -198,8 +198,8 @@ impl Daemon {
         tasks.spawn(server_watch::watch(open, Arc::downgrade(&engine), Arc::clone(&watch), closing.clone()));
         let mut commands = JoinSet::new();
         let (reloads, asks) = mpsc::channel(1);
-        let ears = Ears { engine: Arc::clone(&engine), reloads, watch: Arc::clone(&watch), imports: Turns::default() };
-        commands.spawn(control::serve(control, ears, stop_control.clone()));
+        let context = ControlContext { engine: Arc::clone(&engine), reloads, watch: Arc::clone(&watch), imports: Turns::default() };
+        commands.spawn(control::serve(control, context, stop_control.clone()));
         let control = (commands, stop_control);
         let (console, probes) = (bound.first().copied().flatten(), bound.get(1).copied().flatten());
         let (site, folder) = (Mutex::new(site.clone()), site.journal.path.clone());

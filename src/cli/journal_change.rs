@@ -1,7 +1,7 @@
 //! `kiln journal prune`, `replay` and `skip`: they change the journal, so they need it for themselves or ask the daemon that has it.
 
 use crate::cli::Exit;
-use crate::cli::control::{self, Done, Item, Overridden, Request, Superseded, Wish};
+use crate::cli::control::{self, Done, Item, Overridden, ReplayRequest, Request, Superseded};
 use crate::cli::journal::{Place, open};
 use crate::cli::journal_edit::{edited, who};
 use crate::cli::journal_filter::Filter;
@@ -142,14 +142,15 @@ pub(crate) fn replay(args: &ReplayArgs) -> Exit {
         Ok(items) => items,
         Err(exit) => return exit,
     };
-    let mut wish = Wish { items, target: args.which.filter.target.clone(), by: who(), as_received: args.as_received, superseded: args.superseded, edit: None };
+    let mut request =
+        ReplayRequest { items, target: args.which.filter.target.clone(), by: who(), as_received: args.as_received, superseded: args.superseded, edit: None };
     if args.edit || args.with.is_some() {
-        let [Item { message, .. }] = wish.items.as_slice() else {
+        let [Item { message, .. }] = request.items.as_slice() else {
             err!("kiln: one message at a time can be edited; say its number");
             return Exit::CouldNot;
         };
         match edited(&folder, &rules, *message, args.with.as_deref()) {
-            Ok(Some(bytes)) => wish.edit = Some(base64::engine::general_purpose::STANDARD.encode(bytes)),
+            Ok(Some(bytes)) => request.edit = Some(base64::engine::general_purpose::STANDARD.encode(bytes)),
             Ok(None) => {
                 err!("kiln: the message is as it was; nothing was done");
                 return Exit::Found;
@@ -160,7 +161,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> Exit {
             }
         }
     }
-    if args.which.dry_run { dry(&wish, "tried again", args.which.json) } else { ask(&args.which.place, &Request::Replay(wish), args.which.json) }
+    if args.which.dry_run { dry(&request, "tried again", args.which.json) } else { ask(&args.which.place, &Request::Replay(request), args.which.json) }
 }
 
 pub(crate) fn skip(SkipArgs { which }: &SkipArgs) -> Exit {
@@ -169,13 +170,13 @@ pub(crate) fn skip(SkipArgs { which }: &SkipArgs) -> Exit {
         Ok(items) => items,
         Err(exit) => return exit,
     };
-    let wish = Wish { items, target: which.filter.target.clone(), by: who(), ..Wish::default() };
-    if which.dry_run { dry(&wish, "given up for good", which.json) } else { ask(&which.place, &Request::Skip(wish), which.json) }
+    let request = ReplayRequest { items, target: which.filter.target.clone(), by: who(), ..ReplayRequest::default() };
+    if which.dry_run { dry(&request, "given up for good", which.json) } else { ask(&which.place, &Request::Skip(request), which.json) }
 }
 
 /// What would be done.
-fn dry(wish: &Wish, what: &str, json: bool) -> Exit {
-    let numbers: Vec<u64> = wish.items.iter().map(|item| item.message).collect();
+fn dry(request: &ReplayRequest, what: &str, json: bool) -> Exit {
+    let numbers: Vec<u64> = request.items.iter().map(|item| item.message).collect();
     if json {
         out!("{}", serde_json::json!({ "messages": numbers }));
     } else {
@@ -218,9 +219,9 @@ fn tell(request: &Request, done: &Done) {
         Request::Prune => {
             out!("{} with {} deleted, {} carried over", plural(done.segments, "file"), plural(done.messages, "message"), plural(done.carried, "message"));
         }
-        Request::Replay(wish) => {
+        Request::Replay(request) => {
             out!("{} {}", paint(GOOD, &plural(done.deliveries, "delivery")), "will be tried again");
-            superseded(wish.superseded, &done.superseded);
+            superseded(request.superseded, &done.superseded);
         }
         Request::Skip(_) => out!("{} {}", paint(GOOD, &plural(done.deliveries, "delivery")), "given up for good"),
         Request::Known { .. } => {}

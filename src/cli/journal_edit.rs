@@ -4,12 +4,15 @@ use crate::cli::control::Rules;
 use crate::cli::paint::err;
 use crate::exchange::MessageId;
 use crate::hl7v2::Message;
-use crate::journal::Reader;
+use crate::journal::{Reader, draft_file};
 use crate::site::words;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The message as it is to be; `None` if it is as it was. A sentence about what went wrong.
 pub(crate) fn edited(folder: &Path, rules: &Rules, number: u64, with: Option<&Path>) -> Result<Option<Vec<u8>>, String> {
@@ -59,10 +62,48 @@ impl Drop for Draft {
     }
 }
 
+/// While an editor runs, what the terminal's keys send (Ctrl-C, Ctrl-\\) is the editor's: it goes to this process, too, which must live to delete
+/// the file. Afterwards they end this process, as ever.
+struct HeldSignals(Arc<AtomicBool>);
+
+impl HeldSignals {
+    fn hold() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (mut interrupt, mut quit) = {
+            let _inside = runtime.enter();
+            (signal(SignalKind::interrupt())?, signal(SignalKind::quit())?)
+        };
+        let held = Arc::new(AtomicBool::new(true));
+        let still = Arc::clone(&held);
+        std::thread::Builder::new().name("kiln-signals".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    // What a shell says of a process that a signal has ended: 128 and its number.
+                    let code = tokio::select! {
+                        _ = interrupt.recv() => 130,
+                        _ = quit.recv() => 131,
+                    };
+                    if !still.load(Ordering::Acquire) {
+                        std::process::exit(code);
+                    }
+                }
+            });
+        })?;
+        Ok(Self(held))
+    }
+}
+
+impl Drop for HeldSignals {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 fn in_editor(folder: &Path, number: u64, message: &[u8]) -> Result<Vec<u8>, String> {
     let editor = ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok()).filter(|editor| !editor.trim().is_empty());
     let editor = editor.ok_or("no editor is set: set EDITOR, or give the edited message with `--with FILE`")?;
-    let path = folder.join(format!("edit-{number}-{}.hl7", std::process::id()));
+    let path = draft_file(folder, MessageId(number));
+    let _held = HeldSignals::hold().map_err(|e| format!("signals cannot be handled here: {}", words(&e)))?;
     let failed = |e: std::io::Error| format!("{}: {}", path.display(), words(&e));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
     let draft = Draft(path.clone());

@@ -4,7 +4,7 @@ mod answers;
 mod check;
 mod check_fix;
 mod control;
-mod control_hands;
+mod control_changes;
 mod coverage;
 mod coverage_count;
 mod coverage_guide;

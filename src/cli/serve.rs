@@ -31,7 +31,8 @@ A site file to begin with:
   targets: { main: { folder: out } }
 
 Every key can be set from the environment (KILN__JOURNAL__PATH=/data for journal.path).
-A saved change of the site file, of routes or of secrets is live within a second, or refused as a whole; SIGHUP and `kiln reload` do the same.
+A saved change of the site file, of routes or of secrets is live within a second, or refused as a whole; SIGHUP and `kiln reload` do the same
+(with `reload: signal` in the site file only they do).
 SIGTERM and SIGINT stop in order. Exits 2 when it cannot start, 74 when the journal's disk failed.")]
 pub(crate) struct Args {
     /// The site file
@@ -109,7 +110,11 @@ fn begin(args: &Args) -> Option<Begin> {
         None => first_faults(&loaded.sources, &loaded.diagnostics),
     };
     let (site, last) = site_memory::last_applied(config, &text, &loaded, &args.flags())?;
-    err!("kiln: starting with the site file that was applied last; mend {}, and it is live at once", config.display());
+    let live = match site.reload {
+        Reload::Watch => "and it is live at once",
+        Reload::Signal => "then put it in force with `kiln reload` or SIGHUP",
+    };
+    err!("kiln: starting with the site file that was applied last; mend {}, {live}", config.display());
     Some(Begin { site, origin: origin(last), refused: Some(what) })
 }
 

@@ -1,7 +1,7 @@
 //! `kiln unmapped`: codes that no table knows and authorities that no naming system knows, by sender; and the rows that make them known.
 
 use crate::cli::Exit;
-use crate::cli::control::{self, Item, Request, Wish};
+use crate::cli::control::{self, Item, ReplayRequest, Request};
 use crate::cli::journal::{Place, open};
 use crate::cli::journal_edit::who;
 use crate::cli::journal_filter::Filter;
@@ -223,7 +223,7 @@ fn made_known(args: &AddArgs) -> Result<Exit, String> {
         out!("{}", paint(FAINT, "nothing waited for it"));
         return Ok(Exit::Done);
     }
-    let done = ask(&Request::Replay(Wish { items, by: who(), ..Wish::default() }))?;
+    let done = ask(&Request::Replay(ReplayRequest { items, by: who(), ..ReplayRequest::default() }))?;
     out!("{} will be tried again", paint(GOOD, &plural(done.deliveries, "delivery")));
     if !done.superseded.is_empty() {
         out!("{} superseded by later messages; `kiln journal replay --state superseded --superseded` sends them all the same", done.superseded.len());

@@ -4,7 +4,7 @@
 
 use crate::engine::acknowledgement::hl7_time;
 use crate::engine::asking::{AskFault, Asker, too_slow};
-use crate::engine::mapping::{self, Mapped, Stopped};
+use crate::engine::mapping::{self, Stopped};
 use crate::engine::pacts::Refusal;
 use crate::engine::shared::{Shared, now};
 use crate::engine::{Routes, refusal};
@@ -85,11 +85,11 @@ async fn make(shared: &Shared, stored: &Stored, question: &Question<'_>) -> (Res
         }
     };
     let made = match mapping::run(routes, route, stored.id(), envelope, &answers) {
-        Mapped::Made(output) => {
+        Ok(output) => {
             output.findings.iter().for_each(|finding| shared.metrics.finding(finding.kind));
             output.drafts.into_iter().next().map(|draft| draft.bytes).ok_or_else(|| of_words("the route makes no answer to this question"))
         }
-        Mapped::Stopped { told, .. } => Err(told),
+        Err(Stopped { told, .. }) => Err(told),
     };
     (made, answers)
 }

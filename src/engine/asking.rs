@@ -25,7 +25,7 @@ const CACHED_MAX: usize = 1_000;
 /// A longer answer, as JSON, is not kept in memory.
 const CACHED_BYTES_MAX: usize = 64 * 1_024;
 /// How long to wait for another's probe.
-const PROBE_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PROBE_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a run may ask for.
 pub(super) struct Asker<'a> {
@@ -114,8 +114,8 @@ impl Asker<'_> {
             // Whoever is dropped while it asks must not leave the breaker waiting for a probe.
             let _probe = Probe(lane);
             let _turn = lane.asking.acquire().await;
-            let asked = once(lane, asking, question, resume).await;
-            match &asked {
+            let mut asked = once(lane, asking, question, resume).await;
+            match &mut asked {
                 Ok(_) => {
                     if lane.breaker().succeeded() {
                         self.shared.metrics.breaker(&lane.name, false);
@@ -126,6 +126,14 @@ impl Asker<'_> {
                 Err(setback) if setback.fault == Fault::Target => {
                     if lane.breaker().failed(now(), setback.retry_after) {
                         tracing::warn!(target_name = %lane.name, code = setback.code, "the breaker is open: only probes are sent until the target is back");
+                    }
+                    self.shared.metrics.breaker(&lane.name, lane.breaker().is_open());
+                }
+                // What it refuses to everybody in the same way is its own fault. What Kiln makes of an answer, and no status, says nothing about it.
+                Err(setback) if setback.fault == Fault::Message && setback.status.is_some() => {
+                    if lane.breaker().refused(self.message, setback.code, now()) {
+                        tracing::warn!(target_name = %lane.name, code = setback.code, "the breaker is open: only probes are sent until the target is back");
+                        setback.fault = Fault::Target;
                     }
                     self.shared.metrics.breaker(&lane.name, lane.breaker().is_open());
                 }

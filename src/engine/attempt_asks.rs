@@ -1,8 +1,9 @@
 //! What an attempt asks before it maps, and whose fault it is when nobody answers.
 
-use crate::engine::asking::{AskFault, Asker};
+use crate::engine::asking::{AskFault, Asker, PROBE_PAUSE};
 use crate::engine::backoff;
 use crate::engine::delivery::{Attempt, Ended};
+use crate::engine::dispatch::Fate;
 use crate::engine::mapping::Stopped;
 use crate::engine::shared::{later, now};
 use crate::engine::window::Again;
@@ -48,7 +49,7 @@ impl Attempt<'_> {
                 ended
             }
             AskFault::Own(setback) => {
-                let told = (self.part.is_some() && setback.fault == Fault::Message).then(|| refusal::of_words(&setback.summary, false));
+                let told = ((self.part.is_some() || self.pending.owed) && setback.fault == Fault::Message).then(|| refusal::of_words(&setback.summary, false));
                 self.set_back(setback, &[], program.clone(), retry_for, blocks, told).await
             }
             AskFault::Other(setback) if setback.fault == Fault::Message => {
@@ -63,6 +64,24 @@ impl Attempt<'_> {
             AskFault::NotBefore(until) => Ended::Again(Again { not_before: until, ..self.pause() }),
             AskFault::Journal(error) => unread(error),
         })
+    }
+
+    /// Until when another target that the route asks is known to be away, if its answers are not kept already: with thousands that wait for it,
+    /// none need be read and mapped to find that out.
+    pub(super) async fn asked_is_away(&self) -> Option<Timestamp> {
+        let routes = match &self.pending.program {
+            Some(hash) => self.shared.routes_for(Some(hash)).await.ok()?,
+            None => self.shared.routes(),
+        };
+        let info = routes.set.info(routes.set.named(&self.pending.route)?);
+        if info.asks.is_empty() || self.lane.fate() == Fate::Condemned {
+            return None;
+        }
+        let lanes = self.shared.lanes.load_full();
+        let others = lanes.iter().filter(|lane| lane.name != self.lane.name && info.asks.contains(&lane.name));
+        let until = others.filter_map(|lane| lane.breaker().waits(now(), PROBE_PAUSE)).max()?;
+        let gives_up = self.gives_up(info.retry_for_seconds.map(Duration::from_secs), until);
+        (!gives_up && matches!(self.shared.journal.answers(self.pending.id).await, Ok(None))).then_some(until)
     }
 
     /// The journal has it on the disk when this is true.

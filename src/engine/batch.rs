@@ -8,11 +8,16 @@ use crate::listener::{Ack, Reply};
 use crate::site::BatchAnswer;
 use std::collections::VecDeque;
 
-/// What became of one message: what is sent back, and MSA-1 of it.
-pub(super) type Answered = (Reply, &'static str);
+/// What became of one message.
+pub(super) struct Answered {
+    /// What is sent back.
+    pub(super) reply: Reply,
+    /// True if it is what a question asked for, and not an acknowledgement.
+    pub(super) is_asked_for: bool,
+}
 
 /// What the frame holds, and in which way its answer is put together.
-pub(super) struct Together<'a> {
+pub(super) struct BatchReply<'a> {
     /// Its items, in order.
     pub(super) items: &'a [BatchItem],
     /// `batch:`.
@@ -21,34 +26,36 @@ pub(super) struct Together<'a> {
     pub(super) own: &'a Own,
 }
 
-impl Together<'_> {
+impl BatchReply<'_> {
     /// Puts the answers of the messages together, in their order. If one message could not be stored, there is no answer at all: the sender sends the
     /// whole again, and what was stored of it is known then.
-    pub(super) fn put_together(&self, answered: Vec<Answered>) -> Reply {
-        if answered.iter().any(|(reply, _)| matches!(reply, Reply::Close)) {
+    pub(super) fn assemble(&self, answered: Vec<Answered>) -> Reply {
+        if answered.iter().any(|one| matches!(one.reply, Reply::Close)) {
             return Reply::Close;
         }
         let messages = answered.len();
-        let mut acks: VecDeque<Vec<Ack>> = answered.into_iter().map(|(reply, _)| acks_of(reply)).collect();
-        let are_answers = messages > 0 && acks.iter().all(Vec::is_empty);
-        let code = acks.iter().flatten().fold(AckCode::ApplicationAccept, |worst, ack| worst.worse(ack.code));
+        let mut acks: VecDeque<(Vec<Ack>, bool)> = answered.into_iter().map(|one| (acks_of(one.reply), one.is_asked_for)).collect();
+        let are_answers = messages > 0 && acks.iter().all(|(acks, _)| acks.is_empty());
+        let code = acks.iter().flat_map(|(acks, _)| acks).fold(AckCode::ApplicationAccept, |worst, ack| worst.worse(ack.code));
         let has_wrapper = self.items.iter().any(|item| matches!(item, BatchItem::Opened(..) | BatchItem::Closed(_)));
         match self.manner {
             // A batch of acknowledgements is not acknowledged.
             _ if are_answers => Reply::Silent,
             BatchAnswer::All | BatchAnswer::Errors if has_wrapper => Reply::Ack(Ack { bytes: Phi::new(self.wrapped(&mut acks).into()), code }),
-            _ => Reply::Acks(acks.into_iter().flatten().collect()),
+            _ => Reply::Acks(acks.into_iter().flat_map(|(acks, _)| acks).collect()),
         }
     }
 
-    fn wrapped(&self, acks: &mut VecDeque<Vec<Ack>>) -> Vec<u8> {
+    fn wrapped(&self, acks: &mut VecDeque<(Vec<Ack>, bool)>) -> Vec<u8> {
         let mut out = Parts::default();
         for item in self.items {
             match item {
                 BatchItem::Opened(..) => {}
                 BatchItem::Message(_) | BatchItem::Stray(_) => {
-                    for ack in acks.pop_front().unwrap_or_default() {
-                        if self.manner == BatchAnswer::All || !ack.code.is_positive() {
+                    let (acks, is_asked_for) = acks.pop_front().unwrap_or_default();
+                    for ack in acks {
+                        // What a question asked for is never left out.
+                        if self.manner == BatchAnswer::All || is_asked_for || !ack.code.is_positive() {
                             out.acks += 1;
                             out.loose.extend_from_slice(ack.bytes.expose());
                         }

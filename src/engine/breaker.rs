@@ -72,6 +72,15 @@ impl Breaker {
         }
     }
 
+    /// Until when nothing is sent at least, as far as is known now; `None` if something may be. Asks for nothing.
+    pub(super) fn waits(&self, now: Timestamp, probe_pause: Duration) -> Option<Timestamp> {
+        match self.state {
+            State::Open { until } if until > now => Some(until),
+            State::Probing => Some(Timestamp(now.0.saturating_add(i64::try_from(probe_pause.as_millis()).unwrap_or(i64::MAX)))),
+            State::Closed | State::Open { .. } => None,
+        }
+    }
+
     /// A probe could not be made, since nothing is ready or the attempt said nothing about the target.
     pub(super) fn return_probe(&mut self, now: Timestamp) {
         if self.state == State::Probing {
@@ -146,7 +155,10 @@ mod tests {
         }
         assert!(breaker.failed(Timestamp(0), None), "the third fault opens it");
         assert_eq!(breaker.permission(Timestamp(0)), Permission::NotBefore(Timestamp(500)));
+        let waits = |breaker: &Breaker, now: i64| breaker.waits(Timestamp(now), Duration::from_millis(70)).map(|until| until.0);
+        assert_eq!((waits(&breaker, 0), waits(&breaker, 500)), (Some(500), None));
         assert_eq!(breaker.permission(Timestamp(500)), Permission::Probe);
+        assert_eq!(waits(&breaker, 500), Some(570), "somebody finds out just now");
         assert_eq!(breaker.permission(Timestamp(500)), Permission::AwaitProbe);
         breaker.failed(Timestamp(600), None);
         assert_eq!(breaker.permission(Timestamp(600)), Permission::NotBefore(Timestamp(1_600)), "the pause doubles");

@@ -6,7 +6,7 @@ use crate::engine::backoff;
 use crate::engine::dispatch::{Fate, Lane, Slot, store, try_store};
 use crate::engine::guard::Held;
 use crate::engine::keys;
-use crate::engine::mapping::{self, Mapped};
+use crate::engine::mapping::{self, Stopped};
 use crate::engine::pacts::{Part, Refusal};
 use crate::engine::receipt;
 use crate::engine::shared::{Shared, later, now};
@@ -62,7 +62,10 @@ pub(super) async fn attempt(shared: &Shared, lane: &Lane, pending: &Pending, slo
         // Only now: a refusal that was stored before has taken this delivery back.
         match still_waits(shared, pending.id).await {
             Ok(true) => attempt.part = Some(tokio::sync::Mutex::new(part)),
-            Ok(false) => return Ended::Settled,
+            Ok(false) => {
+                lane.replies.end(pending.id);
+                return Ended::Settled;
+            }
             Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
             Err(_) => return Ended::Again(attempt.pause()),
         }
@@ -75,7 +78,7 @@ pub(super) async fn attempt(shared: &Shared, lane: &Lane, pending: &Pending, slo
         }
     };
     if !matches!(ended, Ended::Again(_) | Ended::Unknown) {
-        lane.replies.forget(pending.id);
+        lane.replies.end(pending.id);
     }
     // Whatever did not tell anything about the target leaves the probe to the next delivery.
     lane.breaker().return_probe(now());
@@ -104,6 +107,9 @@ pub(super) struct Attempt<'a> {
 impl Attempt<'_> {
     /// `slot` is given up as soon as the target has answered: while an outcome is being stored, the target can do something else.
     async fn make(&self, slot: Slot) -> Ended {
+        if let Some(until) = self.asked_is_away().await {
+            return Ended::Again(Again { not_before: until, ..self.pause() });
+        }
         let envelope = match self.shared.journal.payload(self.pending.id.message).await {
             Ok(envelope) => envelope,
             Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
@@ -161,8 +167,8 @@ impl Attempt<'_> {
             Err(ended) => return ended,
         };
         let mapped = match mapping::run(&routes, route, self.pending.id.message, &envelope, &answers) {
-            Mapped::Made(output) => output,
-            Mapped::Stopped { kind, text, told, unknown } => {
+            Ok(output) => output,
+            Err(Stopped { kind, text, told, unknown }) => {
                 let ended = self.dead_letter(kind, text, None, program, blocks, Some(told)).await;
                 self.shared.unknown.count(&envelope, self.pending.id.message, &unknown);
                 return ended;
@@ -187,12 +193,15 @@ impl Attempt<'_> {
                 return Ended::Unknown;
             }
         }
-        let made = receipt::mark(routes.hash(), envelope.bytes.expose());
+        let made = receipt::mark(routes.hash(), envelope.bytes.expose(), &answers);
         let (done, sent) = match self.earlier(&mapped, &made).await {
             Ok(earlier) => earlier,
             Err(JournalError::Closed | JournalError::Failing) => return Ended::Unknown,
             Err(_) => return Ended::Again(self.pause()),
         };
+        if self.setup.replies.is_some() {
+            self.lane.replies.begin(self.pending.id, self.pending.first_attempt.is_some());
+        }
         let job = Job {
             delivery: self.pending.id,
             saves: &mapped.saves,
@@ -295,7 +304,7 @@ impl Attempt<'_> {
             let plain = |s: &Saved| mapped.saves.entries.get(s.entry).is_some_and(|save| save.mode == SaveMode::Create);
             done.extend(saved.into_iter().filter(|s| n > replayed || replayed == 0 || plain(s)));
         }
-        Ok((done, sent_before(delivery.attempts.iter().skip(from))))
+        Ok((done, sent_before(delivery.attempts.iter().skip(from), Some(made))))
     }
 
     async fn delivered(&self, receipt: Receipt, mapped: &crate::route::Output, keys: &[Vec<IdentityKey>], program: Option<String>) -> Ended {
@@ -477,14 +486,15 @@ impl Attempt<'_> {
     }
 }
 
-/// How far the messages of a delivery have come: what counts is said since it was last done as a whole.
-pub(super) fn sent_before<'a>(attempts: impl Iterator<Item = &'a AttemptRecord>) -> Vec<Sent> {
+/// How far the messages of a delivery have come: what counts is said since it was last done as a whole, and of messages that are made in the
+/// same way (`made`; without it, in any).
+pub(super) fn sent_before<'a>(attempts: impl Iterator<Item = &'a AttemptRecord>, made: Option<&str>) -> Vec<Sent> {
     let mut sent = Vec::new();
     for attempt in attempts {
         if attempt.outcome == "delivered" {
             sent.clear();
         }
-        sent.extend(attempt.detail.iter().flat_map(|detail| receipt::read_sent(detail.expose())));
+        sent.extend(attempt.detail.iter().flat_map(|detail| receipt::read_sent(detail.expose(), made)));
     }
     sent
 }

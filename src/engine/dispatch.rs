@@ -325,7 +325,7 @@ impl Dispatcher {
         // One that cannot be read now finds its answer at its next attempt, or runs out of time.
         let Ok(record) = self.shared.journal.show(pending.id.message).await else { return false };
         let attempts = record.deliveries.iter().filter(|d| d.id == pending.id).flat_map(|d| &d.attempts);
-        self.lane.replies.expect(pending.id, &delivery::sent_before(attempts))
+        self.lane.replies.expect(pending.id, &delivery::sent_before(attempts, None))
     }
 
     /// A delivery that may have been under way when the process before this one was killed waits until the target has settled.

@@ -1,10 +1,12 @@
 //! The listeners that run, and how a change of the site becomes a change of theirs: sockets are bound before anything changes.
 
 use crate::engine::intake::Gate;
+use crate::engine::lines;
 use crate::engine::{ApplyFault, ListenerSetup};
 use crate::listener::{Listener, Opened, Place, Reins, Socket};
 use crate::metrics::Metrics;
 use crate::site::ListenerSite;
+use crate::target::MllpPeer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -37,14 +39,16 @@ pub(super) struct Changed {
     pub(super) settings: Opened,
     /// Its new socket, if it moves.
     pub(super) socket: Option<Socket>,
+    /// Where its senders are told what came of their messages, if that is an address.
+    pub(super) peer: Option<MllpPeer>,
 }
 
 /// What becomes of the listeners; everything that can fail has been done.
 pub(super) struct Plan {
     /// Those that go on.
     pub(super) changed: Vec<Changed>,
-    /// Those that begin.
-    pub(super) opened: Vec<ListenerSetup>,
+    /// Those that begin, each with the address at which its senders are told, if that is one.
+    pub(super) opened: Vec<(ListenerSetup, Option<MllpPeer>)>,
     /// Places of those that end.
     pub(super) closed: Vec<usize>,
 }
@@ -77,16 +81,18 @@ pub(super) fn plan(doors: &[Door], wanted: Vec<ListenerSite>, metrics: &Arc<Metr
     };
     let mut plan = Plan { changed: Vec::new(), opened: Vec::new(), closed: (0..doors.len()).filter(|at| !homes.contains(&Some(*at))).collect() };
     for (home, site) in homes.iter().zip(&wanted) {
-        let settings = Opened::read(site.socket.clone()).map_err(|what| ApplyFault::Setting { listener: Arc::clone(&site.socket.name), what })?;
+        let fault = |what| ApplyFault::Setting { listener: Arc::clone(&site.socket.name), what };
+        let settings = Opened::read(site.socket.clone()).map_err(fault)?;
+        let peer = lines::way_back(&site.enhanced).map_err(fault)?;
         match home.and_then(|at| doors.get(at).map(|door| (at, door))) {
             Some((at, door)) => {
                 let moved = door.site.socket.place() != site.socket.place();
                 let socket = if moved { socket(site)? } else { None };
-                plan.changed.push(Changed { at, site: site.clone(), settings, socket });
+                plan.changed.push(Changed { at, site: site.clone(), settings, socket, peer });
             }
             None => {
                 let listener = Listener::over(socket(site)?, settings, Arc::clone(metrics));
-                plan.opened.push(ListenerSetup { listener, site: site.clone() });
+                plan.opened.push((ListenerSetup { listener, site: site.clone() }, peer));
             }
         }
     }

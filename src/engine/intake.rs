@@ -4,25 +4,26 @@
 
 use crate::engine::acknowledgement::{Acknowledgement, Own};
 use crate::engine::answering;
-use crate::engine::batch::Together;
+use crate::engine::batch::{Answered, BatchReply};
 use crate::engine::files::taken;
 use crate::engine::judge::{Door, Verdict, judge};
-use crate::engine::mapping::{self, Mapped};
+use crate::engine::mapping::{self, Stopped};
 use crate::engine::pacts::Refusal;
 use crate::engine::shared::{Shared, exit_because_disk_failed, later, now};
 use crate::engine::terms::{Outcome, Terms};
-use crate::engine::{Routes, courier, keys};
+use crate::engine::{Routes, application_acknowledgements, backoff, keys};
 use crate::exchange::{ControlId, Envelope, Format, MessageId, Phi};
 use crate::fhir::Answers;
 use crate::hl7v2::{
     AckCode, Acknowledged, Answer, BatchItem, Charset, Condition, Fault, Header, Location, Oddity, Version, batch_items, batch_segment, event_structure,
     holds_several, in_encoding_of, recode, recode_answer,
 };
-use crate::journal::{Append, AppendFault, Correspondent, Disposition, JournalError, NewDelivery, OwedState, Place, Stored, Telling, Told};
+use crate::journal::{AcknowledgementAttempt, Append, AppendFault, Disposition, JournalError, NewDelivery, OwedState, Place, Sender, Stored, Told};
 use crate::listener::{Ack, Intake, Kind, Received, Reply, SMALL_BYTES, Taken, WayBack};
-use crate::metrics::Telling as Count;
+use crate::metrics::ApplicationAck;
 use crate::route::RouteId;
 use crate::site::{Acknowledge, BatchAnswer, ListenerSite, ReturnTo, WhenFull};
+use crate::target::MllpPeer;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
@@ -69,6 +70,15 @@ struct Judged {
     question: Option<(Arc<Routes>, RouteId)>,
 }
 
+/// What was seen of a message while it was answered.
+#[derive(Default)]
+struct Seen {
+    /// Its own character set, if the transport wrote it in another.
+    own_set: Option<Charset>,
+    /// A route answers it.
+    is_question: bool,
+}
+
 /// What the answer of a stored message depends on in enhanced mode.
 struct Accepting<'a> {
     terms: &'a Terms,
@@ -79,8 +89,8 @@ struct Accepting<'a> {
     invalid: Option<&'a Refusal>,
 }
 
-/// After a sender has answered CE, CR or worse to an application acknowledgement.
-const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+/// The shortest wait after a sender has answered CE, CR or worse to an application acknowledgement.
+const REFUSED_WAIT_MIN: Duration = Duration::from_secs(1);
 
 /// Why a message is refused at the door, the first reason first; nothing if it is not.
 fn refused<'a>(fault: Option<&'a Fault>, invalid: Option<&'a Refusal>) -> &'a [Fault] {
@@ -94,13 +104,12 @@ fn reply(acknowledgement: Acknowledgement) -> (Reply, &'static str) {
 
 impl Gate {
     pub(super) fn new(shared: Arc<Shared>, site: ListenerSite, own: Own, room: watch::Receiver<bool>, closing: CancellationToken) -> Self {
-        shared.lines.set(&site.socket.name, &site.enhanced);
         Self { shared, site: ArcSwap::from_pointee(site), own, room, closing }
     }
 
-    /// Takes messages in by other rules from now on.
-    pub(super) fn change(&self, site: ListenerSite) {
-        self.shared.lines.set(&site.socket.name, &site.enhanced);
+    /// Takes messages in by other rules from now on. `peer`: where senders are told what came of their messages, if that is an address.
+    pub(super) fn change(&self, site: ListenerSite, peer: Option<MllpPeer>) {
+        self.shared.lines.set(&site.socket.name, &site.enhanced, peer);
         self.site.store(Arc::new(site));
     }
 
@@ -208,7 +217,7 @@ impl Gate {
         // What a route asks is asked when it is delivered, or answered.
         for route in taken.iter().filter(|route| routes.set.info(**route).asks.is_empty() && routes.set.info(**route).reply.is_none()) {
             // The number is not known yet; a run tells by it only apart what has nothing else to be told apart by.
-            if let Mapped::Stopped { kind, text, told, .. } = mapping::run(routes, *route, MessageId(0), envelope, Answers::NONE) {
+            if let Err(Stopped { kind, text, told, .. }) = mapping::run(routes, *route, MessageId(0), envelope, Answers::NONE) {
                 let code = told.faults.first().map_or(Fault::INTERNAL, |fault| fault.code);
                 tracing::info!(listener = %envelope.listener, route = %routes.set.info(*route).name, code = kind, "a message cannot be mapped: its sender is told");
                 return Some((Disposition::Refused { code, text }, told));
@@ -273,15 +282,15 @@ impl Gate {
         }
     }
 
-    /// The answer, and its code. `own` becomes the message's character set, where its transport wrote it in another.
-    async fn answer(&self, mut received: Received, own: &mut Option<Charset>) -> (Reply, &'static str) {
+    /// The answer, and its code. `seen` says what the message turned out to be.
+    async fn answer(&self, mut received: Received, seen: &mut Seen) -> (Reply, &'static str) {
         self.hand_to_its_delivery(&received).await;
         // Until it is stored, the routes and settings that it was judged by stay in force.
         let steady = self.shared.swap.read().await;
         let site = self.site.load_full();
         received.listener = Arc::clone(&site.socket.name);
         let unwritable;
-        (*own, unwritable) = self.in_its_own_set(&mut received);
+        (seen.own_set, unwritable) = self.in_its_own_set(&mut received);
         let listener = &*received.listener;
         let judged = self.judge(&received, &site, unwritable);
         self.shared.metrics.received(listener, self.type_label(&judged), received.received.0 as f64 / 1_000.0);
@@ -298,7 +307,7 @@ impl Gate {
             && site.enhanced.to == ReturnTo::Connection
             && let Some(back) = &received.back
         {
-            let whom = Correspondent::of(&judged.envelope);
+            let whom = Sender::of(&judged.envelope);
             // What this sender is still owed from earlier connections can be told now.
             if self.shared.lines.keep(&whom, &back.line) {
                 self.shared.journal.look_for(whom);
@@ -332,6 +341,7 @@ impl Gate {
                 }
                 if let (Some((routes, route)), Some(envelope), Some(header), None) = (&judged.question, &envelope, &judged.header, &judged.unmapped) {
                     let question = answering::Question { routes, route: *route, envelope, header };
+                    seen.is_question = true;
                     return match Box::pin(answering::answer(&self.shared, &stored, &question)).await {
                         Some(ack) => {
                             let code = ack.code.name();
@@ -426,7 +436,7 @@ impl Gate {
     /// sent once more, after the answer.
     async fn told_again(&self, message: MessageId, site: &ListenerSite, back: Option<&WayBack>) -> Option<(Reply, &'static str)> {
         let journal = &self.shared.journal;
-        let tell = |note: &str, outcome| journal.tell(Telling { message, at: now(), note: note.to_owned(), outcome });
+        let tell = |note: &str, outcome| journal.tell(AcknowledgementAttempt { message, at: now(), note: note.to_owned(), outcome });
         if site.enhanced.to != ReturnTo::Poll {
             let place = back.map(|back| Place { line: back.line.number(), frames: back.frames });
             // Where nothing is owed or wanted there is nothing to repeat.
@@ -437,7 +447,7 @@ impl Gate {
         if matches!(record.state, OwedState::Open | OwedState::NotWanted) {
             return None;
         }
-        let (code, _, bytes) = courier::application(&self.shared, &record, &site.enhanced).await.ok()?;
+        let (code, _, bytes) = application_acknowledgements::application(&self.shared, &record, &site.enhanced).await.ok()?;
         let sent = (code.name(), Phi::new(bytes.clone()));
         let outcome = if site.enhanced.own == Condition::Always {
             Told::Later { not_before: later(now(), site.enhanced.accept_wait), sent: Some(sent) }
@@ -446,7 +456,7 @@ impl Gate {
         };
         // It is the answer whether it was the first time or not.
         let _ = tell("the sender asked for it", outcome).await;
-        self.shared.metrics.told(&site.socket.name, Count::Sent);
+        self.shared.metrics.told(&site.socket.name, ApplicationAck::Sent);
         Some((Reply::Ack(Ack { bytes: Phi::new(bytes.into()), code }), code.name()))
     }
 
@@ -456,30 +466,33 @@ impl Gate {
         let outcome = if code.is_positive() {
             Told::Accepted { listener: Arc::clone(listener), sent: None }
         } else {
-            Told::Later { not_before: later(now(), REFUSED_PAUSE), sent: None }
+            let Ok(Some(record)) = self.shared.journal.owed(message).await else { return };
+            let wait = backoff::wait(REFUSED_WAIT_MIN, backoff::WAIT_MAX, record.attempts, None);
+            Told::Declined { listener: Arc::clone(listener), not_before: later(now(), REFUSED_WAIT_MIN + wait) }
         };
         let note = format!("the sender answered {}", code.name());
         // Of what was not sent, or is done, nothing can be said.
-        if self.shared.journal.tell(Telling { message, at: now(), note, outcome }).await.is_ok() {
-            self.shared.metrics.told(listener, if code.is_positive() { Count::Accepted } else { Count::Failed });
+        if self.shared.journal.tell(AcknowledgementAttempt { message, at: now(), note, outcome }).await.is_ok() {
+            self.shared.metrics.told(listener, if code.is_positive() { ApplicationAck::Accepted } else { ApplicationAck::Failed });
         }
     }
 }
 
 impl Gate {
     /// Takes one message.
-    async fn take_one(&self, received: Received) -> (Reply, &'static str) {
+    async fn take_one(&self, received: Received) -> Answered {
         let began = std::time::Instant::now();
-        let (listener, wanted, mut own) = (Arc::clone(&received.listener), received.charset, None);
-        let (reply, code) = self.answer(received, &mut own).await;
+        let (listener, wanted, mut seen) = (Arc::clone(&received.listener), received.charset, Seen::default());
+        let (reply, code) = self.answer(received, &mut seen).await;
         self.shared.metrics.acknowledged(&listener, code, began.elapsed());
-        match (reply, own, wanted) {
+        let reply = match (reply, seen.own_set, wanted) {
             (Reply::Ack(ack), Some(own), Some(wanted)) => {
                 let bytes = Phi::new(recode_answer(ack.bytes.expose(), own, wanted));
-                (Reply::Ack(Ack { bytes, ..ack }), code)
+                Reply::Ack(Ack { bytes, ..ack })
             }
-            (reply, ..) => (reply, code),
-        }
+            (reply, ..) => reply,
+        };
+        Answered { reply, is_asked_for: seen.is_question }
     }
 
     /// Takes what a frame holds, each message for itself: stored in order, many in one commit.
@@ -507,7 +520,7 @@ impl Gate {
                 tracing::warn!(listener, peer = %received.peer, messages = answered.len(), "a batch is not what it says: {}", flaw.fault(closed.wrapper).sentence());
             }
         }
-        Together { items: &items, manner, own: &self.own }.put_together(answered)
+        BatchReply { items: &items, manner, own: &self.own }.assemble(answered)
     }
 }
 
@@ -528,7 +541,7 @@ impl Intake for Gate {
             // A frame with one message is the rule, and its future shall not be larger for those with several.
             Box::pin(self.take_several(received, manner)).await
         } else {
-            self.take_one(received).await.0
+            self.take_one(received).await.reply
         };
         match frame {
             Some(frame) => encoded(reply, &frame),

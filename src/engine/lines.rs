@@ -3,7 +3,7 @@
 //! Holds nothing that must survive: what is to be told is the journal's word.
 
 use crate::engine::peer::CONNECT_WAIT;
-use crate::journal::Correspondent;
+use crate::journal::Sender;
 use crate::listener::Line;
 use crate::site::{Enhanced, ReturnTo};
 use crate::target::MllpPeer;
@@ -23,7 +23,17 @@ struct State {
 
 struct Known {
     line: Line,
-    senders: VecDeque<Correspondent>,
+    senders: VecDeque<Sender>,
+}
+
+/// The senders' own address, if the settings name one, with its certificates; nothing is connected to.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub(super) fn way_back(settings: &Enhanced) -> Result<Option<MllpPeer>, String> {
+    let ReturnTo::Address(address) = &settings.to else { return Ok(None) };
+    let tls = settings.tls.as_ref().map(|(tls, name)| (tls, name.as_deref()));
+    MllpPeer::open(address, tls, CONNECT_WAIT).map(Some).map_err(|what| format!("`enhanced: {{ to }}`: {what}"))
 }
 
 /// Connections by number, settings by listener.
@@ -38,20 +48,13 @@ impl Lines {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How senders of this listener are told from now on. Those of a listener that is gone are told as before.
-    pub(super) fn set(&self, listener: &Arc<str>, settings: &Enhanced) {
+    /// How senders of this listener are told from now on, and their own address if there is one ([`way_back`]). Those of a listener that is gone
+    /// are told as before.
+    pub(super) fn set(&self, listener: &Arc<str>, settings: &Enhanced, peer: Option<MllpPeer>) {
         let mut state = self.state();
-        if state.settings.get(listener).is_none_or(|known| **known != *settings) {
-            state.peers.remove(listener);
-        }
-        if let ReturnTo::Address(address) = &settings.to
-            && !state.peers.contains_key(listener)
-        {
-            let tls = settings.tls.as_ref().map(|(tls, name)| (tls, name.as_deref()));
-            match MllpPeer::open(address, tls, CONNECT_WAIT) {
-                Ok(peer) => drop(state.peers.insert(Arc::clone(listener), Arc::new(peer))),
-                Err(reason) => tracing::error!(%listener, reason, "senders of this listener cannot be told what came of their messages"),
-            }
+        match peer {
+            Some(peer) => drop(state.peers.insert(Arc::clone(listener), Arc::new(peer))),
+            None => drop(state.peers.remove(listener)),
         }
         state.settings.insert(Arc::clone(listener), Arc::new(settings.clone()));
     }
@@ -67,7 +70,7 @@ impl Lines {
     }
 
     /// Messages of this sender come by this connection. True if that is new.
-    pub(super) fn keep(&self, whom: &Correspondent, line: &Line) -> bool {
+    pub(super) fn keep(&self, whom: &Sender, line: &Line) -> bool {
         let mut state = self.state();
         if !state.lines.contains_key(&line.number()) {
             state.lines.retain(|_, known| known.line.is_open());
@@ -83,11 +86,13 @@ impl Lines {
         true
     }
 
-    /// The connection of that number if it is open; else the newest one of that sender.
-    pub(super) fn find(&self, number: Option<u64>, whom: &Correspondent) -> Option<Line> {
+    /// The connection of that number if it is open and this sender's; else the newest one of that sender.
+    pub(super) fn find(&self, number: Option<u64>, whom: &Sender) -> Option<Line> {
         let state = self.state();
-        let own = number.and_then(|number| state.lines.get(&number)).filter(|known| known.line.is_open());
-        let newest = || state.lines.values().filter(|known| known.line.is_open() && known.senders.contains(whom)).max_by_key(|known| known.line.number());
+        // A clock that went back may have given the number to somebody else's connection.
+        let theirs = |known: &&Known| known.line.is_open() && known.senders.contains(whom);
+        let own = number.and_then(|number| state.lines.get(&number)).filter(theirs);
+        let newest = || state.lines.values().filter(theirs).max_by_key(|known| known.line.number());
         own.or_else(newest).map(|known| known.line.clone())
     }
 }

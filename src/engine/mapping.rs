@@ -10,37 +10,21 @@ use crate::target::Sending;
 use std::panic::AssertUnwindSafe;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// What a run came to.
-pub(super) enum Mapped {
-    /// Resources and how to save them; perhaps none.
-    Made(Output),
-    /// Nothing can be made of this message: a dead letter.
-    Stopped {
-        /// A stable word.
-        kind: &'static str,
-        /// A sentence without patient data.
-        text: String,
-        /// What its sender is told, if the sender waits.
-        told: Refusal,
-        /// Codes that were not known; one of them may be the reason.
-        unknown: Vec<UnknownCode>,
-    },
+/// Runs a route over a stored message: resources and how to save them, or messages; perhaps none. A panic is a defect of Kiln and costs this
+/// delivery only.
+pub(super) fn run(routes: &Routes, route: RouteId, message: MessageId, envelope: &Envelope, answers: &Answers) -> Result<Output, Stopped> {
+    over(routes, message, envelope, answers, |parsed, context| routes.set.run(route, parsed, context))
 }
 
-/// Runs a route over a stored message. A panic is a defect of Kiln and costs this delivery only.
-pub(super) fn run(routes: &Routes, route: RouteId, message: MessageId, envelope: &Envelope, answers: &Answers) -> Mapped {
-    match over(routes, message, envelope, answers, |parsed, context| routes.set.run(route, parsed, context)) {
-        Ok(output) => Mapped::Made(output),
-        Err(Stopped { kind, text, told, unknown }) => Mapped::Stopped { kind, text, told, unknown },
-    }
-}
-
-/// Why nothing can be made of a message.
+/// Why nothing can be made of a message: a dead letter.
 pub(super) struct Stopped {
+    /// A stable word.
     pub(super) kind: &'static str,
+    /// A sentence without patient data.
     pub(super) text: String,
+    /// What its sender is told, if the sender waits.
     pub(super) told: Refusal,
-    /// Codes that were not known.
+    /// Codes that were not known; one of them may be the reason.
     pub(super) unknown: Vec<UnknownCode>,
 }
 
@@ -78,10 +62,7 @@ fn over<T>(
 /// route; `Err` is why nothing can be made.
 pub fn remake(routes: &Routes, route: &str, message: MessageId, envelope: &Envelope, answers: &Answers) -> Option<Result<Output, String>> {
     let route = routes.set.named(route)?;
-    Some(match run(routes, route, message, envelope, answers) {
-        Mapped::Made(output) => Ok(output),
-        Mapped::Stopped { kind, text, .. } => Err(format!("{kind}: {text}")),
-    })
+    Some(run(routes, route, message, envelope, answers).map_err(|Stopped { kind, text, .. }| format!("{kind}: {text}")))
 }
 
 /// A long message can take seconds. Meanwhile this thread's other tasks, connections among them, must go on elsewhere.

@@ -4,13 +4,13 @@
 
 mod acknowledgement;
 mod answering;
+mod application_acknowledgements;
 mod asking;
 mod attempt_asks;
 mod backoff;
 mod batch;
 mod breaker;
 mod config;
-mod courier;
 mod delivery;
 mod dispatch;
 mod doors;

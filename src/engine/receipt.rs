@@ -1,7 +1,7 @@
 //! What the journal keeps of an attempt, as JSON: where each resource is, and what the run noticed. No values of the message.
 
 use crate::exchange::Phi;
-use crate::fhir::Saves;
+use crate::fhir::{Answers, Saves};
 use crate::route::Output;
 use crate::target::{Receipt, Saved, Sent, Stage};
 use serde::{Deserialize, Serialize};
@@ -46,10 +46,13 @@ struct PartialSaved {
     status: u16,
 }
 
-/// What a message becomes is decided by its bytes and the route set: the same mark, the same entries.
-pub(super) fn mark(program: &str, message: &[u8]) -> String {
+/// What a message becomes is decided by its bytes, the route set and what the route's questions found: the same mark, the same entries.
+pub(super) fn mark(program: &str, message: &[u8], answers: &Answers) -> String {
     let mut hash = blake3::Hasher::new();
     hash.update(program.as_bytes()).update(message);
+    if !answers.entries.is_empty() {
+        hash.update(&(message.len() as u64).to_le_bytes()).update(answers.to_json().as_bytes());
+    }
     hash.finalize().to_hex().chars().take(16).collect()
 }
 
@@ -95,13 +98,16 @@ pub(super) fn read_answer(detail: &str) -> (String, Vec<usize>) {
     }
 }
 
+/// What [`with_partial`] wrote; nothing for any other detail, or for what was made in another way. Without a mark it may have been made in any.
+fn read_made(detail: &str, made: Option<&str>) -> Option<Partial> {
+    let partial = serde_json::from_str::<Partial>(detail).ok()?;
+    // An earlier version did not keep it.
+    (partial.made.is_empty() || made.is_none_or(|made| partial.made == made)).then_some(partial)
+}
+
 /// What [`with_partial`] wrote; nothing for any other detail, or for what was made of another message or by other routes.
 pub(super) fn read_partial(detail: &str, saves: &Saves, made: &str) -> Vec<Saved> {
-    let Ok(partial) = serde_json::from_str::<Partial>(detail) else { return Vec::new() };
-    // An earlier version did not keep it.
-    if !partial.made.is_empty() && partial.made != made {
-        return Vec::new();
-    }
+    let Some(partial) = read_made(detail, Some(made)) else { return Vec::new() };
     let of_entry = |s: PartialSaved| {
         let resource_type = saves.entries.get(s.entry)?.resource_type;
         Some(Saved { entry: s.entry, resource_type, id: s.id, etag: s.etag, status: s.status })
@@ -109,9 +115,9 @@ pub(super) fn read_partial(detail: &str, saves: &Saves, made: &str) -> Vec<Saved
     partial.saved.into_iter().filter_map(of_entry).collect()
 }
 
-/// How far messages had come, as [`with_partial`] wrote it; nothing for any other detail.
-pub(super) fn read_sent(detail: &str) -> Vec<Sent> {
-    let Ok(partial) = serde_json::from_str::<Partial>(detail) else { return Vec::new() };
+/// How far messages had come, as [`with_partial`] wrote it; nothing for any other detail, or for messages that were made in another way.
+pub(super) fn read_sent(detail: &str, made: Option<&str>) -> Vec<Sent> {
+    let Some(partial) = read_made(detail, made) else { return Vec::new() };
     let read = |s: PartialSent| {
         let stage = match s.stage.as_str() {
             "done" => Stage::Done,

@@ -236,9 +236,9 @@ impl Engine {
 
     fn change_doors(&self, plan: Plan) {
         let mut doors = self.doors();
-        for Changed { at, site, settings, socket } in plan.changed {
+        for Changed { at, site, settings, socket, peer } in plan.changed {
             let Some(door) = doors.get_mut(at) else { continue };
-            door.gate.change(site.clone());
+            door.gate.change(site.clone(), peer);
             if let Some(socket) = socket {
                 door.reins.accept_from(&socket);
             }
@@ -249,7 +249,7 @@ impl Engine {
             doors.remove(*n).closing.cancel();
         }
         drop(doors);
-        plan.opened.into_iter().for_each(|setup| self.open(setup));
+        plan.opened.into_iter().for_each(|(setup, peer)| self.open(setup, peer));
     }
 
     /// Targets that are not in the site while something waits for them, if the site wants that to become dead letters.

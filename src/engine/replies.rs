@@ -7,11 +7,13 @@ use crate::hl7v2::Answer;
 use crate::target::{Sent, Stage};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Answers that nobody expects (yet) are kept, the newest of them: one may be quicker than the news that it is expected.
 const UNCLAIMED_MAX: usize = 1_000;
+/// Of their texts so much is kept.
+const UNCLAIMED_BYTES_MAX: usize = 4 << 20;
 /// How long whoever brought an answer waits for what it ends to be stored.
 const SETTLE_WAIT: Duration = Duration::from_secs(5);
 
@@ -30,15 +32,53 @@ struct State {
     /// The control IDs that a delivery waits for.
     waiting: HashMap<DeliveryId, Vec<String>>,
     answers: HashMap<DeliveryId, Vec<Answer>>,
-    unclaimed: VecDeque<Answer>,
+    /// With when each came, the oldest first.
+    unclaimed: VecDeque<(Instant, Answer)>,
+    unclaimed_bytes: usize,
     answered: Vec<DeliveryId>,
+    /// Since when something of a delivery may have left; `None`: since before this process.
+    begun: HashMap<DeliveryId, Option<Instant>>,
+}
+
+impl State {
+    /// Keeps an answer that nobody expects; the oldest make room for it.
+    fn keep(&mut self, answer: Answer) {
+        self.unclaimed_bytes += bytes(&answer);
+        self.unclaimed.push_back((Instant::now(), answer));
+        while (self.unclaimed.len() > UNCLAIMED_MAX || self.unclaimed_bytes > UNCLAIMED_BYTES_MAX)
+            && let Some((_, oldest)) = self.unclaimed.pop_front()
+        {
+            self.unclaimed_bytes -= bytes(&oldest);
+        }
+    }
+
+    /// Takes out what answers a control ID. What is too old to be meant goes, and is not given.
+    fn claim(&mut self, control_id: &str, since: Option<Instant>) -> Vec<Answer> {
+        let (own, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unclaimed).into_iter().partition(|(_, a)| a.answers(control_id.as_bytes()));
+        self.unclaimed = others.into();
+        self.unclaimed_bytes -= own.iter().map(|(_, answer)| bytes(answer)).sum::<usize>();
+        own.into_iter().filter(|(came, _)| since.is_none_or(|since| *came >= since)).map(|(_, answer)| answer).collect()
+    }
+}
+
+/// About what an answer takes in memory.
+fn bytes(answer: &Answer) -> usize {
+    let errors = answer.errors.iter().map(|e| size_of_val(e) + e.location.len() + e.code.len() + e.severity.len() + e.text.len());
+    size_of_val(answer) + answer.code.len() + answer.control_id.len() + answer.text.len() + errors.sum::<usize>()
 }
 
 impl Replies {
-    /// A delivery waits for the answers to these messages. True if one of them is there already.
+    /// An attempt at a delivery begins; only the first one is noted. `tried`: it is not the first since the delivery was made or replayed.
+    pub(super) fn begin(&self, delivery: DeliveryId, tried: bool) {
+        self.lock().begun.entry(delivery).or_insert_with(|| (!tried).then(Instant::now));
+    }
+
+    /// A delivery waits for the answers to these messages. True if one of them is there already. What came before the delivery
+    /// began ([`Self::begin`]) answers something else that had the same control ID.
     pub(super) fn expect(&self, delivery: DeliveryId, sent: &[Sent]) -> bool {
         let mut guard = self.lock();
         let state = &mut *guard;
+        let since = state.begun.get(&delivery).copied().flatten();
         let mut found = false;
         for (n, awaited) in sent.iter().enumerate().filter(|(_, s)| matches!(s.stage, Stage::Awaited(_))) {
             if sent.iter().skip(n + 1).any(|later| later.draft == awaited.draft) {
@@ -50,8 +90,7 @@ impl Replies {
                 waiting.push(delivery);
                 state.waiting.entry(delivery).or_default().push(control_id.to_owned());
             }
-            let (own, others): (Vec<_>, _) = std::mem::take(&mut state.unclaimed).into_iter().partition(|a| a.answers(control_id.as_bytes()));
-            state.unclaimed = others.into();
+            let own = state.claim(control_id, since);
             if !own.is_empty() {
                 found = true;
                 state.answers.entry(delivery).or_default().extend(own);
@@ -89,12 +128,7 @@ impl Replies {
                 state.answered.push(delivery);
                 self.news.notify_one();
             }
-            None => {
-                if state.unclaimed.len() >= UNCLAIMED_MAX {
-                    state.unclaimed.pop_front();
-                }
-                state.unclaimed.push_back(answer);
-            }
+            None => state.keep(answer),
         }
         delivery
     }
@@ -105,6 +139,12 @@ impl Replies {
     }
 
     /// A delivery has come to its end.
+    pub(super) fn end(&self, delivery: DeliveryId) {
+        self.lock().begun.remove(&delivery);
+        self.forget(delivery);
+    }
+
+    /// What was sent is done, or is sent again: its answers are no longer those that are waited for.
     pub(super) fn forget(&self, delivery: DeliveryId) {
         let mut state = self.lock();
         let known = state.answers.remove(&delivery).is_some();
@@ -184,6 +224,41 @@ mod tests {
         replies.expect(id(1), &[sent("A", Stage::Awaited(9))]);
         replies.expect(id(2), &[sent("A", Stage::Awaited(9))]);
         assert_eq!((replies.hand_over(answer("A")), replies.hand_over(answer("A"))), (Some(id(1)), Some(id(2))));
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_what_was_sent_before_is_not_taken_for_one_to_this() {
+        let replies = Replies::default();
+        assert!(!replies.arrived(answer("A")).await);
+        replies.begin(id(1), false);
+        assert!(!replies.expect(id(1), &[sent("A", Stage::Awaited(9))]), "it came before the message had left");
+        assert!(replies.answers(id(1)).is_empty());
+        assert_eq!(replies.hand_over(answer("A")), Some(id(1)));
+        // One that came while an attempt was made whose outcome nobody knows answers the next one, too.
+        replies.begin(id(2), false);
+        replies.hand_over(answer("B"));
+        replies.forget(id(2));
+        replies.begin(id(2), true);
+        assert!(replies.expect(id(2), &[sent("B", Stage::Awaited(9))]));
+        replies.end(id(2));
+        let state = replies.lock();
+        assert_eq!((state.unclaimed_bytes, state.begun.len()), (0, 1));
+    }
+
+    #[test]
+    fn what_nobody_expects_is_bounded_in_number_and_size() {
+        let replies = Replies::default();
+        for n in 0..=UNCLAIMED_MAX {
+            replies.hand_over(answer(&n.to_string()));
+        }
+        assert_eq!(replies.lock().unclaimed.len(), UNCLAIMED_MAX);
+        assert!(!replies.expect(id(1), &[sent("0", Stage::Awaited(9))]), "the oldest has made room");
+        assert!(replies.expect(id(2), &[sent("1", Stage::Awaited(9))]));
+        replies.hand_over(Answer { text: "x".repeat(UNCLAIMED_BYTES_MAX - 1_000), ..answer("long") });
+        assert!(replies.lock().unclaimed_bytes <= UNCLAIMED_BYTES_MAX);
+        replies.hand_over(Answer { text: "x".repeat(UNCLAIMED_BYTES_MAX + 1), ..answer("longer") });
+        let state = replies.lock();
+        assert_eq!((state.unclaimed.len(), state.unclaimed_bytes), (0, 0));
     }
 
     #[test]

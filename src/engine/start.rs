@@ -1,10 +1,11 @@
 //! An engine's life: start, replay, and the order in which it stops. How it changes in between is in `reload`.
 
 use crate::engine::acknowledgement::Own;
-use crate::engine::courier::Courier;
+use crate::engine::application_acknowledgements::ApplicationAcknowledgements;
 use crate::engine::dispatch::{Dispatcher, Fate, Killed, Lane};
 use crate::engine::doors::Door;
 use crate::engine::intake::Gate;
+use crate::engine::lines;
 use crate::engine::shared::{Current, Shared, exit_because_disk_failed, now};
 use crate::engine::{EngineConfig, ListenerSetup, Routes, TargetSetup};
 use crate::exchange::{DeliveryId, MessageId, OrderKey};
@@ -12,6 +13,7 @@ use crate::hl7v2::ParseOptions;
 use crate::journal::{DeliveryState, Journal, JournalError, NewDelivery, Replay};
 use crate::listener::Place;
 use crate::metrics::{Metrics, Queue};
+use crate::target::MllpPeer;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +35,14 @@ pub enum StartFault {
         target: Arc<str>,
         /// What is wrong.
         source: crate::target::TargetError,
+    },
+    /// A listener's settings cannot work, such as a certificate that cannot be read.
+    #[error("listener {listener}: {what}")]
+    Setting {
+        /// Its name.
+        listener: Arc<str>,
+        /// What is wrong, and where.
+        what: String,
     },
     /// A listener's socket has no address any more.
     #[error("listener {listener}: {source}")]
@@ -85,6 +95,10 @@ impl Engine {
         routes: Routes,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartFault> {
+        let peer = |setup: &ListenerSetup| {
+            lines::way_back(&setup.site.enhanced).map_err(|what| StartFault::Setting { listener: Arc::clone(&setup.site.socket.name), what })
+        };
+        let peers = listeners.iter().map(peer).collect::<Result<Vec<_>, _>>()?;
         let last = journal.last_program().await?;
         let former = last.as_ref().map(Routes::manners_of).unwrap_or_default();
         let routes = Arc::new(routes.for_listeners(listeners.iter().map(|setup| &setup.site)).with_former(&former));
@@ -119,7 +133,7 @@ impl Engine {
             config,
         };
         engine.watch.spawn(look(Arc::clone(&engine.shared), say_room, engine.stop_watch.clone()));
-        engine.watch.spawn(Courier::new(Arc::clone(&engine.shared)).run(engine.stop_watch.clone()));
+        engine.watch.spawn(ApplicationAcknowledgements::new(Arc::clone(&engine.shared)).run(engine.stop_watch.clone()));
         engine.watch.spawn(retain(Arc::clone(&engine.shared), engine.config.prune_every, engine.stop_watch.clone()));
         let shared = Arc::clone(&engine.shared);
         engine.watch.spawn(async move {
@@ -129,7 +143,7 @@ impl Engine {
         let lanes: Vec<_> = targets.into_iter().map(Lane::new).chain(engine.condemned()).map(Arc::new).collect();
         engine.shared.lanes.store(Arc::new(lanes.clone()));
         lanes.iter().for_each(|lane| engine.dispatch(lane));
-        listeners.into_iter().for_each(|setup| engine.open(setup));
+        listeners.into_iter().zip(peers).for_each(|(setup, peer)| engine.open(setup, peer));
         Ok(engine)
     }
 
@@ -157,8 +171,9 @@ impl Engine {
         tasks.spawn(dispatcher.run(self.stop_dispatch.child_token()));
     }
 
-    /// Starts to take in what a listener receives.
-    pub(super) fn open(&self, ListenerSetup { listener, site }: ListenerSetup) {
+    /// Starts to take in what a listener receives. `peer`: where its senders are told what came of their messages, if that is an address.
+    pub(super) fn open(&self, ListenerSetup { listener, site }: ListenerSetup, peer: Option<MllpPeer>) {
+        self.shared.lines.set(&site.socket.name, &site.enhanced, peer);
         let own = Own { application: self.config.application.clone(), facility: self.config.facility.clone() };
         let (reins, closing) = (listener.reins(), self.stop_intake.child_token());
         let gate = Arc::new(Gate::new(Arc::clone(&self.shared), site.clone(), own, self.room.clone(), closing.clone()));

@@ -145,6 +145,21 @@ impl Folder {
         }
     }
 
+    /// Deletes what an operator's editor was given and whose process is gone, killed before it could: it holds patient data. What cannot be deleted
+    /// is for the next time.
+    pub(in crate::journal) fn delete_drafts(&self) {
+        for entry in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let process = name.to_str().and_then(|name| name.strip_prefix("edit-")?.strip_suffix(".hl7")?.split_once('-')?.1.parse::<i32>().ok());
+            let Some(process) = process.and_then(rustix::process::Pid::from_raw) else { continue };
+            // This process has none yet: a number comes again.
+            let is_gone = process == rustix::process::getpid() || rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH);
+            if is_gone && std::fs::remove_file(entry.path()).is_ok() {
+                tracing::info!("deleted a message that was being edited when the editor's `kiln` was killed");
+            }
+        }
+    }
+
     /// Notes that deliveries begin; true if that was noted before and never taken back.
     pub(in crate::journal) fn mark_delivering(&self) -> std::io::Result<bool> {
         let path = self.path.join("delivering");

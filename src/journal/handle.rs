@@ -6,9 +6,9 @@ use crate::journal::finder::{Finder, Stop};
 use crate::journal::folder::Folder;
 use crate::journal::keeper::Keeper;
 use crate::journal::kept::{Kept, ReplyRecord};
-use crate::journal::later::Later;
+use crate::journal::later::{Later, Reopening};
 use crate::journal::options::{OpenError, Options};
-use crate::journal::owed::{Correspondent, OwedRecord, Telling};
+use crate::journal::owed::{AcknowledgementAttempt, OwedRecord, Sender};
 use crate::journal::query::{Counts, Found, Gone, JournalError, MessageRecord, Pending, Program, Pruned, Query, Statistics, Unsettled, Verification};
 use crate::journal::queue::{Board, Command, Queue, Reply};
 use crate::journal::read::{Gate, Library};
@@ -76,6 +76,7 @@ impl Journal {
     pub fn open(options: Options) -> Result<Self, OpenError> {
         let folder = Folder::make(&options.path, options.allow_network_file_system)?;
         let lock = folder.lock()?;
+        folder.delete_drafts();
         let secret = folder.secret(true)?;
         let (queue, gate, stop) = (Arc::new(Queue::default()), Arc::new(Gate::default()), Arc::new(Stop::default()));
         let writer = Writer::open(folder.clone(), options.clone(), queue.clone(), gate.clone())?;
@@ -141,7 +142,7 @@ impl Journal {
     }
 
     /// Stores what became of telling a sender, many in a commit, and waits for the fsync.
-    pub async fn tell(&self, telling: Telling) -> Result<(), SettleFault> {
+    pub async fn tell(&self, telling: AcknowledgementAttempt) -> Result<(), SettleFault> {
         self.ask(|reply| Command::Tell(Box::new(telling), reply)).await.unwrap_or(Err(SettleFault::Closed))
     }
 
@@ -150,19 +151,25 @@ impl Journal {
         self.read(move |library| library.owed(id)).await
     }
 
-    /// What is to be told to one sender, in the order of its messages, after `after`, at most `limit`. What waits for its time is among it.
-    pub async fn due(&self, whom: &Correspondent, after: Option<MessageId>, limit: usize) -> Result<Vec<OwedRecord>, JournalError> {
+    /// What can be told to one sender at this time, in the order of its messages, after `after`, at most `limit`.
+    pub async fn due(&self, whom: &Sender, after: Option<MessageId>, at: Timestamp, limit: usize) -> Result<Vec<OwedRecord>, JournalError> {
         let whom = whom.clone();
-        self.read(move |library| library.due(&whom, after, limit)).await
+        self.read(move |library| library.due(&whom, after, at, limit)).await
+    }
+
+    /// When the next of what is to be told to one sender after this time may be told; `None` if nothing waits for a time.
+    pub async fn next_due(&self, whom: &Sender, at: Timestamp) -> Result<Option<Timestamp>, JournalError> {
+        let whom = whom.clone();
+        self.read(move |library| library.next_due(&whom, at)).await
     }
 
     /// Everyone to whom something is to be told, from the disk.
-    pub async fn correspondents(&self) -> Result<BTreeSet<Correspondent>, JournalError> {
-        self.read(Library::correspondents).await
+    pub async fn senders_owed(&self) -> Result<BTreeSet<Sender>, JournalError> {
+        self.read(Library::senders_owed).await
     }
 
     /// Those to whom there may be something new to tell since the last call; waits until there is somebody.
-    pub async fn news_for(&self) -> BTreeSet<Correspondent> {
+    pub async fn news_for(&self) -> BTreeSet<Sender> {
         loop {
             let arrived = self.inner.board.due_arrived.notified();
             let whom = self.inner.board.take_due();
@@ -174,7 +181,7 @@ impl Journal {
     }
 
     /// There is a new way to tell this sender something.
-    pub fn look_for(&self, whom: Correspondent) {
+    pub fn look_for(&self, whom: Sender) {
         self.inner.board.note_due(&BTreeSet::from([whom]));
     }
 
@@ -247,6 +254,11 @@ impl Journal {
         self.payloads(&[id]).await?.pop().ok_or(JournalError::Missing)
     }
 
+    /// A message as it was received, whatever an operator made of it since.
+    pub async fn received(&self, id: MessageId) -> Result<Envelope, JournalError> {
+        self.read(move |library| library.received(id)).await
+    }
+
     /// Many at once, in the order asked; cheaper than one by one. Fails if one is missing.
     pub async fn payloads(&self, ids: &[MessageId]) -> Result<Vec<Envelope>, JournalError> {
         let ids = ids.to_vec();
@@ -275,9 +287,13 @@ impl Journal {
 
     /// For each of these deliveries, those of later messages to the same target that share an order key and were delivered: what a replay
     /// would override. One pass over what came after the oldest of them.
-    pub async fn later_delivered(&self, deliveries: &[DeliveryId]) -> Result<Vec<Later>, JournalError> {
-        let deliveries = deliveries.to_vec();
+    pub async fn later_delivered(&self, deliveries: Vec<Reopening>) -> Result<Vec<Later>, JournalError> {
         self.read(move |library| library.later_delivered(&deliveries)).await
+    }
+
+    /// All of those together, in order; `None` if there are more than `limit`.
+    pub async fn all_later_delivered(&self, deliveries: Vec<Reopening>, limit: usize) -> Result<Option<BTreeSet<DeliveryId>>, JournalError> {
+        self.read(move |library| library.all_later_delivered(&deliveries, limit)).await
     }
 
     /// Counts codes and authorities that are not known, in one commit. A power failure may lose the last of them.

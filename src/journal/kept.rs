@@ -7,7 +7,7 @@ use crate::journal::sheet::Sheet;
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
 
-/// The tables of format 4: answers by delivery, and replies by message.
+/// What one segment has of it: answers by delivery, and replies by message.
 pub(in crate::journal) const TABLES: &str = "CREATE TABLE answer (message INTEGER NOT NULL, number INTEGER NOT NULL, answers TEXT NOT NULL, PRIMARY KEY (message, number)) STRICT, WITHOUT ROWID; \
      CREATE TABLE reply (message INTEGER PRIMARY KEY, at INTEGER NOT NULL, program TEXT NOT NULL, route TEXT NOT NULL, answers TEXT NOT NULL, payload BLOB NOT NULL) STRICT;";
 

@@ -38,14 +38,14 @@ mod writer;
 pub use append::{Append, AppendFault, Disposition, NewDelivery, Stored};
 pub use handle::Journal;
 pub use kept::{Kept, ReplyRecord};
-pub use later::Later;
+pub use later::{Later, Reopening};
 pub use options::{CommitReport, Indexer, Observer, OpenError, Options};
-pub use owed::{Correspondent, Depends, Owed, OwedRecord, OwedState, Place, Telling, Told, Wanted};
+pub use owed::{AcknowledgementAttempt, Depends, Owed, OwedRecord, OwedState, Place, Sender, Told, Wanted};
 pub use query::{
     AttemptRecord, Counts, DeliveryRecord, DeliveryState, EditRecord, Found, FoundDelivery, Gone, JournalError, MessageRecord, Pending, Program, Pruned, Query,
     SegmentRecord, Statistics, TypeCount, Unsettled, Verification,
 };
 pub use reader::Reader;
-pub use replay::{Edit, Replay};
+pub use replay::{Edit, Replay, draft_file};
 pub use settle::{IdentityKey, Learned, ServerId, Settle, SettleFault, Settlement};
 pub use unknown::{Unknown, UnknownCount, UnknownList};

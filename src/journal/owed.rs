@@ -57,23 +57,23 @@ pub struct Place {
     pub frames: u64,
 }
 
-/// Whom an acknowledgement is for: a listener, and a sender (MSH-3 and MSH-4) as a number.
+/// Whom an acknowledgement is for: what sends to a listener under one MSH-3 and MSH-4.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Correspondent {
+pub struct Sender {
     /// The listener.
     pub listener: Arc<str>,
-    /// The sender.
-    pub sender: i64,
+    /// A hash of MSH-3 and MSH-4.
+    pub number: i64,
 }
 
-impl Correspondent {
+impl Sender {
     /// The sender of a message.
     pub fn of(envelope: &Envelope) -> Self {
         let mut hash = blake3::Hasher::new();
         hash.update(&(envelope.sending_application.len() as u64).to_le_bytes());
         hash.update(envelope.sending_application.as_bytes()).update(envelope.sending_facility.as_bytes());
-        let sender = hash.finalize().as_bytes().first_chunk().copied().map_or(0, i64::from_le_bytes);
-        Self { listener: envelope.listener.clone(), sender }
+        let number = hash.finalize().as_bytes().first_chunk().copied().map_or(0, i64::from_le_bytes);
+        Self { listener: envelope.listener.clone(), number }
     }
 }
 
@@ -129,7 +129,7 @@ pub struct OwedRecord {
 
 /// What became of telling.
 #[derive(Clone, Debug)]
-pub struct Telling {
+pub struct AcknowledgementAttempt {
     /// Which message's.
     pub message: MessageId,
     /// When.
@@ -159,6 +159,13 @@ pub enum Told {
         /// What was sent, if that is not known yet.
         sent: Option<(&'static str, Phi<Vec<u8>>)>,
     },
+    /// The sender said that it does not take it; it is tried again.
+    Declined {
+        /// Only if it was sent by this listener.
+        listener: Arc<str>,
+        /// Not before this time.
+        not_before: Timestamp,
+    },
     /// Nobody took it for too long.
     GivenUp,
     /// The sender asks for it again; from now on by this connection, if one is given.
@@ -172,7 +179,7 @@ CREATE TABLE acknowledgement (
     state INTEGER NOT NULL, positive INTEGER, decided INTEGER, told TEXT, line INTEGER, frames INTEGER,
     attempts INTEGER NOT NULL, not_before INTEGER, at INTEGER, note TEXT NOT NULL, code TEXT, bytes BLOB
 ) STRICT;
-CREATE INDEX acknowledgement_due ON acknowledgement (listener, sender, message) WHERE state = 1;
+CREATE INDEX acknowledgement_due ON acknowledgement (listener, sender, message, not_before) WHERE state = 1;
 ";
 
 impl Wanted {
@@ -220,8 +227,8 @@ impl Sheet {
             None => OwedState::Open,
         };
         let awaited: Vec<u8> = awaited.iter().flat_map(|number| number.to_le_bytes()).collect();
-        let correspondent = Correspondent::of(&append.envelope);
-        let listener = self.name(&correspondent.listener)?;
+        let sender = Sender::of(&append.envelope);
+        let listener = self.name(&sender.listener)?;
         let received = append.envelope.received.0;
         self.connection
             .prepare_cached(
@@ -231,7 +238,7 @@ impl Sheet {
             .execute(params![
                 message.0.cast_signed(),
                 listener,
-                correspondent.sender,
+                sender.number,
                 owed.accept,
                 wanted,
                 awaited,
@@ -244,7 +251,7 @@ impl Sheet {
             ])?;
         self.owes = true;
         if state == OwedState::Due {
-            self.due(correspondent);
+            self.due(sender);
         }
         Ok(())
     }
@@ -256,8 +263,8 @@ impl Sheet {
         }
         let number = message.0.cast_signed();
         let sql = "SELECT n.text, a.sender, a.wanted, a.awaited FROM acknowledgement AS a CROSS JOIN name AS n ON n.id = a.listener WHERE a.message = ?1 AND a.state = 0";
-        let open = |row: &Row<'_>| Ok((Correspondent { listener: row.get(0)?, sender: row.get(1)? }, row.get::<_, i64>(2)?, row.get::<_, Vec<u8>>(3)?));
-        let Some((correspondent, wanted, awaited)) = self.connection.prepare_cached(sql)?.query_row([number], open).optional()? else { return Ok(()) };
+        let open = |row: &Row<'_>| Ok((Sender { listener: row.get(0)?, number: row.get(1)? }, row.get::<_, i64>(2)?, row.get::<_, Vec<u8>>(3)?));
+        let Some((sender, wanted, awaited)) = self.connection.prepare_cached(sql)?.query_row([number], open).optional()? else { return Ok(()) };
         let awaited: Vec<u16> = awaited.chunks_exact(2).map(|bytes| u16::from_le_bytes(bytes.try_into().unwrap_or_default())).collect();
         let states: Vec<DeliveryState> = self
             .connection
@@ -275,18 +282,21 @@ impl Sheet {
             .prepare_cached("UPDATE acknowledgement SET state = ?2, positive = ?3, decided = ?4, told = ?5 WHERE message = ?1")?
             .execute(params![number, number_of(next), !failed, at.0, told.filter(|_| failed)])?;
         if next == OwedState::Due {
-            self.due(correspondent);
+            self.due(sender);
         }
         Ok(())
     }
 
     /// Stores what became of telling.
-    pub(in crate::journal) fn tell(&mut self, telling: &Telling) -> rusqlite::Result<Result<(), SettleFault>> {
+    pub(in crate::journal) fn tell(&mut self, telling: &AcknowledgementAttempt) -> rusqlite::Result<Result<(), SettleFault>> {
         let Some(record) = record(&self.connection, telling.message)? else { return Ok(Err(SettleFault::Unknown)) };
         let due = record.state == OwedState::Due;
         let (state, attempts, not_before, sent, line) = match &telling.outcome {
             Told::Later { not_before, sent } if due => {
                 (OwedState::Due, record.attempts + 1, Some(not_before.0), sent.as_ref().map(|(code, bytes)| (*code, bytes)), None)
+            }
+            Told::Declined { listener, not_before } if due && record.code.is_some() && *listener == self.listener_of(telling.message)? => {
+                (OwedState::Due, record.attempts + 1, Some(not_before.0), None, None)
             }
             Told::Sent(code, bytes) if due => (OwedState::Sent, record.attempts + 1, None, Some((*code, bytes)), None),
             Told::Accepted { listener, sent } if due && (record.code.is_some() || sent.is_some()) && *listener == self.listener_of(telling.message)? => {
@@ -318,20 +328,20 @@ impl Sheet {
                 line.map(|place| place.line.cast_signed()),
                 line.map(|place| place.frames.cast_signed())
             ])?;
-        if matches!(telling.outcome, Told::Again(_)) && state == OwedState::Due {
-            let correspondent = self.correspondent_of(telling.message)?;
-            self.due(correspondent);
+        if matches!(telling.outcome, Told::Again(_) | Told::Declined { .. }) && state == OwedState::Due {
+            let sender = self.sender_of(telling.message)?;
+            self.due(sender);
         }
         Ok(Ok(()))
     }
 
-    fn correspondent_of(&self, message: MessageId) -> rusqlite::Result<Correspondent> {
+    fn sender_of(&self, message: MessageId) -> rusqlite::Result<Sender> {
         let sql = "SELECT n.text, a.sender FROM acknowledgement AS a CROSS JOIN name AS n ON n.id = a.listener WHERE a.message = ?1";
-        self.connection.prepare_cached(sql)?.query_row([message.0.cast_signed()], |row| Ok(Correspondent { listener: row.get(0)?, sender: row.get(1)? }))
+        self.connection.prepare_cached(sql)?.query_row([message.0.cast_signed()], |row| Ok(Sender { listener: row.get(0)?, number: row.get(1)? }))
     }
 
     fn listener_of(&self, message: MessageId) -> rusqlite::Result<Arc<str>> {
-        Ok(self.correspondent_of(message)?.listener)
+        Ok(self.sender_of(message)?.listener)
     }
 }
 
@@ -370,11 +380,11 @@ impl Library {
         self.with(|connections| record(connections.get(&segment.path)?, message).map_err(unread))
     }
 
-    /// What is to be told to one sender, in the order of its messages, after `after`, at most `limit`.
-    pub(in crate::journal) fn due(&self, whom: &Correspondent, after: Option<MessageId>, limit: usize) -> Result<Vec<OwedRecord>, JournalError> {
+    /// What can be told to one sender at this time, in the order of its messages, after `after`, at most `limit`.
+    pub(in crate::journal) fn due(&self, whom: &Sender, after: Option<MessageId>, at: Timestamp, limit: usize) -> Result<Vec<OwedRecord>, JournalError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM acknowledgement INDEXED BY acknowledgement_due WHERE listener = (SELECT id FROM name WHERE text = ?1) AND sender = ?2 \
-             AND message > ?3 AND state = 1 ORDER BY message LIMIT ?4"
+             AND message > ?3 AND (not_before IS NULL OR not_before <= ?5) AND state = 1 ORDER BY message LIMIT ?4"
         );
         let after = after.map_or(-1, |after| after.0.cast_signed());
         self.steadily(|| {
@@ -383,7 +393,7 @@ impl Library {
                 let wanted = i64::try_from(limit - found.len()).unwrap_or(i64::MAX);
                 let page = self.with(|connections| {
                     let mut query = connections.get(&segment.path)?.prepare_cached(&sql).map_err(unread)?;
-                    let rows = query.query_map(params![whom.listener, whom.sender, after, wanted], read_record).map_err(unread)?;
+                    let rows = query.query_map(params![whom.listener, whom.number, after, wanted, at.0], read_record).map_err(unread)?;
                     rows.collect::<rusqlite::Result<Vec<_>>>().map_err(unread)
                 })?;
                 found.extend(page);
@@ -395,15 +405,32 @@ impl Library {
         })
     }
 
+    /// When the next of what is to be told to one sender after this time may be told; `None` if nothing waits for a time.
+    pub(in crate::journal) fn next_due(&self, whom: &Sender, at: Timestamp) -> Result<Option<Timestamp>, JournalError> {
+        let sql = "SELECT min(not_before) FROM acknowledgement INDEXED BY acknowledgement_due WHERE listener = (SELECT id FROM name WHERE text = ?1) \
+                   AND sender = ?2 AND not_before > ?3 AND state = 1";
+        self.steadily(|| {
+            let mut next = None;
+            for segment in self.shelf.all().iter() {
+                let found: Option<i64> = self.with(|connections| {
+                    let mut query = connections.get(&segment.path)?.prepare_cached(sql).map_err(unread)?;
+                    query.query_row(params![whom.listener, whom.number, at.0], |row| row.get(0)).map_err(unread)
+                })?;
+                next = [next, found].into_iter().flatten().min();
+            }
+            Ok(next.map(Timestamp))
+        })
+    }
+
     /// Everyone to whom something is to be told.
-    pub(in crate::journal) fn correspondents(&self) -> Result<BTreeSet<Correspondent>, JournalError> {
+    pub(in crate::journal) fn senders_owed(&self) -> Result<BTreeSet<Sender>, JournalError> {
         let sql = "SELECT DISTINCT n.text, a.sender FROM acknowledgement AS a INDEXED BY acknowledgement_due CROSS JOIN name AS n ON n.id = a.listener WHERE a.state = 1";
         self.steadily(|| {
             let mut all = BTreeSet::new();
             for segment in self.shelf.all().iter() {
                 self.with(|connections| {
                     let mut query = connections.get(&segment.path)?.prepare_cached(sql).map_err(unread)?;
-                    let rows = query.query_map([], |row| Ok(Correspondent { listener: row.get(0)?, sender: row.get(1)? })).map_err(unread)?;
+                    let rows = query.query_map([], |row| Ok(Sender { listener: row.get(0)?, number: row.get(1)? })).map_err(unread)?;
                     for row in rows {
                         all.insert(row.map_err(unread)?);
                     }

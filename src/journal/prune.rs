@@ -74,6 +74,8 @@ impl Writer {
         rolled.map_err(|error| if self.blame(&error) == Trouble::Full { JournalError::Full } else { JournalError::Failing })?;
         let tidied = self.tidy(now.0.saturating_sub(keep));
         self.judge(tidied)?;
+        let forgotten = self.prune_unknown(now.0.saturating_sub(keep));
+        self.judge(forgotten)?;
         let segments = self.shelf.all();
         let [_, oldest, next, ..] = segments.as_slice() else { return Ok(Pruned::default()) };
         // What waits in write-ahead logs is in the files soon, and those that go take theirs along.

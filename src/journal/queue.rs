@@ -4,7 +4,7 @@ use crate::exchange::{DeliveryId, MessageId, OrderKey, Phi, Timestamp};
 use crate::journal::query::{Counts, Gone, JournalError, Program, Pruned};
 use crate::journal::replay::{Edit, Replay};
 use crate::journal::unknown::{Unknown, UnknownList};
-use crate::journal::{Append, AppendFault, Correspondent, Kept, NewDelivery, Settle, SettleFault, Stored, Telling};
+use crate::journal::{AcknowledgementAttempt, Append, AppendFault, Kept, NewDelivery, Sender, Settle, SettleFault, Stored};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
@@ -20,7 +20,7 @@ pub(in crate::journal) enum Command {
     /// Store an outcome.
     Settle(Box<Settle>, Reply<(), SettleFault>),
     /// Store what became of telling a sender.
-    Tell(Box<Telling>, Reply<(), SettleFault>),
+    Tell(Box<AcknowledgementAttempt>, Reply<(), SettleFault>),
     /// Keep what a route's questions found, or the answer to a question.
     Keep(Box<Kept>, Reply<(), SettleFault>),
     /// Make parked deliveries pending.
@@ -123,7 +123,7 @@ pub(in crate::journal) struct Board {
     targets: RwLock<HashMap<Arc<str>, Counts>>,
     arrivals: Mutex<HashMap<Arc<str>, Arc<Notify>>>,
     /// Whom something may be to be told, until somebody takes the list: at most everyone who is owed something.
-    due: Mutex<BTreeSet<Correspondent>>,
+    due: Mutex<BTreeSet<Sender>>,
     /// Is told when that grows.
     pub(in crate::journal) due_arrived: Notify,
 }
@@ -183,7 +183,7 @@ impl Board {
     }
 
     /// There may be something to tell to these.
-    pub(in crate::journal) fn note_due(&self, whom: &BTreeSet<Correspondent>) {
+    pub(in crate::journal) fn note_due(&self, whom: &BTreeSet<Sender>) {
         if !whom.is_empty() {
             self.due.lock().expect("no holder panics").extend(whom.iter().cloned());
             self.due_arrived.notify_one();
@@ -191,7 +191,7 @@ impl Board {
     }
 
     /// Takes the list of those to whom there may be something to tell.
-    pub(in crate::journal) fn take_due(&self) -> BTreeSet<Correspondent> {
+    pub(in crate::journal) fn take_due(&self) -> BTreeSet<Sender> {
         std::mem::take(&mut *self.due.lock().expect("no holder panics"))
     }
 

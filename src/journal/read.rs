@@ -298,16 +298,8 @@ impl Library {
         self.with(|connections| {
             ids.iter()
                 .map(|id| {
-                    let segment = self.shelf.home(*id).ok_or(JournalError::Missing)?;
-                    let connection = connections.get(&segment.path)?;
-                    let sql = format!("SELECT {} FROM message AS m CROSS JOIN name AS l ON l.id = m.listener WHERE m.id = ?1", rows::ENVELOPE);
-                    let mut query = connection.prepare_cached(&sql).map_err(unread)?;
-                    let envelope = query
-                        .query_row([id.0.cast_signed()], |row| rows::envelope(connection, row))
-                        .optional()
-                        .map_err(unread)?
-                        .ok_or(JournalError::Missing)?;
-                    let mut envelope = envelope.ok_or_else(unknown_codec)?;
+                    let connection = connections.get(&self.shelf.home(*id).ok_or(JournalError::Missing)?.path)?;
+                    let mut envelope = as_received(connection, *id)?;
                     let mut edited = connection.prepare_cached("SELECT payload FROM edit WHERE message = ?1 ORDER BY id DESC LIMIT 1").map_err(unread)?;
                     let edited = edited.query_row([id.0.cast_signed()], |row| Ok(rows::unpacked(row.get_ref(0)?.as_blob()?))).optional().map_err(unread)?;
                     if let Some(bytes) = edited {
@@ -317,6 +309,11 @@ impl Library {
                 })
                 .collect()
         })
+    }
+
+    /// A message as it was received.
+    pub(in crate::journal) fn received(&self, id: MessageId) -> Result<Envelope, JournalError> {
+        self.with(|connections| as_received(connections.get(&self.shelf.home(id).ok_or(JournalError::Missing)?.path)?, id))
     }
 
     /// Where identities are on their server.
@@ -499,6 +496,14 @@ fn pending_in(connection: &Connection, target: &str, after: (i64, u16), limit: u
         })
     })?;
     pending.collect()
+}
+
+/// A message as it was received.
+fn as_received(connection: &Connection, id: MessageId) -> Result<Envelope, JournalError> {
+    let sql = format!("SELECT {} FROM message AS m CROSS JOIN name AS l ON l.id = m.listener WHERE m.id = ?1", rows::ENVELOPE);
+    let mut query = connection.prepare_cached(&sql).map_err(unread)?;
+    let envelope = query.query_row([id.0.cast_signed()], |row| rows::envelope(connection, row)).optional().map_err(unread)?;
+    envelope.ok_or(JournalError::Missing)?.ok_or_else(unknown_codec)
 }
 
 fn message(connection: &Connection, id: MessageId) -> rusqlite::Result<Option<Option<MessageRecord>>> {

@@ -4,7 +4,6 @@ use crate::exchange::{DeliveryId, Envelope, MessageId, Phi};
 use crate::journal::OpenError;
 use crate::journal::folder::Folder;
 use crate::journal::kept::ReplyRecord;
-use crate::journal::later::Later;
 use crate::journal::query::{Found, JournalError, MessageRecord, Program, Query, Statistics, Verification};
 use crate::journal::read::{Gate, Library};
 use crate::journal::schema::{database, open_readable};
@@ -68,11 +67,6 @@ impl Reader {
     /// Codes and authorities that no table and no naming system knows, by sender, most often first.
     pub fn unknown(&self) -> Result<Vec<UnknownCount>, JournalError> {
         self.library.unknown()
-    }
-
-    /// For each of these deliveries, those of later messages to the same target that share an order key and were delivered.
-    pub fn later_delivered(&self, deliveries: &[DeliveryId]) -> Result<Vec<Later>, JournalError> {
-        self.library.later_delivered(deliveries)
     }
 
     /// A message as it is mapped: as it was received, or as an operator edited it.

@@ -1,6 +1,7 @@
 //! What an operator does with deliveries that were given up: tries them again, as they are or with an edited message.
 
 use crate::exchange::{DeliveryId, MessageId, OrderKey, Phi, Timestamp};
+use crate::journal::folder::Folder;
 use crate::journal::query::DeliveryState;
 use crate::journal::rows::{self, outcome};
 use crate::journal::schema::CODEC_RAW;
@@ -8,6 +9,7 @@ use crate::journal::sheet::{Note, Sheet};
 use bytes::Bytes;
 use rusqlite::params;
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 /// How deliveries are to be tried again.
 #[derive(Clone, Debug)]
@@ -40,6 +42,15 @@ pub struct Edit {
     pub bytes: Phi<Bytes>,
     /// By a delivery's number, keys that keep the edited message in order; they are added to those that it has.
     pub keys: Vec<(u16, Vec<OrderKey>)>,
+}
+
+/// A file in the journal's folder for a message that an operator edits: patient data belongs there. It is this process's; what processes that were
+/// killed have left is deleted, now and whenever the journal is opened.
+pub fn draft_file(folder: &Path, message: MessageId) -> PathBuf {
+    if let Ok(folder) = Folder::existing(folder) {
+        folder.delete_drafts();
+    }
+    folder.join(format!("edit-{}-{}.hl7", message.0, std::process::id()))
 }
 
 impl Sheet {
@@ -124,6 +135,8 @@ impl Sheet {
             .prepare_cached("INSERT INTO edit (message, at, by, payload) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![number, edit.at.0, edit.by, packed])?;
         self.changes().bytes += packed.len() as u64;
+        // They were found for the message as it was; who is asked next is asked about what it says now.
+        self.connection.prepare_cached("DELETE FROM answer WHERE message = ?1")?.execute([number])?;
         for (delivery, keys) in &edit.keys {
             let id = DeliveryId { message: id, number: *delivery };
             let Some(row) = self.delivery(id)? else { continue };

@@ -11,7 +11,7 @@ use std::time::Duration;
 const APPLICATION_ID: i64 = 0x4B49_4C4E;
 
 /// The format that this program writes. A higher one is refused; a lower one is upgraded when it is opened for writing.
-const FORMAT: i64 = 5;
+const FORMAT: i64 = 3;
 
 /// The first byte of a payload: how the rest is packed. Zstandard and encryption will take other numbers.
 pub(in crate::journal) const CODEC_RAW: u8 = 0;
@@ -67,15 +67,16 @@ const SEGMENT_2: &str = "CREATE TABLE awaited (message INTEGER NOT NULL, number 
 /// What format 2 added to the state: routes that are gone, with the last set that had them.
 const STATE_2: &str = "CREATE TABLE retired (route TEXT PRIMARY KEY, program TEXT NOT NULL) STRICT, WITHOUT ROWID;";
 
-/// What format 5 added to segments: what an operator made of a message. The last edit is delivered, and the message stays as it was received.
-const SEGMENT_5: &str = "
+/// What format 3 added to segments, besides what senders are owed ([`crate::journal::owed`]) and what is kept of questions
+/// ([`crate::journal::kept`]): what an operator made of a message. The last edit is delivered, and the message stays as it was received.
+const SEGMENT_3: &str = "
 CREATE TABLE edit (id INTEGER PRIMARY KEY, message INTEGER NOT NULL, at INTEGER NOT NULL, by TEXT NOT NULL, payload BLOB NOT NULL) STRICT;
 CREATE INDEX edit_message ON edit (message);
 ";
 
-/// What format 5 added to the state: codes and authorities that no table (kind 1) and no naming system (kind 2) knows, per sender; and the site
+/// What format 3 added to the state: codes and authorities that no table (kind 1) and no naming system (kind 2) knows, per sender; and the site
 /// file that was applied last (under the empty name), with the last one that had each target that is gone.
-const STATE_5: &str = "
+const STATE_3: &str = "
 CREATE TABLE unknown (
     listener TEXT NOT NULL, application TEXT NOT NULL, facility TEXT NOT NULL, kind INTEGER NOT NULL, list TEXT NOT NULL, code TEXT NOT NULL,
     place TEXT NOT NULL, n INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, example INTEGER NOT NULL,
@@ -84,9 +85,9 @@ CREATE TABLE unknown (
 CREATE TABLE site (target TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// What each format added, to segments and to the state. Formats are never changed; a new one is a new line.
-const STEPS: &[(i64, &str, &str)] =
-    &[(2, SEGMENT_2, STATE_2), (3, crate::journal::owed::TABLE, ""), (4, crate::journal::kept::TABLES, ""), (5, SEGMENT_5, STATE_5)];
+/// What each format added, to segments and to the state. Formats that were released are never changed; a new one is a new line.
+const STEPS: &[(i64, &[&str], &[&str])] =
+    &[(2, &[SEGMENT_2], &[STATE_2]), (3, &[crate::journal::owed::TABLE, crate::journal::kept::TABLES, SEGMENT_3], &[STATE_3])];
 
 /// Which of the journal's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,11 +114,12 @@ impl Kind {
         let mut steps = String::new();
         for (format, segment, state) in STEPS {
             if *format > from.max(1) {
-                steps.push_str(match self {
+                let added: &[&str] = match self {
                     Self::Segment => segment,
                     Self::State => state,
-                    Self::Search => "",
-                });
+                    Self::Search => &[],
+                };
+                added.iter().for_each(|tables| steps.push_str(tables));
             }
         }
         steps

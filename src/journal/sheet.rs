@@ -1,7 +1,7 @@
 //! A segment opened for writing: the statements by which a commit changes it, and what that commit will have changed.
 
 use crate::exchange::{DeliveryId, MessageId, OrderKey, Timestamp};
-use crate::journal::owed::{self, Correspondent};
+use crate::journal::owed::{self, Sender};
 use crate::journal::query::DeliveryState;
 use crate::journal::rows::{self, outcome};
 use crate::journal::schema::{CODEC_RAW, Kind, database, open_writable};
@@ -24,7 +24,7 @@ pub(in crate::journal) struct Changes {
     /// Targets that something newly waits for.
     pub(in crate::journal) arrived: BTreeSet<Arc<str>>,
     /// Whom something is newly to be told.
-    pub(in crate::journal) due: BTreeSet<Correspondent>,
+    pub(in crate::journal) due: BTreeSet<Sender>,
     /// For the identity map.
     pub(in crate::journal) learned: Vec<Learned>,
     /// Of the identity map.
@@ -127,7 +127,7 @@ impl Sheet {
     }
 
     /// Something is newly to be told to this sender.
-    pub(in crate::journal) fn due(&mut self, whom: Correspondent) {
+    pub(in crate::journal) fn due(&mut self, whom: Sender) {
         self.changes().due.insert(whom);
     }
 

@@ -99,10 +99,15 @@ impl Writer {
             }
             Ok(left_out)
         })?;
-        if left_out > 0 {
-            tracing::warn!(left_out, rows = ROWS_MAX, "there are more unknown codes than are kept; `kiln unmapped` shows the first");
+        if left_out > 0 && !std::mem::replace(&mut self.told_of_unknown, true) {
+            tracing::warn!(left_out, rows = ROWS_MAX, "there are more unknown codes than are kept; `kiln unmapped` shows the first. This is said once");
         }
         Ok(())
+    }
+
+    /// Deletes what was last seen before this time: its example is gone, and nobody sends it any more.
+    pub(in crate::journal) fn prune_unknown(&mut self, before: i64) -> rusqlite::Result<usize> {
+        self.in_state(|state| state.execute("DELETE FROM unknown WHERE last < ?1", [before]))
     }
 
     /// Forgets what is known now.

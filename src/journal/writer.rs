@@ -12,7 +12,7 @@ use crate::journal::schema::{Kind, Trouble, code, open_writable, trouble};
 use crate::journal::settle::IdentityKey;
 use crate::journal::sheet::{Changes, Earlier, Sheet};
 use crate::journal::shelf::{Segment, Shelf, state_number};
-use crate::journal::{Append, AppendFault, DeliveryState, Kept, OpenError, Settle, SettleFault, Settlement, Stored, Telling};
+use crate::journal::{AcknowledgementAttempt, Append, AppendFault, DeliveryState, Kept, OpenError, Settle, SettleFault, Settlement, Stored};
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,6 +46,8 @@ pub(in crate::journal) struct Writer {
     /// The segment whose open transaction holds a target state.
     state_home: Option<u64>,
     pub(in crate::journal) log: LogWatch,
+    /// True once somebody was told that there are more unknown codes than are kept.
+    pub(in crate::journal) told_of_unknown: bool,
 }
 
 impl Writer {
@@ -109,6 +111,7 @@ impl Writer {
             sequence,
             waiting: HashMap::new(),
             state_home: None,
+            told_of_unknown: false,
             log: LogWatch::default(),
         };
         for (target, _) in writer.board.targets() {
@@ -254,7 +257,7 @@ impl Writer {
     }
 
     /// Stores what became of telling a sender.
-    fn tell(&mut self, telling: &Telling, reply: Reply<(), SettleFault>) {
+    fn tell(&mut self, telling: &AcknowledgementAttempt, reply: Reply<(), SettleFault>) {
         if self.board.has_failed() {
             return answer(reply, Err(SettleFault::Failing));
         }

@@ -4,4 +4,4 @@
 
 mod registry;
 
-pub use registry::{FrameFault, Metrics, Outcome, Queue, Telling};
+pub use registry::{ApplicationAck, FrameFault, Metrics, Outcome, Queue};

@@ -73,7 +73,7 @@ pub enum Outcome {
 
 /// What became of an application acknowledgement that is told later (enhanced mode).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Telling {
+pub enum ApplicationAck {
     /// It was sent.
     Sent,
     /// The sender said that it has it.
@@ -125,7 +125,7 @@ closed_list!(FrameFault {
     Unframed => "unframed", OtherFraming => "other-framing", NoEnd => "no-end", Tls => "tls", Http => "http", Noise => "noise",
     Folder => "folder", Batch => "batch",
 });
-closed_list!(Telling { Sent => "sent", Accepted => "accepted", Failed => "failed", GivenUp => "given-up" });
+closed_list!(ApplicationAck { Sent => "sent", Accepted => "accepted", Failed => "failed", GivenUp => "given-up" });
 closed_list!(Outcome { Delivered => "delivered", Transient => "transient", Ambiguous => "ambiguous", Race => "race", Accepted => "accepted", DeadLetter => "dead-letter", Refused => "refused" });
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -177,7 +177,7 @@ struct ByTargetAndOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByListenerAndOutcome {
     listener: String,
-    outcome: Telling,
+    outcome: ApplicationAck,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -316,7 +316,7 @@ impl Metrics {
     }
 
     /// An application acknowledgement was told later than the message was answered, or could not be.
-    pub fn told(&self, listener: &str, outcome: Telling) {
+    pub fn told(&self, listener: &str, outcome: ApplicationAck) {
         self.application_acks.get_or_create(&ByListenerAndOutcome { listener: listener.to_owned(), outcome }).inc();
     }
 

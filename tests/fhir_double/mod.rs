@@ -17,11 +17,15 @@ pub struct Asked {
 /// What becomes of a request that wants to write: `None` lets the server do it, else the status and the body.
 type Judge = dyn Fn(&Asked) -> Option<(u16, Value)> + Send + Sync;
 
+/// What becomes of a search: its type and its query; `None` lets the server do it.
+type Searched = dyn Fn(&str, &str) -> Option<(u16, Value)> + Send + Sync;
+
 #[derive(Clone)]
 pub struct Server {
     pub address: SocketAddr,
     state: Arc<Mutex<Vec<Value>>>,
     judge: Arc<Judge>,
+    searched: Arc<Searched>,
     capable: bool,
 }
 
@@ -30,10 +34,22 @@ impl Server {
         Self::with(TcpListener::bind("127.0.0.1:0").expect("a free port"), true, judge)
     }
 
+    /// With searches as the test says.
+    pub fn searching(
+        judge: impl Fn(&Asked) -> Option<(u16, Value)> + Send + Sync + 'static,
+        searched: impl Fn(&str, &str) -> Option<(u16, Value)> + Send + Sync + 'static,
+    ) -> Self {
+        Self::over(TcpListener::bind("127.0.0.1:0").expect("a free port"), true, Arc::new(judge), Arc::new(searched))
+    }
+
     /// At this socket; `capable`: with a CapabilityStatement.
     pub fn with(socket: TcpListener, capable: bool, judge: impl Fn(&Asked) -> Option<(u16, Value)> + Send + Sync + 'static) -> Self {
+        Self::over(socket, capable, Arc::new(judge), Arc::new(|_, _| None))
+    }
+
+    fn over(socket: TcpListener, capable: bool, judge: Arc<Judge>, searched: Arc<Searched>) -> Self {
         let address = socket.local_addr().expect("an address");
-        let server = Self { address, state: Arc::default(), judge: Arc::new(judge), capable };
+        let server = Self { address, state: Arc::default(), judge, searched, capable };
         let serve = server.clone();
         std::thread::spawn(move || {
             for stream in socket.incoming().flatten() {
@@ -97,7 +113,12 @@ impl Server {
             let id = line.strip_prefix("GET ").filter(|rest| !rest.contains('?')).and_then(|rest| rest.rsplit_once("/Patient/")).map(|(_, id)| id);
             return match id {
                 Some(id) => self.stored().into_iter().rev().find(|r| r["id"] == id).map_or((404, outcome("not-found", None)), |r| (200, r)),
-                None => (200, self.search(line, &String::from_utf8_lossy(body))),
+                None => {
+                    let form = String::from_utf8_lossy(body);
+                    let (path, query) = line.split_once('?').unwrap_or((line, &form));
+                    let resource_type = path.trim_end_matches("/_search").rsplit('/').next().unwrap_or_default();
+                    (self.searched)(resource_type, query).unwrap_or_else(|| (200, self.search(line, &form)))
+                }
             };
         };
         // What a write finds is what is there when it comes, as on a server without a constraint of its own.

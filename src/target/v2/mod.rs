@@ -53,7 +53,10 @@ impl V2Target {
         let mut sent = Vec::new();
         let mut messages = Vec::new();
         for (n, draft) in job.drafts.iter().enumerate() {
-            let before = job.sent.iter().rfind(|sent| sent.draft == n);
+            let asked = self.rules.read(draft);
+            // Of another message in this place nothing is known.
+            let same = |sent: &&Sent| sent.draft == n && asked.as_ref().is_ok_and(|asked| asked.control_id == sent.control_id);
+            let before = job.sent.iter().rfind(same);
             if let Some(done) = before.filter(|sent| sent.stage == Stage::Done) {
                 messages.push(format!("{} {}", done.code, done.control_id));
                 continue;
@@ -64,7 +67,7 @@ impl V2Target {
                 setback.sent = sent;
                 Err(setback)
             };
-            let asked = match self.rules.read(draft) {
+            let asked = match asked {
                 Ok(asked) => asked,
                 Err(setback) => return failed(setback, None, sent),
             };

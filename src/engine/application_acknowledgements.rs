@@ -10,8 +10,8 @@ use crate::engine::shared::{Shared, later, now};
 use crate::engine::told;
 use crate::exchange::{Phi, Timestamp};
 use crate::hl7v2::{AckCode, Condition, Header};
-use crate::journal::{Correspondent, JournalError, OwedRecord, Telling, Told};
-use crate::metrics::Telling as Count;
+use crate::journal::{AcknowledgementAttempt, JournalError, OwedRecord, Sender, Told};
+use crate::metrics::ApplicationAck;
 use crate::site::{Enhanced, ReturnTo};
 use crate::target::MllpPeer;
 use futures_util::future::join_all;
@@ -30,27 +30,37 @@ const PAGE: usize = 100;
 const SEND_WAIT: Duration = Duration::from_secs(30);
 /// After a fault of the journal.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After an address has left one unanswered, before it is sent another.
+const UNANSWERED_PAUSE: Duration = Duration::from_millis(250);
 /// No look is put off for longer: what is a time of the wall clock may have jumped.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// An acknowledgement that is ready to be sent.
-struct Letter {
+struct PreparedAcknowledgement {
     record: OwedRecord,
     code: AckCode,
     control_id: String,
     bytes: Vec<u8>,
 }
 
+/// Why an address is left alone for a while, and at which acknowledgement that showed.
+struct Interrupted {
+    record: OwedRecord,
+    /// What was sent of it, its MSA-1 and its bytes, if it was sent.
+    sent: Option<(&'static str, Phi<Vec<u8>>)>,
+    fault: PeerFault,
+}
+
 /// An address that could not be reached: how often, and until when it is left alone.
 type Paused = HashMap<String, (u32, Timestamp)>;
 
 /// One for an engine.
-pub(super) struct Courier {
+pub(super) struct ApplicationAcknowledgements {
     shared: Arc<Shared>,
     paused: Mutex<Paused>,
 }
 
-impl Courier {
+impl ApplicationAcknowledgements {
     pub(super) fn new(shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self { shared, paused: Mutex::default() })
     }
@@ -61,9 +71,9 @@ impl Courier {
             Some(everyone) => everyone,
             None => return,
         };
-        let mut looks: HashMap<Correspondent, Timestamp> = HashMap::new();
-        let mut jobs: JoinSet<(Correspondent, Option<Timestamp>)> = JoinSet::new();
-        let mut busy: BTreeSet<Correspondent> = BTreeSet::new();
+        let mut looks: HashMap<Sender, Timestamp> = HashMap::new();
+        let mut jobs: JoinSet<(Sender, Option<Timestamp>)> = JoinSet::new();
+        let mut busy: BTreeSet<Sender> = BTreeSet::new();
         loop {
             let at = now();
             todo.extend(looks.extract_if(|_, time| *time <= at).map(|(whom, _)| whom));
@@ -72,9 +82,9 @@ impl Courier {
             for whom in ready {
                 todo.remove(&whom);
                 busy.insert(whom.clone());
-                let courier = Arc::clone(&self);
+                let application_acknowledgements = Arc::clone(&self);
                 jobs.spawn(async move {
-                    let next = courier.tell_all(&whom).await;
+                    let next = application_acknowledgements.tell_all(&whom).await;
                     (whom, next)
                 });
             }
@@ -104,9 +114,9 @@ impl Courier {
     }
 
     /// All to whom something is to be told.
-    async fn everyone(&self) -> BTreeSet<Correspondent> {
+    async fn everyone(&self) -> BTreeSet<Sender> {
         loop {
-            match self.shared.journal.correspondents().await {
+            match self.shared.journal.senders_owed().await {
                 Ok(everyone) => return everyone,
                 Err(error) => {
                     tracing::warn!(%error, "could not read whom something is to be told");
@@ -117,37 +127,45 @@ impl Courier {
     }
 
     /// Tells one sender what can be told now. When to look again, if there is a reason to.
-    async fn tell_all(&self, whom: &Correspondent) -> Option<Timestamp> {
+    async fn tell_all(&self, whom: &Sender) -> Option<Timestamp> {
         let settings = self.shared.lines.settings(&whom.listener);
         let mut again = Again(None);
         let mut after = None;
+        let unread = |error: JournalError| match error {
+            JournalError::Closed | JournalError::Failing => None,
+            error => {
+                tracing::warn!(%error, "could not read what is to be told");
+                Some(later(now(), PAUSE))
+            }
+        };
         loop {
-            let page = match self.shared.journal.due(whom, after, PAGE).await {
+            let page = match self.shared.journal.due(whom, after, now(), PAGE).await {
                 Ok(page) => page,
-                Err(JournalError::Closed | JournalError::Failing) => return None,
-                Err(error) => {
-                    tracing::warn!(%error, "could not read what is to be told");
-                    return Some(later(now(), PAUSE));
-                }
+                Err(error) => return unread(error),
             };
-            let Some(last) = page.last() else { return again.0 };
+            let Some(last) = page.last() else { break };
             after = Some(last.message);
             let full = page.len() == PAGE;
             let ready = self.ready(whom, page, &settings, &mut again).await;
             let went = match &settings.to {
-                // Whoever asks is told (intake).
-                ReturnTo::Poll => true,
+                // Whoever asks is told (intake). What has waited too long is given up, and where the oldest have not, the rest need not be read.
+                ReturnTo::Poll => ready.is_empty(),
                 ReturnTo::Connection => self.by_line(whom, ready, &settings, &mut again).await,
                 ReturnTo::Address(_) => self.by_address(whom, ready, &settings, &mut again).await,
             };
             if !went || !full {
-                return again.0;
+                break;
             }
         }
+        match self.shared.journal.next_due(whom, now()).await {
+            Ok(next) => next.into_iter().for_each(|time| again.at(time)),
+            Err(error) => again.at(unread(error)?),
+        }
+        again.0
     }
 
-    /// Those of a page whose time has come. What has waited too long is given up.
-    async fn ready(&self, whom: &Correspondent, page: Vec<OwedRecord>, settings: &Enhanced, again: &mut Again) -> Vec<OwedRecord> {
+    /// Those of a page that have not waited too long. The others are given up.
+    async fn ready(&self, whom: &Sender, page: Vec<OwedRecord>, settings: &Enhanced, again: &mut Again) -> Vec<OwedRecord> {
         let at = now();
         let mut ready = Vec::new();
         for record in page {
@@ -161,20 +179,17 @@ impl Courier {
                 };
                 tracing::warn!(message_id = record.message.0, note, "an application acknowledgement was given up");
                 self.store(&record, Told::GivenUp, note).await;
-                self.shared.metrics.told(&whom.listener, Count::GivenUp);
+                self.shared.metrics.told(&whom.listener, ApplicationAck::GivenUp);
                 continue;
             }
             again.at(until);
-            match record.not_before.filter(|time| *time > at) {
-                Some(time) => again.at(time),
-                None => ready.push(record),
-            }
+            ready.push(record);
         }
         ready
     }
 
     /// Sends by connections that the sender has opened. False if it has none.
-    async fn by_line(&self, whom: &Correspondent, ready: Vec<OwedRecord>, settings: &Enhanced, again: &mut Again) -> bool {
+    async fn by_line(&self, whom: &Sender, ready: Vec<OwedRecord>, settings: &Enhanced, again: &mut Again) -> bool {
         if ready.is_empty() {
             return true;
         }
@@ -186,13 +201,12 @@ impl Courier {
         });
         let found: Vec<_> = found.collect();
         let all =
-            join_all(found.into_iter().map(|(record, line, frames)| async move { self.letter(record, settings).await.map(|letter| (letter, line, frames)) }))
-                .await;
-        let sent = all.into_iter().flatten().map(|(letter, line, frames)| async move {
-            let bytes = Phi::new(letter.bytes.clone().into());
+            join_all(found.into_iter().map(|(record, line, frames)| async move { self.prepare(record, settings).await.map(|one| (one, line, frames)) })).await;
+        let sent = all.into_iter().flatten().map(|(one, line, frames)| async move {
+            let bytes = Phi::new(one.bytes.clone().into());
             let sent = timeout(SEND_WAIT, line.send(frames, bytes)).await;
             match sent {
-                Ok(Ok(())) => Ok(self.sent(letter, whom, settings, "sent on the sender's connection").await),
+                Ok(Ok(())) => Ok(self.sent(one, whom, settings, "sent on the sender's connection").await),
                 // There may be another connection by now, or there will be.
                 Ok(Err(_)) | Err(_) => Err(later(now(), PAUSE)),
             }
@@ -205,7 +219,7 @@ impl Courier {
     }
 
     /// Sends to the sender's address. False if that does not work now.
-    async fn by_address(&self, whom: &Correspondent, ready: Vec<OwedRecord>, settings: &Enhanced, again: &mut Again) -> bool {
+    async fn by_address(&self, whom: &Sender, ready: Vec<OwedRecord>, settings: &Enhanced, again: &mut Again) -> bool {
         if ready.is_empty() {
             return true;
         }
@@ -215,60 +229,71 @@ impl Courier {
             again.at(until);
             return false;
         }
-        let letters: Vec<_> = join_all(ready.into_iter().map(|record| self.letter(record, settings))).await.into_iter().flatten().collect();
-        let Some(first) = letters.first().map(|letter| letter.record.clone()) else { return true };
+        let mut prepared: Vec<_> = join_all(ready.into_iter().map(|record| self.prepare(record, settings))).await.into_iter().flatten().collect();
+        // What was tried before may hold up whatever comes behind it.
+        prepared.sort_by_key(|one| one.record.code.is_some());
         let went = if settings.own == Condition::Always {
-            self.one_by_one(whom, &peer, letters, settings, again).await
+            self.one_by_one(whom, &peer, prepared, settings, again).await
         } else {
-            self.all_at_once(whom, &peer, letters, settings, again).await
+            self.all_at_once(whom, &peer, prepared, settings, again).await
         };
-        match went {
-            Ok(()) => {
-                self.paused().remove(address);
-                true
-            }
-            Err(fault) => {
-                let until = self.pause(address);
-                tracing::warn!(listener = %whom.listener, fault = %fault, "an application acknowledgement could not be sent; it is tried again");
-                // It stays the first: the address waits, not the acknowledgement.
-                self.store(&first, Told::Later { not_before: now(), sent: None }, &fault.to_string()).await;
-                self.shared.metrics.told(&whom.listener, Count::Failed);
-                again.at(until);
-                false
-            }
-        }
+        let Err(Interrupted { record, sent, fault }) = went else {
+            self.paused().remove(address);
+            return true;
+        };
+        let until = match sent {
+            None => self.pause(address),
+            Some(_) => later(now(), UNANSWERED_PAUSE),
+        };
+        tracing::warn!(listener = %whom.listener, message_id = record.message.0, fault = %fault, "an application acknowledgement could not be sent; it is tried again");
+        let not_before = match sent {
+            // It stays the first: the address waits, not the acknowledgement.
+            None => now(),
+            // It may be this one that is never answered: the next time, those behind it go first.
+            Some(_) => later(until, backoff::wait(backoff::WAIT_MIN, backoff::WAIT_MAX, record.attempts, None)),
+        };
+        self.store(&record, Told::Later { not_before, sent }, &fault.to_string()).await;
+        self.shared.metrics.told(&whom.listener, ApplicationAck::Failed);
+        again.at(until);
+        false
     }
 
     /// Each waits for its own accept acknowledgement.
-    async fn one_by_one(&self, whom: &Correspondent, peer: &MllpPeer, letters: Vec<Letter>, settings: &Enhanced, again: &mut Again) -> Result<(), PeerFault> {
+    async fn one_by_one(
+        &self,
+        whom: &Sender,
+        peer: &MllpPeer,
+        prepared: Vec<PreparedAcknowledgement>,
+        settings: &Enhanced,
+        again: &mut Again,
+    ) -> Result<(), Interrupted> {
         let mut kept = None;
-        for letter in letters {
+        for one in prepared {
             // A peer may close its side after each message: then one more connection is tried.
             let fresh = kept.is_none();
             let mut open = match kept.take() {
                 Some(open) => open,
-                None => peer::connect(peer).await?,
+                None => peer::connect(peer).await.map_err(|fault| Interrupted { record: one.record.clone(), sent: None, fault })?,
             };
-            let mut heard = peer::ask(&mut open, &letter.bytes, &letter.control_id, settings.accept_wait).await;
+            let mut heard = peer::ask(&mut open, &one.bytes, &one.control_id, settings.accept_wait).await;
             if heard == Err(PeerFault::Closed) && !fresh {
-                open = peer::connect(peer).await?;
-                heard = peer::ask(&mut open, &letter.bytes, &letter.control_id, settings.accept_wait).await;
+                open = peer::connect(peer).await.map_err(|fault| Interrupted { record: one.record.clone(), sent: None, fault })?;
+                heard = peer::ask(&mut open, &one.bytes, &one.control_id, settings.accept_wait).await;
             }
+            let sent = Some((one.code.name(), Phi::new(one.bytes)));
             match heard {
                 Ok(()) => {
-                    let sent = Some((letter.code.name(), Phi::new(letter.bytes.clone())));
                     let outcome = Told::Accepted { listener: Arc::clone(&whom.listener), sent };
-                    self.store(&letter.record, outcome, &format!("accepted by {}", peer.address())).await;
-                    self.count(&whom.listener, letter.code, Count::Accepted);
+                    self.store(&one.record, outcome, &format!("accepted by {}", peer.address())).await;
+                    self.count(&whom.listener, one.code, ApplicationAck::Accepted);
                 }
                 Err(fault) if fault.is_of_the_message() => {
-                    let until = later(now(), backoff::wait(backoff::WAIT_MIN, backoff::WAIT_MAX, letter.record.attempts, None));
-                    let sent = Some((letter.code.name(), Phi::new(letter.bytes.clone())));
-                    self.store(&letter.record, Told::Later { not_before: until, sent }, &fault.to_string()).await;
-                    self.shared.metrics.told(&whom.listener, Count::Failed);
+                    let until = later(now(), backoff::wait(backoff::WAIT_MIN, backoff::WAIT_MAX, one.record.attempts, None));
+                    self.store(&one.record, Told::Later { not_before: until, sent }, &fault.to_string()).await;
+                    self.shared.metrics.told(&whom.listener, ApplicationAck::Failed);
                     again.at(until);
                 }
-                Err(fault) => return Err(fault),
+                Err(fault) => return Err(Interrupted { record: one.record, sent, fault }),
             }
             kept = Some(open);
         }
@@ -276,48 +301,60 @@ impl Courier {
     }
 
     /// Nobody says whether they arrived: they count as sent once the peer has not refused to read them.
-    async fn all_at_once(&self, whom: &Correspondent, peer: &MllpPeer, letters: Vec<Letter>, settings: &Enhanced, again: &mut Again) -> Result<(), PeerFault> {
-        let connection = peer::connect(peer).await?;
-        peer::tell(connection, letters.iter().map(|letter| letter.bytes.as_slice())).await?;
+    async fn all_at_once(
+        &self,
+        whom: &Sender,
+        peer: &MllpPeer,
+        prepared: Vec<PreparedAcknowledgement>,
+        settings: &Enhanced,
+        again: &mut Again,
+    ) -> Result<(), Interrupted> {
+        let Some(first) = prepared.first().map(|one| one.record.clone()) else { return Ok(()) };
+        let told = async {
+            let connection = peer::connect(peer).await?;
+            peer::tell(connection, prepared.iter().map(|one| one.bytes.as_slice())).await
+        };
+        // Which of them the peer has read nobody knows: all of them are sent again.
+        told.await.map_err(|fault| Interrupted { record: first, sent: None, fault })?;
         let note = format!("sent to {}", peer.address());
-        let sent = join_all(letters.into_iter().map(|letter| self.sent(letter, whom, settings, &note))).await;
+        let sent = join_all(prepared.into_iter().map(|one| self.sent(one, whom, settings, &note))).await;
         sent.into_iter().flatten().for_each(|time| again.at(time));
         Ok(())
     }
 
     /// It is on its way: done, or if the sender is to say that it has it, to be sent once more after a while.
-    async fn sent(&self, letter: Letter, whom: &Correspondent, settings: &Enhanced, note: &str) -> Option<Timestamp> {
-        let bytes = Phi::new(letter.bytes);
-        self.count(&whom.listener, letter.code, Count::Sent);
+    async fn sent(&self, one: PreparedAcknowledgement, whom: &Sender, settings: &Enhanced, note: &str) -> Option<Timestamp> {
+        let bytes = Phi::new(one.bytes);
+        self.count(&whom.listener, one.code, ApplicationAck::Sent);
         if settings.own == Condition::Always {
             let not_before = later(now(), settings.accept_wait);
-            self.store(&letter.record, Told::Later { not_before, sent: Some((letter.code.name(), bytes)) }, note).await;
+            self.store(&one.record, Told::Later { not_before, sent: Some((one.code.name(), bytes)) }, note).await;
             return Some(not_before);
         }
-        self.store(&letter.record, Told::Sent(letter.code.name(), bytes), note).await;
+        self.store(&one.record, Told::Sent(one.code.name(), bytes), note).await;
         None
     }
 
     async fn store(&self, record: &OwedRecord, outcome: Told, note: &str) {
-        let telling = Telling { message: record.message, at: now(), note: note.to_owned(), outcome };
+        let telling = AcknowledgementAttempt { message: record.message, at: now(), note: note.to_owned(), outcome };
         // What is not stored is told once more: that is all.
         if let Err(fault) = self.shared.journal.tell(telling).await {
             tracing::debug!(message_id = record.message.0, %fault, "could not store that a sender was told");
         }
     }
 
-    fn count(&self, listener: &str, code: AckCode, what: Count) {
+    fn count(&self, listener: &str, code: AckCode, what: ApplicationAck) {
         self.shared.metrics.acknowledged_later(listener, code.name());
         self.shared.metrics.told(listener, what);
     }
 
-    async fn letter(&self, record: OwedRecord, settings: &Enhanced) -> Option<Letter> {
+    async fn prepare(&self, record: OwedRecord, settings: &Enhanced) -> Option<PreparedAcknowledgement> {
         let made = application(&self.shared, &record, settings).await;
         if let Err(error) = &made {
             tracing::warn!(message_id = record.message.0, %error, "could not read a message that is to be acknowledged");
         }
         let (code, control_id, bytes) = made.ok()?;
-        Some(Letter { record, code, control_id, bytes })
+        Some(PreparedAcknowledgement { record, code, control_id, bytes })
     }
 
     fn paused(&self) -> std::sync::MutexGuard<'_, Paused> {
@@ -349,7 +386,8 @@ pub(super) async fn application(shared: &Shared, record: &OwedRecord, settings: 
     if let (Some(code), Some(bytes)) = (record.code.as_deref().and_then(AckCode::named), &record.bytes) {
         return Ok((code, control_id, bytes.expose().clone()));
     }
-    let envelope = shared.journal.payload(record.message).await?;
+    // Its sender knows it as it was sent, not as an operator edited it.
+    let envelope = shared.journal.received(record.message).await?;
     let header = Header::read(envelope.bytes.expose()).map_err(|_| JournalError::Damaged("its MSH cannot be read".to_owned()))?;
     let refusal = (record.positive != Some(true)).then(|| told::read(record.told.as_deref()));
     let made = Acknowledgement::application(record, &header, refusal.as_ref(), settings.own);
