@@ -232,6 +232,7 @@ fn none_overtakes_a_message_that_could_not_be_stored() {
     std::fs::write(folder.path().join("2.hl7"), all).expect("written");
     let ran = run(folder.path(), &["import", "2.hl7"]).expect(1);
     assert!(ran.out.contains("could not store a message, its log says why; once it can, the same command goes on"), "{}", ran.out);
+    assert!(ran.out.contains("accepted  1"), "{}", ran.out);
     // The search is some moments behind the journal.
     wait_for("the first to be found", || stored(folder.path()).1.len() >= 2);
     assert_eq!(stored(folder.path()).1, ["WAITS", "FIRST"]);

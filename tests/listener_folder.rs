@@ -131,9 +131,9 @@ fn files_go_where_their_messages_went_with_the_answers_beside() {
     for place in [".kiln/files", ".kiln/notes", ".kiln/answers"] {
         assert_eq!(site.names(place), [""; 0], "{place}");
     }
-    let metrics = get(daemon.address("console http://"), "/metrics").1;
+    let console = daemon.address("console http://");
     for line in ["kiln_files_total{listener=\"scans\",result=\"done\"} 3", "kiln_files_total{listener=\"scans\",result=\"failed\"} 4"] {
-        assert!(metrics.contains(line), "{metrics}");
+        wait_for(line, || get(console, "/metrics").1.lines().any(|l| l == line));
     }
     assert!(!daemon.err().contains("MEIER") && !daemon.err().contains("refused.hl7"), "names may tell of patients: {}", daemon.err());
     assert_eq!(daemon.stop(), 0);

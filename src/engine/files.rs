@@ -44,8 +44,14 @@ impl Engine {
             charset: None,
             row: Some(message.row),
         };
-        gate.room().await;
         Some(gate.take(received).await)
+    }
+
+    /// Returns when a listener has room, at once without such a listener.
+    pub async fn room(&self, listener: &str) {
+        if let Some(gate) = self.gate(listener) {
+            gate.room().await;
+        }
     }
 
     /// Which messages of the files whose names begin with `files` a listener stored after `since`: name, number, and whether it was refused.

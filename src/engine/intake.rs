@@ -12,7 +12,7 @@ use crate::engine::pacts::Refusal;
 use crate::engine::shared::{Shared, exit_because_disk_failed, later, now};
 use crate::engine::terms::{Outcome, Terms};
 use crate::engine::{Routes, application_acknowledgements, backoff, keys};
-use crate::exchange::{ControlId, Envelope, Format, MessageId, Phi};
+use crate::exchange::{ControlId, Envelope, Format, MessageId, Phi, Row};
 use crate::fhir::Answers;
 use crate::hl7v2::{
     AckCode, Acknowledged, Answer, BatchItem, Charset, Condition, Fault, Header, Location, Oddity, Version, batch_items, batch_segment, event_structure,
@@ -323,7 +323,7 @@ impl Gate {
             owed,
             program: judged.program,
             // Who is told that it cannot be stored may send the next one.
-            row: received.row.clone().filter(|_| site.when_full != WhenFull::Nak),
+            row: received.row.as_ref().filter(|_| site.when_full != WhenFull::Nak).map(Row::join),
         };
         let appended = self.shared.journal.append(append).await;
         drop(steady);

@@ -8,4 +8,4 @@ mod row;
 
 pub use envelope::{ControlId, DeliveryId, Envelope, Format, MessageId, OrderKey, Timestamp};
 pub use private::{Phi, Secret};
-pub use row::Row;
+pub use row::{InRow, Row};

@@ -1,6 +1,6 @@
 //! How the writer answers: after a commit, after a fault, and when it can answer no more.
 
-use crate::exchange::Row;
+use crate::exchange::InRow;
 use crate::journal::query::JournalError;
 use crate::journal::queue::{Board, Command, Queue, Reply};
 use crate::journal::schema::Trouble;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// An answer that waits for a commit.
 pub(in crate::journal) enum Answer {
-    Stored(Reply<Stored, AppendFault>, Stored, Option<Arc<Row>>),
+    Stored(Reply<Stored, AppendFault>, Stored, Option<InRow>),
     Settled(Reply<(), SettleFault>),
 }
 
@@ -28,7 +28,7 @@ impl Answer {
         };
         match self {
             Self::Stored(reply, _, row) => {
-                row.iter().for_each(|row| row.break_off());
+                row.iter().for_each(InRow::break_off);
                 answer(reply, Err(append));
             }
             Self::Settled(reply) => answer(reply, Err(settle)),

@@ -1,6 +1,6 @@
 //! What goes into the journal before an acknowledgement may leave, and the token that says it has.
 
-use crate::exchange::{Envelope, MessageId, OrderKey, Row, Timestamp};
+use crate::exchange::{Envelope, InRow, MessageId, OrderKey, Timestamp};
 use crate::journal::owed::Owed;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +22,13 @@ pub struct Append {
     pub owed: Option<Owed>,
     /// The hash of the route set that its deliveries keep from the start; `None` for the one of the day of their first attempt.
     pub program: Option<String>,
-    /// The messages that must not overtake each other: once one of them was not stored, none behind it is.
-    pub row: Option<Arc<Row>>,
+    /// Its place among messages that must not overtake each other: once one of them was not stored, none behind it is.
+    pub row: Option<InRow>,
 }
 
 impl Append {
     pub(in crate::journal) fn is_behind(&self) -> bool {
-        self.row.as_ref().is_some_and(|row| row.is_broken())
+        self.row.as_ref().is_some_and(InRow::is_behind)
     }
 
     pub(in crate::journal) fn break_row(&self) {

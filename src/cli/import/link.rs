@@ -173,6 +173,8 @@ pub(crate) async fn answer(
         let mut replies = FuturesOrdered::new();
         // What was handed over comes to its end, also when nobody wants to hear of it: who comes next is to find it in the journal.
         let (mut ended, mut broken) = (false, None);
+        // The next message waits for room by itself: of several that wait, any may be the first to hear of it.
+        let mut next = None;
         loop {
             tokio::select! {
                 biased;
@@ -181,13 +183,16 @@ pub(crate) async fn answer(
                     let sent = send(&mut write, &answered).await;
                     broken = sent.err().or_else(|| answered.closed.then(|| std::io::ErrorKind::ConnectionAborted.into()));
                     if broken.is_some() {
-                        ended = true;
+                        (ended, next) = (true, None);
                         offered.close();
                     }
                 },
-                message = offered.recv(), if !ended && replies.len() < IN_FLIGHT_MAX => match message {
+                () = engine.room(listener), if next.is_some() => {
+                    replies.extend(next.take().map(|message| unconstrained(engine.take(listener, message))));
+                }
+                message = offered.recv(), if !ended && next.is_none() && replies.len() < IN_FLIGHT_MAX => match message {
                     None => ended = true,
-                    Some(message) => replies.push_back(unconstrained(engine.take(listener, message))),
+                    message => next = message,
                 },
                 else => return broken.map_or(Ok(()), Err),
             }
