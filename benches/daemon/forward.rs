@@ -3,6 +3,7 @@
 use crate::harness::{Asked, Daemon, load};
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A receiver that answers AA at once, a thread a connection; gives its port.
@@ -32,13 +33,24 @@ fn receiver() -> u16 {
     port
 }
 
+/// The message as one of a type that no shipped route takes: what is measured is the forwarding alone.
+fn of_no_route(message: &Path, folder: &Path) -> PathBuf {
+    let text = std::fs::read_to_string(message).unwrap();
+    let (header, rest) = text.split_once(['\r', '\n']).unwrap();
+    let mut fields: Vec<&str> = header.split('|').collect();
+    fields[8] = "ZZZ^Z01";
+    let path = folder.join("message.hl7");
+    std::fs::write(&path, format!("{}\r{rest}", fields.join("|"))).unwrap();
+    path
+}
+
 /// How fast what waits goes to a receiver that answers at once, over one connection and over several.
 pub(super) fn forward(asked: &Asked) {
     let messages = asked.number("--messages", 20_000);
     for parallel in asked.text("--parallel", "1,8,64").split(',') {
         let folder = asked.folder();
         std::fs::create_dir_all(folder.join("routes")).unwrap();
-        std::fs::write(folder.join("routes/on.yaml"), "route: on\non: ADT^*\nto: ward\nmessage: as-received\n").unwrap();
+        std::fs::write(folder.join("routes/on.yaml"), "route: on\non: ZZZ^Z01\nto: ward\nmessage: as-received\n").unwrap();
         let site = format!(
             "journal: {{ path: journal, low-water: 256MiB }}\nconsole: {{ listen: 127.0.0.1:0 }}\nreload: signal\n\
              listeners: {{ adt: {{ mllp: 127.0.0.1:0 }} }}\ntargets: {{ main: {{ null: true }}, ward: {{ mllp: \"127.0.0.1:{}\", parallel: {parallel} }} }}\n",
@@ -47,7 +59,7 @@ pub(super) fn forward(asked: &Asked) {
         let daemon = Daemon::start_site(&folder, &site);
         let began = Instant::now();
         let used = daemon.processor();
-        let sent = daemon.send(&asked.message(), &["--repeat", &messages.to_string(), "--connections", "16"]);
+        let sent = daemon.send(&of_no_route(&asked.message(), &folder), &["--repeat", &messages.to_string(), "--connections", "16"]);
         assert_eq!(sent["accepted"].as_u64(), Some(messages));
         while daemon.metric("kiln_deliveries_total{target=\"ward\",outcome=\"delivered\"}") < messages as f64 {
             std::thread::sleep(Duration::from_millis(20));
