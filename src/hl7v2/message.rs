@@ -256,6 +256,11 @@ impl Message {
         self.delimiters.escape.is_some_and(|escape| memchr(escape, self.text.get(self.header_end as usize..).unwrap_or_default()).is_some())
     }
 
+    /// Does a subcomponent delimiter stand anywhere behind MSH-2?
+    pub fn has_subcomponents(&self) -> bool {
+        self.delimiters.subcomponent.is_some_and(|delimiter| memchr(delimiter, self.text.get(self.header_end as usize..).unwrap_or_default()).is_some())
+    }
+
     /// May `""` stand somewhere, by which a sender deletes (chapter 2, section 2.5.3.5)?
     pub fn has_nulls(&self) -> bool {
         memchr::memmem::find(&self.text, b"\"\"").is_some()

@@ -21,6 +21,10 @@ impl Run<'_> {
     pub(crate) fn segments(&self, lookup: usize, from: Option<u32>) -> Rc<[u32]> {
         self.depends_on_place();
         let Some(wanted) = self.code.lookups.get(lookup) else { return Rc::default() };
+        // Most look-ups of most routes are for what most senders leave out.
+        if self.sent_names & bit(&wanted.segment) == 0 {
+            return Rc::clone(&self.none);
+        }
         let group = from.and_then(|s| self.placement.segments.get(s as usize)).map_or(0, |p| p.group);
         let instance = self.placement.groups.get(group as usize);
         let (Some(structure), Some(instance)) = (self.structure.filter(|_| !wanted.all), instance) else { return self.named(&wanted.segment) };
@@ -121,6 +125,11 @@ impl Run<'_> {
         known.push((name.to_owned(), Rc::clone(&found)));
         found
     }
+}
+
+/// A bit for a segment's name, in any case. Several names share one.
+pub(super) fn bit(name: &str) -> u64 {
+    1 << (name.bytes().fold(0_u32, |sum, b| sum.wrapping_mul(5).wrapping_add(u32::from(b.to_ascii_uppercase()))) % 64)
 }
 
 /// `PATIENT_OBSERVATION.OBX` in a version without that group, whose OBX stand elsewhere: a place without nodes, so that those are not taken for it.

@@ -58,6 +58,8 @@ pub(crate) struct Run<'m> {
     pub(crate) text: Option<&'m str>,
     /// May a slice of that text hold escape sequences?
     pub(crate) escapes: bool,
+    /// May a component have more than one subcomponent?
+    pub(crate) subcomponents: bool,
     pub(crate) structure: Option<Structure>,
     pub(crate) placement: Placement,
     pub(crate) context: &'m Context<'m>,
@@ -91,6 +93,9 @@ pub(crate) struct Run<'m> {
     looked: RefCell<Vec<Option<lookup::Looked>>>,
     /// Which instances of the route's resources were nearest last, by the number of the resource.
     pub(crate) near: RefCell<Vec<Option<reference::Near>>>,
+    /// A bit for each segment's name, and what a look-up for one that is not there finds.
+    sent_names: u64,
+    none: Rc<[u32]>,
     /// Where segments stand, by name; only for long messages.
     named: RefCell<Vec<(String, Rc<[u32]>)>>,
     /// How the message that is being made is written.
@@ -355,6 +360,7 @@ impl RouteSet {
             message,
             text: message.as_utf8(),
             escapes: message.has_escapes(),
+            subcomponents: message.has_subcomponents(),
             structure,
             placement,
             context,
@@ -375,6 +381,8 @@ impl RouteSet {
             nulls: code.says_null || message.has_nulls(),
             looked: RefCell::default(),
             near: RefCell::default(),
+            sent_names: (0..message.segment_count()).fold(0, |bits, n| bits | lookup::bit(message.segment_name(n))),
+            none: Rc::default(),
             named: RefCell::default(),
             plans: Vec::new(),
             indexes: Vec::new(),

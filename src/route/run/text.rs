@@ -14,6 +14,9 @@ impl<'m> Run<'m> {
         let (delimiter, level) = match part.level {
             Level::Field => (None, Level::Component),
             Level::Repetition => (Some(delimiters.component), Level::Component),
+            Level::Component if !self.subcomponents && part.start >= HEADER => {
+                return Part { start: if n == 1 { part.start } else { part.end }, end: part.end, level: Level::Subcomponent };
+            }
             Level::Component => (delimiters.subcomponent, Level::Subcomponent),
             Level::Subcomponent => (None, Level::Subcomponent),
         };
@@ -53,6 +56,7 @@ impl<'m> Run<'m> {
             _ if part.start < HEADER => None,
             Level::Field => None,
             Level::Subcomponent => return if part.is_empty() { 0 } else { 2 },
+            Level::Component if !self.subcomponents => return if part.is_empty() { 0 } else { 2 },
             Level::Repetition => Some((self.message.delimiters().component, Level::Component)),
             Level::Component => self.message.delimiters().subcomponent.map(|delimiter| (delimiter, Level::Subcomponent)),
         };
@@ -81,7 +85,9 @@ impl<'m> Run<'m> {
         let subcomponent = delimiters.subcomponent.unwrap_or(delimiters.component);
         let length = match (level, delimiters.subcomponent) {
             (Level::Subcomponent, _) | (Level::Component, None) => None,
+            (Level::Component, _) if !self.subcomponents => None,
             (Level::Component, Some(subcomponent)) => raw.iter().position(|b| *b == subcomponent),
+            _ if !self.subcomponents => raw.iter().position(|b| *b == delimiters.component),
             _ => raw.iter().position(|b| *b == subcomponent || *b == delimiters.component),
         };
         length.and_then(|n| u32::try_from(n).ok()).map_or(end, |n| start + n)
