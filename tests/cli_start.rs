@@ -25,8 +25,8 @@ fn state(folder: &Path, number: u64) -> String {
 #[test]
 fn a_request_that_outlives_a_kill_makes_no_second_resource() {
     // The first request stays with the server until it is let go; every further one is told of and done at once.
-    let (come, comes) = mpsc::channel::<()>();
-    let (go, goes) = mpsc::channel::<()>();
+    let (come, comes) = mpsc::sync_channel::<()>(64);
+    let (go, goes) = mpsc::sync_channel::<()>(64);
     let (first, goes) = (Mutex::new(true), Mutex::new(goes));
     let come = Mutex::new(come);
     let server = Server::start(move |_| {
