@@ -4,6 +4,7 @@ use crate::exchange::{DeliveryId, Envelope, MessageId, OrderKey, Phi, Timestamp}
 use crate::journal::append::{Append, AppendFault, NewDelivery, Stored};
 use crate::journal::finder::{Finder, Stop};
 use crate::journal::folder::Folder;
+use crate::journal::gate::Gate;
 use crate::journal::keeper::Keeper;
 use crate::journal::kept::{Kept, ReplyRecord};
 use crate::journal::later::{Later, Reopening};
@@ -11,7 +12,7 @@ use crate::journal::options::{OpenError, Options};
 use crate::journal::owed::{AcknowledgementAttempt, OwedRecord, Sender};
 use crate::journal::query::{Counts, Found, Gone, JournalError, MessageRecord, Pending, Program, Pruned, Query, Statistics, Unsettled, Verification};
 use crate::journal::queue::{Board, Command, Queue, Reply};
-use crate::journal::read::{Gate, Library};
+use crate::journal::read::Library;
 use crate::journal::replay::{Edit, Replay};
 use crate::journal::settle::{IdentityKey, ServerId, Settle, SettleFault};
 use crate::journal::unknown::{Unknown, UnknownList};

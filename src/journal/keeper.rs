@@ -3,8 +3,9 @@
 use crate::journal::filter::Filter;
 use crate::journal::finder::Stop;
 use crate::journal::folder::Folder;
+use crate::journal::gate::Gate;
 use crate::journal::queue::{Board, Command, File, Queue};
-use crate::journal::read::{Gate, wal_bytes};
+use crate::journal::read::wal_bytes;
 use crate::journal::schema::{Kind, Trouble, code, open_readable, open_writable, trouble};
 use crate::journal::shelf::{Segment, Shelf};
 use rusqlite::Connection;

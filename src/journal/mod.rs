@@ -9,6 +9,7 @@ mod append;
 mod filter;
 mod finder;
 mod folder;
+mod gate;
 mod handle;
 mod keeper;
 mod kept;

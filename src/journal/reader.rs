@@ -3,9 +3,10 @@
 use crate::exchange::{DeliveryId, Envelope, MessageId, Phi};
 use crate::journal::OpenError;
 use crate::journal::folder::Folder;
+use crate::journal::gate::Gate;
 use crate::journal::kept::ReplyRecord;
 use crate::journal::query::{Found, JournalError, MessageRecord, Program, Query, Statistics, Verification};
-use crate::journal::read::{Gate, Library};
+use crate::journal::read::Library;
 use crate::journal::schema::{database, open_readable};
 use crate::journal::shelf::{Segment, Shelf};
 use crate::journal::unknown::UnknownCount;

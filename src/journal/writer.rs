@@ -3,11 +3,11 @@
 use crate::exchange::{MessageId, Timestamp};
 use crate::journal::answer::{Answer, Guard, answer, refuse};
 use crate::journal::folder::Folder;
+use crate::journal::gate::Gate;
 use crate::journal::options::{CommitReport, Options};
 use crate::journal::own_log::LogWatch;
 use crate::journal::query::{Counts, JournalError};
 use crate::journal::queue::{Board, Command, File, Queue, Reply};
-use crate::journal::read::Gate;
 use crate::journal::schema::{Kind, Trouble, code, open_writable, trouble};
 use crate::journal::settle::IdentityKey;
 use crate::journal::sheet::{Changes, Earlier, Sheet};
