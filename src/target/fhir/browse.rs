@@ -102,7 +102,7 @@ impl Search<'_> {
     /// # Errors
     /// What kept it from being read; the pages before it stand.
     pub async fn page(&mut self) -> Result<Option<Vec<Value>>, PageFault> {
-        let by_offset = matches!(self.next, Next::Offset(_));
+        let (by_offset, by_link) = (matches!(self.next, Next::Offset(_)), matches!(self.next, Next::Link(_)));
         let bundle = match std::mem::replace(&mut self.next, Next::Nothing) {
             Next::Nothing => return Ok(None),
             Next::First => self.ask(None).await?,
@@ -124,7 +124,8 @@ impl Search<'_> {
         self.seen.extend(matches);
         self.next = match self.link(&bundle)? {
             Some(url) => Next::Link(url),
-            None if self.has_more(fresh, by_offset) => Next::Offset(self.before + self.seen.len()),
+            // Who gives links gives none on the last page, whatever the total says: what came before a page that is resumed is not counted here.
+            None if !by_link && self.has_more(fresh, by_offset) => Next::Offset(self.before + self.seen.len()),
             None => Next::Nothing,
         };
         Ok((!entries.is_empty() || !by_offset).then_some(entries))

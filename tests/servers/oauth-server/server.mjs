@@ -1,6 +1,6 @@
 // A token server for tests, on loopback and in memory: oidc-provider, with client secrets (basic, post) and SMART backend services (private_key_jwt).
 import http from 'node:http';
-import { generateKeyPairSync } from 'node:crypto';
+import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Provider } from 'oidc-provider';
@@ -18,8 +18,13 @@ const audience = 'http://fhir.test/fhir';
 const scope = 'system/*.cruds system/*.rs';
 const secret = 'hunter2 & co:%';
 
-const pair = (alg) =>
-  alg.startsWith('ES') ? generateKeyPairSync('ec', { namedCurve: 'P-384' }) : generateKeyPairSync('rsa', { modulusLength: 2048 });
+/** By way of PEM: Node 20 can wait for itself for ever when it collects garbage while it exports a key that it has just made. */
+function pair(alg) {
+  const [kind, how] = alg.startsWith('ES') ? ['ec', { namedCurve: 'P-384' }] : ['rsa', { modulusLength: 2048 }];
+  const pem = { privateKeyEncoding: { type: 'pkcs8', format: 'pem' }, publicKeyEncoding: { type: 'spki', format: 'pem' } };
+  const made = generateKeyPairSync(kind, { ...how, ...pem });
+  return { privateKey: createPrivateKey(made.privateKey), publicKey: createPublicKey(made.publicKey) };
+}
 
 /** The key of the backend client: its public half is registered here. */
 function backend() {
