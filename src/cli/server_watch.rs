@@ -82,8 +82,8 @@ fn tell(facts: &ServerFacts) {
         let cannot = facts.cannot.join("; ");
         tracing::error!(target_name = %facts.target, "the server cannot do what routes want: {cannot}; `kiln check --online` says what to do");
     }
-    if !facts.unsaid.is_empty() {
-        let unsaid = facts.unsaid.join("; ");
-        tracing::info!(target_name = %facts.target, "the server speaks FHIR {version}; it does not say whether it can do: {unsaid}");
+    if let [first, more @ ..] = facts.unsaid.as_slice() {
+        let others = if more.is_empty() { String::new() } else { format!("; and {} more: `kiln check --online` lists them, and /readyz", more.len()) };
+        tracing::info!(target_name = %facts.target, "the server speaks FHIR {version}; it does not say whether it can do: {first}{others}");
     }
 }
