@@ -1,6 +1,6 @@
 //! What is decided about a frame before it is stored: whether it is refused, by which keys and routes it goes on, and what its sender is told.
 
-use super::Gate;
+use crate::engine::intake::Gate;
 use crate::engine::judge::{Door, Verdict, judge};
 use crate::engine::mapping::{self, Stopped};
 use crate::engine::pacts::Refusal;
