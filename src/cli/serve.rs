@@ -128,6 +128,8 @@ async fn serve(args: &Args, begin: Begin) -> Exit {
             return Exit::CouldNot;
         }
     };
+    // Before they are read: what changes from here on is not missed.
+    let mut watched = Watched::new(watched_paths(&args.config, [&site]));
     let (routes, reload_error) = match load_routes(&site) {
         Ok((routes, sources, warnings)) => {
             if !warnings.is_empty() {
@@ -182,7 +184,6 @@ async fn serve(args: &Args, begin: Begin) -> Exit {
     };
     announce(&daemon, &site);
     let mut asks = daemon.asks();
-    let mut watched = Watched::new(watched_paths(&args.config, [&site]));
     loop {
         let watches = daemon.site().reload == Reload::Watch;
         tokio::select! {
@@ -251,9 +252,10 @@ async fn reload(args: &Args, daemon: &Daemon, watched: &mut Watched) -> Result<V
         Err(e) => Err(format!("{}: {}", args.config.display(), words(&e))),
     };
     let (site, text) = read.map_err(|what| daemon.refuse(what))?;
+    let before = Watched::new(watched_paths(&args.config, [&site]));
     let result = daemon.reload(site.clone(), text).await;
     let running = daemon.site();
-    watched.watch(watched_paths(&args.config, if result.is_ok() { vec![&running] } else { vec![&running, &site] }));
+    watched.watch(watched_paths(&args.config, if result.is_ok() { vec![&running] } else { vec![&running, &site] }), &before);
     result
 }
 
