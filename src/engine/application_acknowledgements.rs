@@ -252,10 +252,15 @@ impl ApplicationAcknowledgements {
             // It may be this one that is never answered: the next time, those behind it go first.
             Some(_) => later(until, backoff::wait(backoff::WAIT_MIN, backoff::WAIT_MAX, record.attempts, None)),
         };
-        self.store(&record, Told::Later { not_before, sent }, &fault.to_string()).await;
-        self.shared.metrics.told(&whom.listener, ApplicationAck::Failed);
+        self.put_off(whom, &record, not_before, sent, &fault).await;
         again.at(until);
         false
+    }
+
+    /// It was not accepted, and is told again, not before that time.
+    async fn put_off(&self, whom: &Sender, record: &OwedRecord, not_before: Timestamp, sent: Option<(&'static str, Phi<Vec<u8>>)>, fault: &PeerFault) {
+        self.store(record, Told::Later { not_before, sent }, &fault.to_string()).await;
+        self.shared.metrics.told(&whom.listener, ApplicationAck::Failed);
     }
 
     /// Each waits for its own accept acknowledgement.
@@ -289,8 +294,7 @@ impl ApplicationAcknowledgements {
                 }
                 Err(fault) if fault.is_of_the_message() => {
                     let until = later(now(), backoff::wait(backoff::WAIT_MIN, backoff::WAIT_MAX, one.record.attempts, None));
-                    self.store(&one.record, Told::Later { not_before: until, sent }, &fault.to_string()).await;
-                    self.shared.metrics.told(&whom.listener, ApplicationAck::Failed);
+                    self.put_off(whom, &one.record, until, sent, &fault).await;
                     again.at(until);
                 }
                 Err(fault) => return Err(Interrupted { record: one.record, sent, fault }),

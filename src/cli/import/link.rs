@@ -96,7 +96,7 @@ impl Link {
         self.line().await
     }
 
-    /// JournalAccess a message over.
+    /// Hands a message over.
     pub(super) async fn offer(&mut self, offer: &Offer, bytes: &[u8]) -> Result<(), String> {
         let sent = async {
             let mut line = serde_json::to_vec(offer)?;
